@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package atomicfile writes files that appear whole or not at all, also when
+// the machine loses power in the middle: temporary file in the same folder,
+// fsync, rename, fsync of the folder.
+package atomicfile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Write replaces the file at path with data. The folder must exist. On any
+// error the old file, if there was one, is still there and no temporary file is left.
+func Write(path string, data []byte, mode fs.FileMode) error {
+	f, err := Create(path, mode)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(data); err != nil {
+		return errors.Join(fmt.Errorf("writing %q: %w", path, err), f.Abort())
+	}
+	return f.Commit()
+}
+
+// File is a file on its way to path. Exactly one of Commit and Abort ends it;
+// Abort after Commit does nothing, so that it can be deferred.
+type File struct {
+	*os.File
+	path string
+	done bool
+}
+
+// Create opens a temporary file beside path, with the given mode.
+func Create(path string, mode fs.FileMode) (*File, error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return nil, fmt.Errorf("creating a temporary file for %q: %w", path, err)
+	}
+	if err := f.Chmod(mode); err != nil {
+		return nil, errors.Join(fmt.Errorf("setting the mode of %q: %w", f.Name(), err), f.Close(), os.Remove(f.Name()))
+	}
+	return &File{File: f, path: path}, nil
+}
+
+// Commit makes the file durable and gives it its name.
+func (f *File) Commit() error {
+	if f.done {
+		return nil
+	}
+	f.done = true
+	err := f.Sync()
+	if cerr := f.File.Close(); err == nil {
+		err = cerr // a full disk may show only here
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), f.path)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("writing %q: %w", f.path, err), removeIfThere(f.Name()))
+	}
+	return syncDir(filepath.Dir(f.path))
+}
+
+// Abort throws the temporary file away.
+func (f *File) Abort() error {
+	if f.done {
+		return nil
+	}
+	f.done = true
+	return errors.Join(f.File.Close(), removeIfThere(f.Name()))
+}
+
+func removeIfThere(name string) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return fmt.Errorf("opening %q to sync it: %w", dir, err)
+	}
+	err = d.Sync()
+	return errors.Join(err, d.Close())
+}
