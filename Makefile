@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+
+# Everything is built without cgo: the binaries are static and run on any Linux.
+export CGO_ENABLED := 0
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+GOARCH  := $(shell go env GOARCH)
+LDFLAGS := -s -w -X github.com/sealerio/sealer/internal/version.version=$(VERSION)
+GOBUILD := go build -trimpath -ldflags '$(LDFLAGS)'
+TOOLBOX := build/toolbox/files/toolbox-linux-$(GOARCH).tar.zst
+
+.PHONY: help build test e2e bench lint verify demo clean
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: $(TOOLBOX) ## Build bin/sealer and bin/sealer-node
+	$(GOBUILD) -o bin/ ./cmd/sealer ./cmd/sealer-node
+
+$(TOOLBOX): hack/toolbox.sh cmd/sealer-fetch/*.go go.mod
+	hack/apt.sh hack/apt.txt
+	hack/toolbox.sh $(GOARCH)
+
+test: $(TOOLBOX) ## Install what the tests need (Debian packages, Go modules) and run them
+	hack/apt.sh hack/apt.txt test/apt.txt
+	go vet ./...
+	go test ./...
+	cd test/components && go test ./internal/...
+
+e2e: build ## Run the end-to-end tests: real hosts, real registry, real Kubernetes
+	hack/apt.sh hack/apt.txt test/apt.txt test/hosts/apt.txt test/components/apt.txt
+	go test -tags e2e -count=1 -timeout 75m -v ./test/...
+
+demo: build ## Build, push, pull and run a real cluster of two hosts on this machine
+	hack/apt.sh hack/apt.txt test/apt.txt test/hosts/apt.txt test/components/apt.txt
+	go run ./test/demo
+
+bench: ## Measure, beside floors and peers in the same run
+	hack/apt.sh hack/apt.txt test/apt.txt
+	go test -run '^$$' -bench . -benchmem ./...
+
+lint: ## Run golangci-lint
+	go tool -modfile=tools/go.mod golangci-lint run ./...
+
+verify: lint ## Everything that can be said about the sources without running them
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	go vet -tags e2e ./test/...
+	go mod tidy -diff
+	go test -count=1 ./internal/layering
+	shellcheck $$(git ls-files '*.sh')
+
+clean: ## Remove what was built
+	rm -rf bin build/toolbox/files/*.zst
