@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	isolatedName     = "sealer-isolated" // argv[0] of the copy
+	outerPIDVariable = "SEALER_OUTER_PID"
+	setupFailed      = 125
+
+	// cancelGrace is how long Isolate waits for the signal that cancelled ctx before it makes up one of its own.
+	cancelGrace = 250 * time.Millisecond
+)
+
+// Reexec is the first thing that main calls, and TestMain of every test that builds: this binary starts itself again
+// for RUN steps and for Isolate. It returns at once in any other process.
+func Reexec() {
+	switch filepath.Base(os.Args[0]) {
+	case stepName:
+		stepMain()
+		os.Exit(setupFailed)
+	case isolatedName:
+		if err := enterIsolation(); err != nil {
+			fmt.Fprintln(os.Stderr, "sealer:", err)
+			os.Exit(setupFailed)
+		}
+	}
+}
+
+// Isolated says whether this process is the copy that Isolate started.
+func Isolated() bool { return filepath.Base(os.Args[0]) == isolatedName }
+
+// Isolate runs this program again, with the same arguments, in a mount and a pid namespace of its own, passes signals
+// on and returns the copy's exit code. Whatever the copy mounts or starts ends with it, and it ends with this process,
+// also when that is killed. done is false where this process already is the copy: it goes on with its work.
+//
+// A machine that does not let us make namespaces gives a *PermissionError.
+func Isolate(ctx context.Context) (code int, done bool, err error) {
+	if Isolated() {
+		return 0, false, nil
+	}
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
+	defer signal.Stop(signals)
+
+	cmd := exec.Command(selfExecutable)
+	cmd.Args = append([]string{isolatedName}, os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID,
+		Pdeathsig:  syscall.SIGKILL,
+		// In the terminal's group the copy would get Ctrl-C twice: from the terminal and from here.
+		Setpgid: true,
+	}
+	// The kernel sends Pdeathsig when the thread that started the copy ends, so this one must not.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := cmd.Start(); err != nil {
+		if errors.Is(err, unix.EPERM) {
+			return 0, true, &PermissionError{Err: err}
+		}
+		return 0, true, fmt.Errorf("starting the isolated build: %w", err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+
+	cancelled, told := ctx.Done(), false
+	var grace <-chan time.Time
+	for {
+		select {
+		case s := <-signals:
+			told = true
+			_ = cmd.Process.Signal(s)
+		case <-cancelled:
+			cancelled, grace = nil, time.After(cancelGrace)
+		case <-grace:
+			if !told {
+				_ = cmd.Process.Signal(unix.SIGTERM)
+			}
+		case err := <-exited:
+			return exitCode(cmd, err), true, nil
+		}
+	}
+}
+
+func exitCode(cmd *exec.Cmd, err error) int {
+	status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	switch {
+	case err == nil:
+		return 0
+	case ok && status.Signaled():
+		return 128 + int(status.Signal())
+	default:
+		return cmd.ProcessState.ExitCode()
+	}
+}
+
+// enterIsolation is the start of the copy.
+func enterIsolation() error {
+	// /proc still is the one of the outer namespace: it knows the number under which others see this process.
+	if pid, err := os.Readlink("/proc/self"); err == nil {
+		if err := os.Setenv(outerPIDVariable, pid); err != nil {
+			return err
+		}
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return fmt.Errorf("separating the build's mounts: %w", err)
+	}
+	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mounting /proc for the build: %w", err)
+	}
+	// runc notes its containers here: a note that outlives a killed build would be one of a container that is gone.
+	if err := os.MkdirAll("/run/runc", 0o700); err == nil {
+		if err := unix.Mount("tmpfs", "/run/runc", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0700"); err != nil {
+			return fmt.Errorf("separating runc's state: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package engine
+
+import (
+	"context"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/moby/buildkit/client"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Engine cannot be opened here: use Dial.
+type Engine struct{}
+
+// LinkFunc puts a blob that lies in file into a store.
+type LinkFunc func(ctx context.Context, desc ocispec.Descriptor, file string) (bool, error)
+
+// Open always fails on this system.
+func Open(context.Context, Options) (*Engine, error) {
+	return nil, &PermissionError{Err: ErrUnsupported}
+}
+
+// Client is never called.
+func (*Engine) Client() *client.Client { return nil }
+
+// Close is never called.
+func (*Engine) Close() error { return nil }
+
+// Output is never called.
+func (*Engine) Output(dst content.Store, _ LinkFunc) content.Store { return dst }
+
+// Import is never called.
+func (*Engine) Import(context.Context, []ocispec.Descriptor, func(digest.Digest) string) (func(context.Context) error, error) {
+	return nil, ErrUnsupported
+}
+
+// Prune is never called.
+func (*Engine) Prune(context.Context, bool) (int64, error) { return 0, ErrUnsupported }
+
+// Reexec has nothing to do on this system.
+func Reexec() {}
+
+// Isolated is never true on this system.
+func Isolated() bool { return false }
+
+// Isolate does nothing on this system: a build runs elsewhere.
+func Isolate(context.Context) (code int, done bool, err error) { return 0, false, nil }

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/containerd/v2/core/diff/apply"
+	ctdmetadata "github.com/containerd/containerd/v2/core/metadata"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/containerd/v2/plugins/diff/walking"
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/cache/metadata"
+	"github.com/moby/buildkit/executor/resources"
+	containerdsnapshot "github.com/moby/buildkit/snapshot/containerd"
+	"github.com/moby/buildkit/solver/pb"
+	"github.com/moby/buildkit/util/leaseutil"
+	"github.com/moby/buildkit/util/network"
+	"github.com/moby/buildkit/worker/base"
+	wlabel "github.com/moby/buildkit/worker/label"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"go.etcd.io/bbolt"
+)
+
+const namespace = "buildkit" // of blobs and snapshots in containerd's metadata
+
+// buildWorker is BuildKit's worker and the parts of it that we need ourselves.
+type buildWorker struct {
+	*base.Worker
+	dir   string
+	sn    snapshots.Snapshotter
+	db    *bbolt.DB
+	steps *steps
+}
+
+// openWorker puts the worker together by hand: BuildKit's own constructor wants a runtime to be installed and
+// brings network plugins along.
+func openWorker(ctx context.Context, o Options, hosts docker.RegistryHosts) (_ *buildWorker, err error) {
+	name, err := chooseSnapshotter(o)
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(o.Root, "worker-"+name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	sn, err := newSnapshotter(name, filepath.Join(dir, "snapshots"))
+	if err != nil {
+		return nil, err
+	}
+	blobs, err := local.NewStore(filepath.Join(dir, "content"))
+	if err != nil {
+		return nil, errors.Join(err, sn.Close())
+	}
+	db, err := bbolt.Open(filepath.Join(dir, "containerdmeta.db"), 0o600, &bbolt.Options{FreelistType: bbolt.FreelistMapType})
+	if err != nil {
+		return nil, errors.Join(err, sn.Close())
+	}
+	w := &buildWorker{dir: dir, sn: sn, db: db}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, sn.Close(), db.Close())
+		}
+	}()
+	mdb := ctdmetadata.NewDB(db, blobs, map[string]snapshots.Snapshotter{name: sn})
+	if err := mdb.Init(ctx); err != nil {
+		return nil, err
+	}
+	md, err := metadata.NewStore(filepath.Join(dir, "metadata_v2.db"))
+	if err != nil {
+		return nil, err
+	}
+	id, err := base.ID(dir)
+	if err != nil {
+		return nil, errors.Join(err, md.Close())
+	}
+	monitor, err := resources.NewMonitor()
+	if err != nil {
+		return nil, errors.Join(err, md.Close())
+	}
+	networks := map[pb.NetMode]network.Provider{
+		pb.NetMode_UNSET: network.NewHostProvider(),
+		pb.NetMode_HOST:  network.NewHostProvider(),
+		pb.NetMode_NONE:  network.NewNoneProvider(),
+	}
+	w.steps = newSteps(o, filepath.Join(dir, "executor"), networks, monitor)
+	cs := containerdsnapshot.NewContentStore(mdb.ContentStore(), namespace)
+	w.Worker, err = base.NewWorker(ctx, base.WorkerOpt{
+		ID:               id,
+		Root:             dir,
+		Labels:           map[string]string{wlabel.Executor: "sealer", wlabel.Snapshotter: name},
+		Platforms:        []ocispec.Platform{platforms.Normalize(platforms.DefaultSpec())},
+		NetworkProviders: networks,
+		Executor:         w.steps,
+		Snapshotter:      containerdsnapshot.NewSnapshotter(name, mdb.Snapshotter(name), namespace, nil),
+		ContentStore:     cs,
+		Applier:          apply.NewFileSystemApplier(cs),
+		Differ:           walking.NewWalkingDiff(cs),
+		RegistryHosts:    hosts,
+		LeaseManager:     leaseutil.WithNamespace(ctdmetadata.NewLeaseManager(mdb), namespace),
+		GarbageCollect:   mdb.GarbageCollect,
+		MetadataStore:    md,
+		MountPoolRoot:    filepath.Join(dir, "cachemounts"),
+		ResourceMonitor:  monitor,
+	})
+	if err != nil {
+		return nil, errors.Join(err, md.Close())
+	}
+	return w, nil
+}
+
+// close ends what BuildKit's controller does not; alone says that there is no controller that closed the worker.
+func (w *buildWorker) close(alone bool) error {
+	var errs []error
+	if alone {
+		errs = append(errs, w.Worker.Close())
+	}
+	return errors.Join(append(errs, w.sn.Close(), w.db.Close())...)
+}
