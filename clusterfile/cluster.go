@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package clusterfile
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+var (
+	// nameRule: the name is a folder, and part of names in the cluster (RFC 1123 label).
+	nameRule   = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+	domainRule = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+	envRule    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+)
+
+func (n *node) text(path ...any) string {
+	for _, p := range path {
+		if n = n.child(p); n == nil {
+			return ""
+		}
+	}
+	text, _ := n.scalar.(string)
+	return text
+}
+
+func (n *node) texts(key string) []string {
+	list := n.child(key)
+	if list == nil || list.kind != listNode {
+		return nil
+	}
+	texts := make([]string, len(list.values))
+	for i, v := range list.values {
+		texts[i], _ = v.scalar.(string)
+	}
+	return texts
+}
+
+// cluster reads a Cluster document whose shape was found good.
+func (s *source) cluster(f *File, doc *node) {
+	f.Name = doc.text("metadata", "name")
+	if f.Name == "" {
+		f.Name = DefaultName
+	}
+	if !nameRule.MatchString(f.Name) {
+		s.fail(doc.at("metadata", "name"), "the cluster's name %q must be lower-case letters, digits and dashes", f.Name)
+	}
+	spec := doc.child("spec")
+	if spec == nil || spec.kind == nullNode {
+		s.fail(doc, "the Cluster has no spec")
+		return
+	}
+	f.Image = spec.text("image")
+	f.Env = s.env(spec)
+	if cmd := spec.child("cmd"); cmd != nil && cmd.kind == listNode {
+		f.Cmd = spec.texts("cmd")
+	}
+	if t := spec.text("containerRuntime", "type"); t != "" && t != "containerd" {
+		s.fail(spec.at("containerRuntime", "type"), "the container runtime %q is not supported: only containerd", t)
+	}
+	s.aliases(f, spec)
+	f.Registry = s.registry(spec)
+	s.hosts(f, spec)
+}
+
+func (s *source) env(n *node) map[string]string {
+	env := map[string]string{}
+	for i, kv := range n.texts("env") {
+		name, value, ok := strings.Cut(kv, "=")
+		if !ok || !envRule.MatchString(name) {
+			s.fail(n.at("env", i), "%q is not NAME=value", name)
+			continue
+		}
+		env[name] = value
+	}
+	return env
+}
+
+func (s *source) aliases(f *File, spec *node) {
+	list := spec.child("hostAliases")
+	if list == nil {
+		return
+	}
+	for i, n := range list.values {
+		a := Alias{IP: n.text("ip"), Hostnames: n.texts("hostnames")}
+		if _, err := netip.ParseAddr(a.IP); err != nil {
+			s.fail(list.at(i, "ip"), "%q is not an IP address", a.IP)
+		}
+		if len(a.Hostnames) == 0 {
+			s.fail(list.at(i), "the alias has no hostnames")
+		}
+		for j, h := range a.Hostnames {
+			if !domainRule.MatchString(strings.ToLower(h)) {
+				s.fail(n.at("hostnames", j), "%q is not a host name", h)
+			}
+		}
+		f.Aliases = append(f.Aliases, a)
+	}
+}
+
+func (s *source) registry(spec *node) Registry {
+	r := Registry{DefaultRegistryDomain, DefaultRegistryPort}
+	local := spec.at("registry", "localRegistry")
+	if d := local.text("domain"); d != "" {
+		r.Domain = d
+		if !domainRule.MatchString(d) || !strings.Contains(d, ".") {
+			s.fail(local.at("domain"), "%q is not a domain name with a dot in it", d)
+		}
+	}
+	if p := local.child("port"); p != nil && p.kind == scalarNode {
+		r.Port, _ = port(p.scalar)
+	}
+	return r
+}
+
+func (s *source) ssh(n *node) SSH {
+	c := n.child("ssh")
+	if c == nil {
+		return SSH{}
+	}
+	ssh := SSH{
+		User: c.text("user"), Password: Secret(c.text("passwd")),
+		KeyFile: c.text("pk"), KeyPassword: Secret(c.text("pkPasswd")),
+	}
+	if p := c.child("port"); p != nil && p.kind == scalarNode {
+		ssh.Port, _ = port(p.scalar)
+	}
+	return ssh
+}
+
+func (s *source) hosts(f *File, spec *node) {
+	groups := spec.child("hosts")
+	if groups == nil || len(groups.values) == 0 {
+		return // this machine
+	}
+	base := s.ssh(spec)
+	seen := map[string]bool{}
+	for _, g := range groups.values {
+		template := Host{Env: s.env(g), SSH: s.ssh(g).over(base)}
+		template.Role, template.Roles = s.roles(g)
+		if labels := g.child("labels"); labels != nil && labels.kind == mappingNode {
+			template.Labels = map[string]string{}
+			for i, k := range labels.keys {
+				template.Labels[k], _ = labels.values[i].scalar.(string)
+			}
+		}
+		for i, text := range g.texts("taints") {
+			t, err := ParseTaint(text)
+			if err != nil {
+				s.fail(g.at("taints", i), "%w", err)
+				continue
+			}
+			template.Taints = append(template.Taints, t)
+		}
+		if len(g.texts("ips")) == 0 {
+			s.fail(g, "the hosts have no ips")
+		}
+		for i, text := range g.texts("ips") {
+			addresses, err := ParseAddresses(text)
+			if err != nil {
+				s.fail(g.at("ips", i), "%w", err)
+			}
+			for _, a := range addresses {
+				if seen[a] {
+					s.fail(g.at("ips", i), "the host %s is there twice", a)
+					continue
+				}
+				seen[a] = true
+				h := template
+				h.Address, h.Env, h.Labels = a, maps.Clone(h.Env), maps.Clone(h.Labels)
+				f.Hosts = append(f.Hosts, h)
+			}
+		}
+	}
+	if len(s.errs) == 0 && len(f.ControlPlanes()) == 0 {
+		s.fail(spec.at("hosts"), "no host has the role %s", ControlPlane)
+	}
+}
+
+// roles reads the words of sealer and of Kubernetes.
+func (s *source) roles(g *node) (Role, []string) {
+	role, more := Role(""), []string(nil)
+	for i, text := range g.texts("roles") {
+		r := Role("")
+		switch text {
+		case "master", "control-plane":
+			r = ControlPlane
+		case "node", "worker":
+			r = Worker
+		default:
+			if !nameRule.MatchString(text) {
+				s.fail(g.at("roles", i), "%q is not a role", text)
+			} else if hint := near(text, []string{"master", "control-plane", "node", "worker"}); hint != "" {
+				s.fail(g.at("roles", i), "unknown role %q%s", text, hint)
+			} else {
+				more = append(more, text)
+			}
+			continue
+		}
+		if role != "" && role != r {
+			s.fail(g.at("roles", i), "a host is either %s or %s", ControlPlane, Worker)
+		}
+		role = r
+	}
+	if role == "" && len(g.texts("roles")) == len(more) {
+		s.fail(g.at("roles"), "the hosts need the role %s or %s", ControlPlane, Worker)
+	}
+	return role, more
+}
+
+func (s *source) config(f *File, doc *node) {
+	spec := doc.at("spec")
+	c := Config{Name: doc.text("metadata", "name"), Path: spec.text("path"), Data: spec.text("data")}
+	switch clean := path.Clean("/" + c.Path); {
+	case c.Path == "":
+		s.fail(spec, "the Config has no path")
+	case strings.TrimPrefix(clean, "/") != strings.TrimPrefix(strings.TrimSuffix(c.Path, "/"), "./") || clean == "/":
+		s.fail(spec.at("path"), "the path %q must be relative to the rootfs, without ..", c.Path)
+	default:
+		c.Path = strings.TrimPrefix(clean, "/")
+	}
+	if v := spec.text("strategy"); v != "" && v != "overwrite" {
+		s.fail(spec.at("strategy"), "the strategy %q is not supported: only overwrite%s", v, near(v, []string{"overwrite"}))
+	}
+	if v := spec.text("process"); v != "" && v != "value" {
+		s.fail(spec.at("process"), "the process %q is not supported: only value", v)
+	}
+	f.Configs = append(f.Configs, c)
+}
+
+// Validate checks what a caller has put together or changed. It reports every mistake by its path.
+func (f *File) Validate() error {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if !nameRule.MatchString(f.Name) {
+		fail("name: %q must be lower-case letters, digits and dashes", f.Name)
+	}
+	if !domainRule.MatchString(f.Registry.Domain) || !strings.Contains(f.Registry.Domain, ".") {
+		fail("registry.domain: %q is not a domain name with a dot in it", f.Registry.Domain)
+	}
+	if f.Registry.Port < 1 || f.Registry.Port > 65535 {
+		fail("registry.port: %d is not a port", f.Registry.Port)
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Env)) {
+		if !envRule.MatchString(name) {
+			fail("env: %q is not a name", name)
+		}
+	}
+	seen := map[string]bool{}
+	for i, h := range f.Hosts {
+		if _, err := netip.ParseAddr(h.Address); err != nil {
+			fail("hosts[%d]: %q is not an IP address", i, h.Address)
+		}
+		if seen[h.Address] {
+			fail("hosts[%d]: %s is there twice", i, h.Address)
+		}
+		seen[h.Address] = true
+		if h.Role != ControlPlane && h.Role != Worker {
+			fail("hosts[%d]: the role %q is neither %s nor %s", i, h.Role, ControlPlane, Worker)
+		}
+	}
+	if len(f.Hosts) > 0 && len(f.ControlPlanes()) == 0 {
+		fail("hosts: none has the role %s", ControlPlane)
+	}
+	return errors.Join(errs...)
+}
+
+// FromFlags makes the Clusterfile of --masters, --nodes and the SSH flags.
+// Both lists are as ParseAddresses reads them; with neither, the cluster is this machine.
+func FromFlags(controlPlanes, workers string, ssh SSH) (*File, error) {
+	f := &File{
+		Name: DefaultName, Env: map[string]string{}, Kubeadm: map[string]map[string]any{},
+		Registry: Registry{DefaultRegistryDomain, DefaultRegistryPort},
+	}
+	for _, group := range []struct {
+		list string
+		role Role
+	}{{controlPlanes, ControlPlane}, {workers, Worker}} {
+		addresses, err := ParseAddresses(group.list)
+		if err != nil {
+			return nil, fmt.Errorf("reading the addresses of the %s hosts: %w", group.role, err)
+		}
+		for _, a := range addresses {
+			f.Hosts = append(f.Hosts, Host{Address: a, Role: group.role, SSH: ssh})
+		}
+	}
+	if err := f.Validate(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package clusterfile is the desired state of a cluster: the Clusterfile's
+// documents, read strictly, and the same made from command line flags.
+package clusterfile
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// DefaultName is the cluster's name where none is given, as in sealer.
+const DefaultName = "my-cluster"
+
+// The registry's address where none is given, as in sealer.
+const (
+	DefaultRegistryDomain = "sea.hub"
+	DefaultRegistryPort   = 5000
+)
+
+// File is a whole Clusterfile. Parse and FromFlags make one that holds together;
+// after changing it by hand, call Validate.
+type File struct {
+	Name    string // of the cluster
+	Image   string // reference of the ClusterImage; may be empty where the caller knows it
+	Env     map[string]string
+	Cmd     []string // replaces the image's CMD where it is not nil
+	Hosts   []Host   // none: the cluster is this machine
+	Aliases []Alias
+	// Registry is the address of the cluster's own registry.
+	Registry Registry
+	// Configs are files put into the rootfs before it is used, in order.
+	Configs []Config
+	// Kubeadm holds the documents of kubeadm's APIs by kind, merged over our defaults later.
+	Kubeadm map[string]map[string]any
+}
+
+// Host is one machine of the cluster.
+type Host struct {
+	Address string // IP address; empty: this machine, without SSH
+	Role    Role
+	Roles   []string // more roles: they become the label node-role.kubernetes.io/ROLE
+	Env     map[string]string
+	Labels  map[string]string
+	Taints  []Taint
+	SSH     SSH
+}
+
+// Local says that the host is this machine.
+func (h Host) Local() bool { return h.Address == "" }
+
+func (h Host) String() string {
+	if h.Local() {
+		return "localhost"
+	}
+	return h.Address
+}
+
+// Role is what a host does in the cluster.
+type Role string
+
+// The two roles. A control plane host runs no ordinary pods unless its taint is removed.
+const (
+	ControlPlane Role = "control-plane"
+	Worker       Role = "worker"
+)
+
+// SSH says how to log in. The zero value is root, port 22, the user's keys.
+type SSH struct {
+	User         string
+	Port         int
+	Password     Secret
+	KeyFile      string
+	KeyPassword  Secret
+	SudoPassword Secret // where User is not root; default Password
+}
+
+// over fills what s leaves open with what base says.
+func (s SSH) over(base SSH) SSH {
+	if s.User == "" {
+		s.User = base.User
+	}
+	if s.Port == 0 {
+		s.Port = base.Port
+	}
+	if s.Password == "" {
+		s.Password = base.Password
+	}
+	if s.KeyFile == "" {
+		s.KeyFile, s.KeyPassword = base.KeyFile, base.KeyPassword
+	}
+	if s.SudoPassword == "" {
+		s.SudoPassword = base.SudoPassword
+	}
+	return s
+}
+
+// Taint is a node's taint, or with Remove the wish that it is not there.
+type Taint struct {
+	Key, Value, Effect string
+	Remove             bool
+}
+
+// ParseTaint reads kubectl's form: key[=value]:effect, with a "-" at the end to remove it.
+func ParseTaint(s string) (Taint, error) {
+	text, remove := strings.CutSuffix(s, "-")
+	keyValue, effect, ok := strings.Cut(text, ":")
+	key, value, _ := strings.Cut(keyValue, "=")
+	switch {
+	case !ok || key == "":
+		return Taint{}, fmt.Errorf("%q is not a taint: write key=value:effect", s)
+	case effect != "NoSchedule" && effect != "PreferNoSchedule" && effect != "NoExecute":
+		return Taint{}, fmt.Errorf("%q: the effect %q is not one of NoSchedule, PreferNoSchedule, NoExecute%s",
+			s, effect, near(effect, []string{"NoSchedule", "PreferNoSchedule", "NoExecute"}))
+	}
+	return Taint{Key: key, Value: value, Effect: effect, Remove: remove}, nil
+}
+
+func (t Taint) String() string {
+	s := t.Key
+	if t.Value != "" {
+		s += "=" + t.Value
+	}
+	s += ":" + t.Effect
+	if t.Remove {
+		s += "-"
+	}
+	return s
+}
+
+// Alias is a line for /etc/hosts.
+type Alias struct {
+	IP        string
+	Hostnames []string
+}
+
+// Registry is the address under which hosts reach the cluster's registry.
+type Registry struct {
+	Domain string
+	Port   int
+}
+
+// Config is a file put into the rootfs before it is used.
+type Config struct {
+	Name string
+	Path string // relative to the rootfs, slash-separated, within it
+	Data string
+}
+
+// ControlPlanes are the control plane hosts, the first one first.
+func (f *File) ControlPlanes() []Host { return f.role(ControlPlane) }
+
+// Workers are the worker hosts.
+func (f *File) Workers() []Host { return f.role(Worker) }
+
+func (f *File) role(r Role) []Host {
+	return slices.DeleteFunc(slices.Clone(f.Machines()), func(h Host) bool { return h.Role != r })
+}
+
+// Machines are the hosts, control planes first; this machine where none are given.
+func (f *File) Machines() []Host {
+	if len(f.Hosts) == 0 {
+		return []Host{{Role: ControlPlane}}
+	}
+	hosts := slices.Clone(f.Hosts)
+	slices.SortStableFunc(hosts, func(a, b Host) int {
+		return strings.Compare(string(a.Role), string(b.Role)) // control-plane < worker
+	})
+	return hosts
+}
+
+// HostEnv is the cluster's environment with the host's own over it.
+func (f *File) HostEnv(h Host) map[string]string {
+	env := maps.Clone(f.Env)
+	if env == nil {
+		env = map[string]string{}
+	}
+	maps.Copy(env, h.Env)
+	return env
+}

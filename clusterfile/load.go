@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package clusterfile
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// kind is what is known of one kind of document.
+type kind struct {
+	apiVersions []string
+	many        bool   // may stand more than once
+	refused     string // why it is not supported
+}
+
+const kubeadmAPI = "kubeadm.k8s.io/v1beta4"
+
+var kinds = map[string]kind{
+	"Cluster":                {apiVersions: []string{"sealer.io/v2"}},
+	"Config":                 {apiVersions: []string{"sealer.io/v2", "sealer.io/v1"}, many: true},
+	"Application":            {refused: "applications are not run yet: use spec.cmd of the Cluster"},
+	"Plugin":                 {refused: "plugins are not run yet"},
+	"InitConfiguration":      {apiVersions: []string{kubeadmAPI}},
+	"JoinConfiguration":      {apiVersions: []string{kubeadmAPI}},
+	"ClusterConfiguration":   {apiVersions: []string{kubeadmAPI}},
+	"KubeletConfiguration":   {apiVersions: []string{"kubelet.config.k8s.io/v1beta1"}},
+	"KubeProxyConfiguration": {apiVersions: []string{"kubeproxy.config.k8s.io/v1alpha1"}},
+}
+
+// Parse reads a Clusterfile; name stands in messages. It reads nothing else.
+// The error is Errors, with every mistake of the file.
+func Parse(name string, src []byte) (*File, error) {
+	shapes, err := loadSchema()
+	if err != nil {
+		return nil, err
+	}
+	s := &source{name: name, lines: strings.Split(string(src), "\n")}
+	f := &File{Kubeadm: map[string]map[string]any{}}
+	seen := map[string]*node{}
+	for _, doc := range s.documents(src) {
+		s.document(f, doc, seen, shapes)
+	}
+	if len(s.errs) == 0 && seen["Cluster"] == nil {
+		s.failAt(0, 0, fmt.Errorf("there is no document of kind Cluster"))
+	}
+	if len(s.errs) > 0 {
+		slices.SortStableFunc(s.errs, func(a, b *PositionError) int {
+			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		})
+		return nil, s.errs
+	}
+	return f, nil
+}
+
+func (s *source) document(f *File, doc *node, seen map[string]*node, shapes schema) {
+	if !s.kindIs(doc, mappingNode) {
+		return
+	}
+	name, _ := doc.at("kind").scalar.(string)
+	k, known := kinds[name]
+	switch {
+	case doc.child("kind") == nil:
+		s.fail(doc, "the document has no kind")
+		return
+	case !known:
+		s.fail(doc.at("kind"), "unknown kind %q%s", name, near(name, slices.Collect(maps.Keys(kinds))))
+		return
+	case k.refused != "":
+		s.fail(doc.at("kind"), "the kind %s is not supported: %s", name, k.refused)
+		return
+	}
+	version, _ := doc.at("apiVersion").scalar.(string)
+	if doc.child("apiVersion") == nil || !slices.Contains(k.apiVersions, version) {
+		s.fail(doc.at("apiVersion"), "the apiVersion of %s must be %s", name, strings.Join(k.apiVersions, " or "))
+	}
+	if first := seen[name]; first != nil && !k.many {
+		s.fail(doc, "there is a second document of kind %s; the first is on line %d", name, first.line)
+		return
+	}
+	seen[name] = doc
+	before := len(s.errs)
+	s.check(doc, name, shapes)
+	if len(s.errs) > before {
+		return // what is built from it would only repeat the mistakes
+	}
+	switch name {
+	case "Cluster":
+		s.cluster(f, doc)
+	case "Config":
+		s.config(f, doc)
+	default:
+		s.kubeadm(f, name, doc)
+	}
+}
+
+// kubeadm keeps the document. Secrets that sealer makes for each join itself have no place in a file.
+func (s *source) kubeadm(f *File, kind string, doc *node) {
+	for _, path := range [][]any{
+		{"bootstrapTokens"}, {"certificateKey"}, {"controlPlane", "certificateKey"}, {"discovery"},
+	} {
+		parent, last := doc, path[len(path)-1]
+		if len(path) > 1 {
+			if parent = doc.child(path[0]); parent == nil {
+				continue
+			}
+		}
+		if i := slices.Index(parent.keys, last.(string)); i >= 0 {
+			s.fail(parent.keyNodes[i], "the field %q of %s is not supported: sealer makes a new secret for each join", last, kind)
+		}
+	}
+	object, _ := doc.plain().(map[string]any)
+	f.Kubeadm[kind] = object
+}

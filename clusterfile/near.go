@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package clusterfile
+
+import (
+	"slices"
+	"strings"
+)
+
+// near is the name closest to word, as " (did you mean X?)", or nothing where none is close.
+func near(word string, names []string) string {
+	best, bestDistance := "", 3
+	slices.Sort(names)
+	for _, name := range names {
+		d := distance(strings.ToLower(word), strings.ToLower(name))
+		if d < bestDistance && d < max(len(name), 2)/2+1 {
+			best, bestDistance = name, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return " (did you mean " + best + "?)"
+}
+
+// distance is Levenshtein's, of bytes. Long words are far from everything: their table would be large.
+func distance(a, b string) int {
+	if len(a) > 64 || len(b) > 64 {
+		return 64
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		diagonal := row[0]
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := diagonal
+			if a[i-1] != b[j-1] {
+				cost++
+			}
+			diagonal = row[j]
+			row[j] = min(cost, row[j]+1, row[j-1]+1)
+		}
+	}
+	return row[len(b)]
+}

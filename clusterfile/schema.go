@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package clusterfile
+
+import (
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The shapes of all documents: type → field → what it holds, which is one of
+// string, secret, int, number, bool, duration, port, any, the name of another
+// type, "[]X" or "map:X"; "!why" is a field that sealer's own Clusterfiles have and that
+// is refused with the reason.
+//
+// kubeadm.json holds the fields of the Go types of kubeadm.k8s.io/v1beta4,
+// kubelet.config.k8s.io/v1beta1 and kubeproxy.config.k8s.io/v1alpha1 in Kubernetes v1.36.3
+// (k8s.io/kubernetes/cmd/kubeadm/app/apis, k8s.io/kubelet/config, k8s.io/kube-proxy/config), where those of
+// 1.31 to 1.35 are contained.
+//
+//go:embed schema/sealer.json
+var sealerSchema []byte
+
+//go:embed schema/kubeadm.json
+var kubeadmSchema []byte
+
+type schema map[string]map[string]string
+
+func loadSchema() (schema, error) {
+	all := schema{}
+	for _, src := range [][]byte{kubeadmSchema, sealerSchema} {
+		if err := json.Unmarshal(src, &all); err != nil {
+			return nil, fmt.Errorf("reading the schema of Clusterfiles: %w", err)
+		}
+	}
+	return all, nil
+}
+
+// check compares a value with what its place holds, and notes every difference.
+func (s *source) check(n *node, want string, shapes schema) {
+	if n.kind == nullNode {
+		return // as if it were not there
+	}
+	if elem, ok := strings.CutPrefix(want, "[]"); ok {
+		if s.kindIs(n, listNode) {
+			for _, v := range n.values {
+				s.check(v, elem, shapes)
+			}
+		}
+		return
+	}
+	if elem, ok := strings.CutPrefix(want, "map:"); ok {
+		if s.kindIs(n, mappingNode) {
+			for _, v := range n.values {
+				s.check(v, elem, shapes)
+			}
+		}
+		return
+	}
+	if fields, ok := shapes[want]; ok {
+		s.checkFields(n, want, fields, shapes)
+		return
+	}
+	if want != "any" && s.kindIs(n, scalarNode) {
+		if why := wrongScalar(n.scalar, want); why != "" {
+			s.fail(n, "%s %s", show(n.scalar, want), why)
+		}
+	}
+}
+
+func (s *source) checkFields(n *node, name string, fields map[string]string, shapes schema) {
+	if !s.kindIs(n, mappingNode) {
+		return
+	}
+	for i, key := range n.keys {
+		want, known := fields[key]
+		switch why, refused := strings.CutPrefix(want, "!"); {
+		case !known:
+			s.fail(n.keyNodes[i], "unknown field %q of %s%s", key, name, near(key, supported(fields)))
+		case refused:
+			s.fail(n.keyNodes[i], "the field %q of %s is not supported: %s", key, name, why)
+		default:
+			s.check(n.values[i], want, shapes)
+		}
+	}
+}
+
+func supported(fields map[string]string) []string {
+	return slices.DeleteFunc(slices.Collect(maps.Keys(fields)), func(f string) bool { return strings.HasPrefix(fields[f], "!") })
+}
+
+func (s *source) kindIs(n *node, want nodeKind) bool {
+	if n.kind != want {
+		s.fail(n, "this must be %s, not %s", want, n.kind)
+	}
+	return n.kind == want
+}
+
+func show(v any, want string) string {
+	if want == "secret" {
+		return "the value"
+	}
+	if text, ok := v.(string); ok {
+		return strconv.Quote(text)
+	}
+	return fmt.Sprint(v)
+}
+
+// wrongScalar says why v does not fit, or nothing.
+func wrongScalar(v any, want string) string {
+	switch want {
+	case "string", "secret":
+		if _, ok := v.(string); !ok {
+			return "must be a text: put it in quotes"
+		}
+	case "bool":
+		if _, ok := v.(bool); !ok {
+			return "must be true or false"
+		}
+	case "int":
+		if _, ok := v.(int64); !ok {
+			return "must be a whole number"
+		}
+	case "number":
+		switch v.(type) {
+		case int64, float64:
+		default:
+			return "must be a number"
+		}
+	case "duration":
+		text, ok := v.(string)
+		if _, err := time.ParseDuration(text); !ok || err != nil {
+			return "must be a duration such as 4m0s"
+		}
+	case "port":
+		if _, ok := port(v); !ok {
+			return "must be a port between 1 and 65535"
+		}
+	}
+	return ""
+}
+
+// port reads 22 and "22": sealer's Clusterfiles have it as a text.
+func port(v any) (int, bool) {
+	n := int64(0)
+	switch v := v.(type) {
+	case int64:
+		n = v
+	case string:
+		var err error
+		if n, err = strconv.ParseInt(v, 10, 32); err != nil {
+			return 0, false
+		}
+	}
+	return int(n), n >= 1 && n <= 65535
+}
