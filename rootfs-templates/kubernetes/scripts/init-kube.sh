@@ -1,0 +1,92 @@
+#!/bin/sh
+# Prepares a host for kubeadm: swap, kernel modules and settings, firewall, kubelet's unit, binaries. Running it
+# again changes nothing; clean-kube.sh puts the host back. KeepSwap=true leaves swap on.
+set -eu
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+
+begin kube
+for dir in /etc/kubernetes /var/lib/kubelet /var/lib/etcd /var/log/pods /var/log/containers \
+	/run/flannel /var/lib/calico /run/calico /run/netns /run/xtables.lock; do
+	tree "$dir"
+done
+
+# once FILE: has this been recorded? A second run would record what the first has changed.
+once() { [ ! -e "$STATE/$1" ]; }
+keep() { cat >"$STATE/$1.part" && mv "$STATE/$1.part" "$STATE/$1"; }
+
+# Besides our own settings, those that kubelet and kube-proxy change.
+settings="$(sed -n 's/^\([a-z0-9_.-]*\) *=.*/\1/p' "$ROOTFS/etc/sysctl.conf")
+vm.overcommit_memory vm.panic_on_oom kernel.panic kernel.panic_on_oops kernel.keys.root_maxkeys kernel.keys.root_maxbytes
+net.ipv4.conf.all.route_localnet net.ipv6.conf.all.forwarding net.netfilter.nf_conntrack_max
+net.netfilter.nf_conntrack_tcp_timeout_established net.netfilter.nf_conntrack_tcp_timeout_close_wait"
+if once sysctl; then
+	for name in $settings; do
+		file=/proc/sys/$(printf '%s' "$name" | tr . /)
+		[ -r "$file" ] && printf '%s %s\n' "$file" "$(cat "$file")"
+	done | keep sysctl
+fi
+if once links; then
+	for link in /sys/class/net/*; do basename "$link"; done | keep links
+fi
+if once tables; then
+	{ nft list tables 2>/dev/null || :; } | keep tables
+fi
+
+if [ "${KeepSwap:-}" != true ]; then
+	if once swap; then
+		awk 'NR > 1 { print $1 }' /proc/swaps | keep swap
+	fi
+	if [ -s "$STATE/swap" ]; then
+		swapoff -a
+	fi
+	if [ -f /etc/fstab ] && grep -q '^[^#].*[[:space:]]swap[[:space:]]' /etc/fstab; then
+		once fstab && cp -p /etc/fstab "$STATE/fstab"
+		sed 's/^\([^#].*[[:space:]]swap[[:space:]].*\)$/#sealer# \1/' /etc/fstab >/etc/fstab.sealer-new
+		chmod --reference=/etc/fstab /etc/fstab.sealer-new 2>/dev/null || chmod 0644 /etc/fstab.sealer-new
+		mv -f /etc/fstab.sealer-new /etc/fstab
+	fi
+fi
+
+loaded() { [ -d "/sys/module/$1" ] || grep -qw "$1" /proc/filesystems; }
+while read -r module; do
+	loaded "$module" && continue
+	if modprobe "$module" 2>/dev/null; then
+		printf '%s\n' "$module" >>"$STATE/modules"
+	else
+		say "warning: the kernel module $module cannot be loaded: it may be built in, or pods may not reach one another"
+	fi
+done <"$ROOTFS/etc/modules.conf"
+place "$ROOTFS/etc/modules.conf" /etc/modules-load.d/sealer-kubernetes.conf 0644
+
+place "$ROOTFS/etc/sysctl.conf" /etc/sysctl.d/99-sealer-kubernetes.conf 0644
+while IFS=' =' read -r name value; do
+	file=/proc/sys/$(printf '%s' "$name" | tr . /)
+	if [ ! -e "$file" ]; then
+		say "warning: the kernel has no setting $name"
+	elif [ "$(cat "$file")" != "$value" ]; then
+		printf '%s\n' "$value" >"$file" || die "the kernel setting $name cannot be made $value"
+	fi
+done <"$ROOTFS/etc/sysctl.conf"
+
+if systemctl is-active --quiet firewalld 2>/dev/null; then
+	printf 'firewalld\n' >>"$STATE/firewall"
+	systemctl disable --quiet --now firewalld
+	say "firewalld is stopped: it would drop the traffic between pods"
+fi
+if command -v ufw >/dev/null && ufw status 2>/dev/null | grep -q '^Status: active'; then
+	printf 'ufw\n' >>"$STATE/firewall"
+	ufw --force disable >/dev/null
+	say "ufw is stopped: it would drop the traffic between pods"
+fi
+
+for name in kubeadm kubelet kubectl; do
+	[ -e "$ROOTFS/bin/$name" ] || die "the ClusterImage has no bin/$name"
+	place "$ROOTFS/bin/$name" "/usr/local/bin/$name" 0755
+done
+place "$ROOTFS/etc/kubelet/kubelet.service" /etc/systemd/system/kubelet.service 0644
+place "$ROOTFS/etc/kubelet/10-kubeadm.conf" /etc/systemd/system/kubelet.service.d/10-kubeadm.conf 0644
+folder /etc/kubernetes/manifests # kubelet watches it, and complains where it is missing
+systemctl daemon-reload
+systemctl enable --quiet kubelet # kubeadm starts it, when it has a configuration
+say "the host is ready for kubeadm $(/usr/local/bin/kubeadm version -o short)"
