@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package imagelist
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// PositionError is a mistake in a line of a file.
+type PositionError struct {
+	File string
+	Line int    // counted from 1
+	Text string // the line as it stands in the file
+	Err  error
+}
+
+// Error returns one line: the position and what is wrong there.
+func (e *PositionError) Error() string { return fmt.Sprintf("%s:%d: %v", e.File, e.Line, e.Err) }
+
+// Unwrap returns what is wrong, without the position.
+func (e *PositionError) Unwrap() error { return e.Err }
+
+// Show returns the message with the line below it, without a line end.
+func (e *PositionError) Show() string { return e.Error() + "\n" + excerpt(e.Line, e.Text) }
+
+// Hint returns what the user can do, or nothing.
+func (e *PositionError) Hint() string {
+	var hinted interface{ Hint() string }
+	if errors.As(e.Err, &hinted) {
+		return hinted.Hint()
+	}
+	return ""
+}
+
+// Errors is every mistake of one or several files.
+type Errors []*PositionError
+
+// Error returns one line for each mistake.
+func (e Errors) Error() string { return e.join((*PositionError).Error) }
+
+// Show returns every mistake with its line.
+func (e Errors) Show() string { return e.join((*PositionError).Show) }
+
+// Unwrap lets errors.As find the single mistakes.
+func (e Errors) Unwrap() []error {
+	errs := make([]error, len(e))
+	for i, one := range e {
+		errs[i] = one
+	}
+	return errs
+}
+
+func (e Errors) join(text func(*PositionError) string) string {
+	texts := make([]string, len(e))
+	for i, one := range e {
+		texts[i] = text(one)
+	}
+	return strings.Join(texts, "\n")
+}
+
+// Problem is a place that may ask for an image, but not in a way that could be
+// read. The build goes on without that image, so the user must see it.
+type Problem struct {
+	File    string
+	Line    int    // counted from 1
+	Text    string // the line as it stands in the file
+	Message string
+}
+
+// String returns one line: the position and the message.
+func (p Problem) String() string { return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Message) }
+
+// Show returns the message with the line below it, without a line end.
+func (p Problem) Show() string { return p.String() + "\n" + excerpt(p.Line, p.Text) }
+
+func sortProblems(problems []Problem) {
+	slices.SortStableFunc(problems, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+	})
+}
+
+// excerptWidth is how many characters of a line are shown.
+const excerptWidth = 160
+
+func excerpt(n int, text string) string {
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t':
+			return ' '
+		case unicode.IsPrint(r):
+			return r
+		default:
+			return '\u00b7'
+		}
+	}, text)
+	if runes := []rune(text); len(runes) > excerptWidth {
+		text = string(runes[:excerptWidth]) + "…"
+	}
+	return fmt.Sprintf("%4d | %s", n, text)
+}
+
+// shorten cuts what is quoted in a message.
+func shorten(text string) string {
+	if runes := []rune(text); len(runes) > 80 {
+		return string(runes[:80]) + "…"
+	}
+	return text
+}
+
+// source is the text of a file in lines.
+type source struct {
+	file  string
+	lines []string
+}
+
+// newSource splits a text file; line ends may be LF or CR LF, and a byte order
+// mark may stand at the start.
+func newSource(file string, src []byte) source {
+	text := strings.TrimPrefix(string(src), "\ufeff")
+	text = strings.TrimSuffix(strings.ReplaceAll(text, "\r\n", "\n"), "\n")
+	return source{file: file, lines: strings.Split(text, "\n")}
+}
+
+// clamp keeps a line number inside the file.
+func (s source) clamp(line int) int { return max(1, min(line, len(s.lines))) }
+
+func (s source) errorAt(line int, err error) *PositionError {
+	line = s.clamp(line)
+	return &PositionError{File: s.file, Line: line, Text: s.lines[line-1], Err: err}
+}
+
+func (s source) problemAt(line int, message string) Problem {
+	line = s.clamp(line)
+	return Problem{File: s.file, Line: line, Text: s.lines[line-1], Message: message}
+}
