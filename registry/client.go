@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package registry moves images between registries and the local store, and
+// serves a store's images to the hosts of a cluster.
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// Options configure a Client. The zero value is ready for use.
+type Options struct {
+	// Mirrors say where to ask for the images of a domain: docker.io →
+	// https://mirror.corp/hub. A path in the URL is a prefix of the repository.
+	// The mirror is asked instead of the domain's own registry, which is then
+	// never contacted. Names stay what they are.
+	Mirrors map[string]string
+	// Insecure lists the hosts (host or host:port) that may be asked in plain
+	// HTTP where they do not answer HTTPS. Loopback hosts always may.
+	Insecure []string
+	// Jobs is how many blobs are in transfer at once. The default is 8.
+	Jobs int
+	// AuthDir is the folder of docker's config.json. The default is
+	// $DOCKER_CONFIG, then ~/.docker; where that has none, podman's auth.json is read.
+	AuthDir string
+	// Logger gets what was retried and why. The default is silence.
+	Logger *slog.Logger
+	// Track is told of every blob in transfer. The default is silence.
+	Track TrackFunc
+	// Transport is the lowest layer, for tests. The default is Go's own, with
+	// proxies from the environment.
+	Transport http.RoundTripper
+
+	// StallTimeout ends a request in which no byte moves. The default is 30 s.
+	StallTimeout time.Duration
+	// Retries is how often a request is sent again without progress before it
+	// fails. The default is 5; negative is never.
+	Retries int
+	// Backoff is the wait before the first retry; it doubles, up to 15 s, and a
+	// server's Retry-After overrides it. The default is 500 ms.
+	Backoff time.Duration
+	// UserAgent names the program to registries. The default is "sealer".
+	UserAgent string
+}
+
+// TrackFunc starts the display of a transfer of total bytes. It may be called
+// from several goroutines.
+type TrackFunc func(name string, total int64) Tracker
+
+// Tracker is one transfer. Advance is called from one goroutine at a time;
+// Done once, at the end.
+type Tracker interface {
+	Advance(n int64)
+	Done(err error)
+}
+
+type silentTracker struct{}
+
+func (silentTracker) Advance(int64) {}
+func (silentTracker) Done(error)    {}
+
+const (
+	defaultJobs    = 8
+	defaultStall   = 30 * time.Second
+	defaultRetries = 5
+	defaultBackoff = 500 * time.Millisecond
+)
+
+// Client talks to registries. It is safe for concurrent use; what it learned
+// of a registry (scheme, tokens) is kept for its lifetime. It needs no closing.
+type Client struct {
+	o        Options
+	base     http.RoundTripper
+	mirrors  map[string]mirror
+	keys     keychain
+	slots    *semaphore.Weighted
+	flights  flights
+	buffers  sync.Pool // of *[]byte, shared by all transfers
+	mu       sync.Mutex
+	hosts    map[string]*hostState
+	sessions map[string]*session
+}
+
+// mirror is a parsed entry of Options.Mirrors.
+type mirror struct {
+	url    string // as given, for messages
+	host   string
+	prefix string // "" or "a/b"
+}
+
+// NewClient checks the options and reports every mistake in them.
+func NewClient(o Options) (*Client, error) {
+	if o.Jobs == 0 {
+		o.Jobs = defaultJobs
+	}
+	if o.StallTimeout == 0 {
+		o.StallTimeout = defaultStall
+	}
+	if o.Retries == 0 {
+		o.Retries = defaultRetries
+	}
+	if o.Backoff == 0 {
+		o.Backoff = defaultBackoff
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Track == nil {
+		o.Track = func(string, int64) Tracker { return silentTracker{} }
+	}
+	if o.UserAgent == "" {
+		o.UserAgent = "sealer"
+	}
+	if o.Jobs < 0 {
+		return nil, fmt.Errorf("registry client: %d jobs", o.Jobs)
+	}
+	c := &Client{
+		o:        o,
+		mirrors:  map[string]mirror{},
+		keys:     keychain{dir: o.AuthDir},
+		slots:    semaphore.NewWeighted(int64(o.Jobs)),
+		hosts:    map[string]*hostState{},
+		sessions: map[string]*session{},
+	}
+	tr := o.Transport
+	if tr == nil {
+		tr = newTransport(o.Jobs)
+	}
+	c.base = &guard{next: tr, allowed: c.plainAllowed, userAgent: o.UserAgent}
+	var errs []error
+	for domain, raw := range o.Mirrors {
+		m, err := c.parseMirror(raw)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("mirror %s=%s: %w", domain, redactURL(raw), err))
+			continue
+		}
+		c.mirrors[canonicalDomain(domain)] = m
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Client) parseMirror(raw string) (mirror, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return mirror{}, errors.New("it is not a URL")
+	}
+	switch {
+	case u.Scheme != "http" && u.Scheme != "https", u.Host == "":
+		return mirror{}, errors.New("it is not a URL with http:// or https:// and a host")
+	case u.User != nil:
+		return mirror{}, errors.New("it has credentials in the URL; keep them with sealer login")
+	case u.RawQuery != "" || u.Fragment != "":
+		return mirror{}, errors.New("it has a query or a fragment")
+	case u.Scheme == "http" && !c.plainAllowed(u.Host):
+		return mirror{}, &InsecureError{Host: u.Host}
+	}
+	prefix := strings.Trim(u.Path, "/")
+	prefix = strings.Trim(strings.TrimPrefix(prefix+"/", "v2/"), "/")
+	return mirror{url: u.String(), host: u.Host, prefix: prefix}, nil
+}
+
+// redactURL is what may be shown of a URL that did not parse or has a password.
+func redactURL(raw string) string {
+	if u, err := url.Parse(raw); err == nil {
+		return u.Redacted()
+	}
+	return "(not a URL)"
+}
+
+// canonicalDomain gives Docker Hub's names one form.
+func canonicalDomain(d string) string {
+	switch d = strings.ToLower(d); d {
+	case "index.docker.io", "registry-1.docker.io":
+		return "docker.io"
+	}
+	return d
+}
+
+// newTransport is Go's own transport, for many connections to few hosts.
+func newTransport(jobs int) http.RoundTripper {
+	dialer := &net.Dialer{Timeout: 20 * time.Second, KeepAlive: 30 * time.Second}
+	return &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         dialer.DialContext,
+		ForceAttemptHTTP2:   true,
+		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout: 15 * time.Second,
+		MaxIdleConns:        4 * jobs,
+		MaxIdleConnsPerHost: 2 * jobs,
+		IdleConnTimeout:     60 * time.Second,
+		// Blobs come as they are stored; a registry that compressed on the way
+		// would break Range.
+		DisableCompression: true,
+		ReadBufferSize:     64 << 10,
+		WriteBufferSize:    64 << 10,
+	}
+}
+
+// plainAllowed tells whether a host may be asked in plain HTTP.
+func (c *Client) plainAllowed(host string) bool {
+	name := hostname(host)
+	if strings.EqualFold(name, "localhost") {
+		return true
+	}
+	if ip := net.ParseIP(name); ip != nil && ip.IsLoopback() {
+		return true
+	}
+	for _, in := range c.o.Insecure {
+		if strings.EqualFold(in, host) || strings.EqualFold(in, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// hostname is a host without its port and brackets.
+func hostname(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		return h
+	}
+	return strings.Trim(host, "[]")
+}
+
+// acquire takes a transfer slot; release gives it back.
+func (c *Client) acquire(ctx context.Context) (release func(), err error) {
+	if err := c.slots.Acquire(ctx, 1); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	return func() { c.slots.Release(1) }, nil
+}

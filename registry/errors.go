@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/sealerio/sealer/clusterimage"
+)
+
+// InsecureError says that a host would have to be asked in plain HTTP, which
+// nobody allowed.
+type InsecureError struct {
+	Host string
+}
+
+func (e *InsecureError) Error() string {
+	return fmt.Sprintf("%s would have to be asked in plain HTTP, which is not allowed for it", e.Host)
+}
+
+// Hint names the flag.
+func (e *InsecureError) Hint() string {
+	return "if the network up to that host can be trusted, pass --insecure-registry " + e.Host
+}
+
+// DigestError says that a registry sent other bytes than were asked for.
+// Nothing of them was stored.
+type DigestError struct {
+	// Image is the name under which the content was asked for, with the mirror where there is one.
+	Image     string
+	Want, Got digest.Digest
+	// Size is set where already the number of bytes was wrong.
+	Size, WantSize int64
+}
+
+func (e *DigestError) Error() string {
+	if e.Size != e.WantSize {
+		return fmt.Sprintf("%s: %s came with %d bytes, not %d", e.Image, e.Want, e.Size, e.WantSize)
+	}
+	return fmt.Sprintf("%s: %s came with other content, of digest %s", e.Image, e.Want, e.Got)
+}
+
+// Hint tells the user what to do.
+func (e *DigestError) Hint() string {
+	return "the registry, or a proxy or mirror on the way, holds or sends damaged content; nothing of it was kept"
+}
+
+// SchemaOneError says that an image is in Docker's old format, which is no longer read.
+type SchemaOneError struct {
+	Image string
+}
+
+func (e *SchemaOneError) Error() string {
+	return fmt.Sprintf("%s is in Docker's image format of 2014 (schema 1), which sealer and containerd do not read", e.Image)
+}
+
+// Hint tells the user what to do.
+func (e *SchemaOneError) Hint() string {
+	return "have it pushed again with a current tool, e.g. docker pull and docker push, or skopeo copy --format v2s2"
+}
+
+// ImageError is the failure of one image; it names the image, and the mirror
+// that was asked where there is one.
+type ImageError struct {
+	Image string
+	Via   string
+	Err   error
+}
+
+func (e *ImageError) Error() string {
+	if e.Via != "" {
+		return fmt.Sprintf("%s (asked of mirror %s): %v", e.Image, e.Via, e.Err)
+	}
+	return fmt.Sprintf("%s: %v", e.Image, e.Err)
+}
+
+func (e *ImageError) Unwrap() error { return e.Err }
+
+// IncompleteError says that an image cannot be pushed because the store has
+// only part of it.
+type IncompleteError struct {
+	Image   string
+	Missing digest.Digest
+}
+
+func (e *IncompleteError) Error() string {
+	return fmt.Sprintf("%s is not complete in the store: %s is missing", e.Image, e.Missing)
+}
+
+// Hint tells the user what to do.
+func (e *IncompleteError) Hint() string { return "pull it again for all its platforms" }
+
+// StatusError is a refusal by a registry.
+type StatusError struct {
+	Status int
+	// Host was asked.
+	Host string
+	Err  error
+	// wait is the Retry-After of the response.
+	wait time.Duration
+}
+
+func (e *StatusError) Error() string { return e.Err.Error() }
+
+func (e *StatusError) Unwrap() error { return e.Err }
+
+// Hint tells the user what to do, where that is known.
+func (e *StatusError) Hint() string {
+	switch e.Status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return fmt.Sprintf("sealer login %s, with an account that may do this; some registries answer so for names that do not exist", e.Host)
+	case http.StatusTooManyRequests:
+		return "the registry limits how much one account or address may ask: log in, wait, or use a mirror"
+	case http.StatusNotFound:
+		return "check the name and the tag"
+	}
+	return "check the registry and its log"
+}
+
+// stallError says that no byte came for so long.
+type stallError struct {
+	after time.Duration
+}
+
+func (e *stallError) Error() string { return fmt.Sprintf("no byte moved for %s", e.after) }
+
+// checkStatus makes an error of a response that has none of the wanted codes.
+// It reads a bounded part of the body, and leaves the body open.
+func checkStatus(resp *http.Response, codes ...int) error {
+	err := transport.CheckError(resp, codes...)
+	if err == nil {
+		return nil
+	}
+	se := &StatusError{Status: resp.StatusCode, Err: err, wait: retryAfter(resp.Header)}
+	if resp.Request != nil {
+		se.Host = resp.Request.URL.Host
+	}
+	return se
+}
+
+// isNotFound tells whether a registry said that it does not have something.
+func isNotFound(err error) bool {
+	var se *StatusError
+	return errors.As(err, &se) && se.Status == http.StatusNotFound
+}
+
+// missingPlatform makes the error for an image that lacks a platform.
+func missingPlatform(image, want string, have []string) error {
+	return &clusterimage.PlatformError{Image: image, Want: want, Have: have}
+}
+
+// shortDigest is how a digest is shown beside a name.
+func shortDigest(d digest.Digest) string {
+	_, hex, _ := strings.Cut(d.String(), ":")
+	return hex[:min(12, len(hex))]
+}
