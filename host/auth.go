@@ -70,7 +70,7 @@ func (c *credentials) askAgent(ctx context.Context) []ssh.Signer {
 	case len(signers) == 0:
 		c.skip("agent (it holds no key)")
 	default:
-		c.tried = append(c.tried, fmt.Sprintf("agent (%d keys)", len(signers)))
+		c.tried = append(c.tried, fmt.Sprintf("agent (keys: %d)", len(signers)))
 	}
 	return signers
 }

@@ -20,8 +20,8 @@ type Command struct {
 	// Dir is the working directory; default: the login's home.
 	Dir string
 	// Stdin nil means an empty standard input. An error while reading it stops the command and is
-	// Run's error: the program never takes a cut input for a whole one. A Read that
-	// blocks may still be in progress when Run has returned.
+	// Run's error. A program must still tell a cut input from a whole one (by a digest, an end mark): where
+	// the connection breaks it sees an end. A Read that blocks may still be in progress when Run has returned.
 	Stdin io.Reader
 	// Stdout and Stderr get what the program writes, as it comes; nil drops it. They may be the same writer.
 	// Nothing is written to them after Run has returned.

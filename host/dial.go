@@ -90,9 +90,13 @@ func connect(ctx context.Context, cfg Config) (*connection, error) {
 
 // handshake makes one connection and logs in by the given methods.
 func handshake(ctx context.Context, cfg Config, keys *hostKeys, methods []ssh.AuthMethod) (*ssh.Client, error) {
+	asked := ctx
 	ctx, cancel := context.WithTimeoutCause(ctx, cfg.Timeout, fmt.Errorf("no answer in %s", cfg.Timeout))
 	defer cancel()
 	conn, err := cfg.Dial(ctx, "tcp", cfg.hostPort())
+	if err != nil && asked.Err() != nil {
+		return nil, fmt.Errorf("%s: connecting: %w", cfg.name(), context.Cause(asked))
+	}
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -127,6 +131,8 @@ func handshake(ctx context.Context, cfg Config, keys *hostKeys, methods []ssh.Au
 	switch {
 	case hostKeyErr != nil:
 		return nil, hostKeyError(cfg, hostKeyErr)
+	case asked.Err() != nil:
+		return nil, fmt.Errorf("%s: connecting: %w", cfg.name(), context.Cause(asked))
 	case ctx.Err() != nil:
 		return nil, &UnreachableError{cfg.name(), context.Cause(ctx)}
 	case hostKey == nil || broke(err):

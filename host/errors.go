@@ -58,7 +58,7 @@ func (e *LostError) Unwrap() error { return e.Err }
 // AuthError is a host that let us in by none of the ways tried.
 type AuthError struct {
 	Host, User string
-	Tried      []string // "agent (2 keys)", "key /root/.ssh/id_ed25519", "password", …
+	Tried      []string // "agent (keys: 2)", "key /root/.ssh/id_ed25519", "password", …
 	Skipped    []string // ways asked for that could not be tried, with the reason
 	Err        error
 }

@@ -5,6 +5,7 @@ package host
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -24,14 +25,15 @@ const (
 	lookFirstSize = 256 << 10 // a file as big as this is worth a look whether the host has it
 )
 
-// writeScript puts standard input at $1 with mode $2 if its SHA-256 is $3. Parts: POSIX, and
-// mktemp, sha256sum, sync, which coreutils and busybox both have. busybox' sync may know no arguments.
-const writeScript = `set -eu
+// writeScript puts standard input at $1 with mode $2 if its SHA-256 is $3; $4 makes the name of the temporary file,
+// which is known before the file is there, so that no signal can come between. Besides POSIX it takes
+// sha256sum and sync, which coreutils and busybox both have; busybox' sync may know no arguments.
+const writeScript = `set -euC
 d=$(dirname -- "$1")
 (umask 022; mkdir -p -- "$d")
 [ ! -d "$1" ] || { echo "$1 is a folder" >&2; exit 67; }
 umask 077
-t=$(mktemp "$d/.sealer.XXXXXX")
+t=$d/.sealer.$4
 trap 'rm -f -- "$t"' EXIT
 trap 'exit 1' HUP INT TERM
 cat >"$t"
@@ -73,7 +75,7 @@ func write(ctx context.Context, r Runner, rd io.Reader, sum, file string, mode f
 		return fmt.Errorf("%s: writing %q: the path is not absolute", r, file)
 	}
 	err := r.Run(ctx, Command{
-		Argv:    []string{"sh", "-c", writeScript, "sealer-write", file, octal(mode), sum},
+		Argv:    []string{"sh", "-c", writeScript, "sealer-write", file, octal(mode), sum, rand.Text()},
 		Stdin:   rd,
 		Mutates: true,
 	})
@@ -115,7 +117,7 @@ func (e *exactReader) Read(p []byte) (int, error) {
 	e.left -= int64(n)
 	switch {
 	case e.left < 0:
-		return n, errors.New("the source is longer than its descriptor says")
+		return 0, errors.New("the source is longer than its descriptor says")
 	case errors.Is(err, io.EOF) && e.left > 0:
 		return n, fmt.Errorf("the source ended %d bytes early: %w", e.left, io.ErrUnexpectedEOF)
 	}

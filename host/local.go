@@ -74,14 +74,13 @@ func (l *Local) run(ctx context.Context, c Command) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	token := newToken()
-	out := &output{failed: func(err error) { cancel(fmt.Errorf("passing on its output: %w", err)) }}
+	out, stdout, stderr := newOutput(c, token, cancel)
 	defer out.close()
 	argv := shellArgv(l.become, prelude, "sealer", token)
 	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // ctx ends the whole group, below
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = time.Second // a child left behind in the background keeps the pipes
-	cmd.Stdout = &stream{o: out, w: c.Stdout, keep: !c.Secret, token: token}
-	cmd.Stderr = &stream{o: out, w: c.Stderr, keep: true, token: token}
+	cmd.Stdout, cmd.Stderr = stdout, stderr
 	if home, err := os.UserHomeDir(); err == nil {
 		cmd.Dir = home
 	}
@@ -99,7 +98,7 @@ func (l *Local) run(ctx context.Context, c Command) error {
 	select {
 	case err = <-ended:
 	case <-ctx.Done():
-		l.stop(cmd.Process.Pid, out.processID(), ended)
+		l.stop(context.WithoutCancel(ctx), cmd.Process.Pid, out, ended)
 		return fmt.Errorf("%s: running %s: %w", l, c, context.Cause(ctx))
 	}
 	var exit *exec.ExitError
@@ -139,21 +138,28 @@ func signalName(s syscall.Signal) string {
 	return fmt.Sprint(int(s))
 }
 
-// stop ends the process group. What sudo started can only be ended by root: sudo passes TERM on to it.
-func (l *Local) stop(group, pid int, ended <-chan error) {
-	if l.become != asLogin && pid > 1 {
-		argv := shellArgv(l.become, stopScript, "sealer", fmt.Sprint(pid))
-		killer := exec.Command(argv[0], argv[1:]...) //nolint:noctx // the script bounds itself
-		killer.Stdin = strings.NewReader(sudoInput(l.become, l.cfg.SudoPassword))
-		_ = killer.Run() // what it could not do, KILL below does
+// stop ends the process group. What sudo started can only be ended by root.
+func (l *Local) stop(ctx context.Context, group int, out *output, ended <-chan error) {
+	ctx, cancel := context.WithTimeout(ctx, stopGraceSeconds*time.Second)
+	defer cancel()
+	if l.become != asLogin {
+		if pid := out.processID(ctx); pid > 1 {
+			argv := shellArgv(l.become, stopScript, "sealer", fmt.Sprint(pid))
+			killer := exec.CommandContext(ctx, argv[0], argv[1:]...)
+			killer.Stdin = strings.NewReader(sudoInput(l.become, l.cfg.SudoPassword))
+			_ = killer.Run() // what it could not do, KILL below does
+		}
 	}
-	_ = syscall.Kill(-group, syscall.SIGTERM)
-	grace := time.NewTimer(stopGraceSeconds * time.Second)
-	defer grace.Stop()
-	select {
-	case <-ended:
-		return
-	case <-grace.C:
+	again := time.NewTicker(time.Second) // a shell that has just forked may miss the first
+	defer again.Stop()
+	for ctx.Err() == nil {
+		_ = syscall.Kill(-group, syscall.SIGTERM)
+		select {
+		case <-ended:
+			return
+		case <-again.C:
+		case <-ctx.Done():
+		}
 	}
 	_ = syscall.Kill(-group, syscall.SIGKILL)
 	select {

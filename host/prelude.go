@@ -4,7 +4,10 @@ package host
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
+	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"sync"
@@ -77,10 +80,10 @@ func preamble(c Command, b become, password Secret, token string) []byte {
 
 func quoteAlways(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// stopScript ends the process group of the process $1: TERM, then KILL.
-// The field after the last ")" of /proc/PID/stat is the state, then ppid, then pgrp (proc(5)).
-var stopScript = `g=$(sed "s/.*) //" "/proc/$1/stat" 2>/dev/null | cut -d" " -f3); [ "${g:-0}" -gt 1 ] || exit 0; ` +
-	`kill -s TERM -- "-$g"; i=0; while kill -s 0 -- "-$g" 2>/dev/null; do i=$((i+1)); ` +
+// stopScript ends the process group of the process $1: TERM once a second, since a shell that has just forked may miss
+// one, then KILL. The field after the last ")" of /proc/PID/stat is the state, then ppid, then pgrp (proc(5)).
+var stopScript = `g=$(sed "s/.*) //" "/proc/$1/stat" 2>/dev/null | cut -d" " -f3); [ "${g:-0}" -gt 1 ] || exit 0; i=0; ` +
+	`while kill -s 0 -- "-$g" 2>/dev/null; do [ $((i%10)) -gt 0 ] || kill -s TERM -- "-$g"; i=$((i+1)); ` +
 	`[ $i -le ` + strconv.Itoa(stopGraceSeconds*10) + ` ] || { kill -s KILL -- "-$g"; exit 0; }; sleep 0.1; done`
 
 // newToken is a line that is in nobody's output by chance.
@@ -89,11 +92,23 @@ func newToken() string { return "sealer-" + rand.Text() }
 // output carries what a command writes to the caller: it drops what came before the token line, keeps the
 // tail for errors, and stops writing once the run is over.
 type output struct {
-	mu     sync.Mutex // one for both streams: they may share a writer
-	closed bool
-	tail   tail
-	pid    int
-	failed func(error) // called once with the error of a caller's writer
+	mu      sync.Mutex // one for both streams: they may share a writer
+	closed  bool
+	out     tail
+	errs    tail
+	started chan struct{} // closed once pid is known
+	pid     int
+	failed  func(error) // called with the error of a caller's writer
+}
+
+// newOutput is for one run, its streams for the two standard ones; cancel ends the run.
+func newOutput(c Command, token string, cancel func(error)) (o *output, stdout, stderr *stream) {
+	o = &output{started: make(chan struct{}), failed: func(err error) { cancel(fmt.Errorf("passing on its output: %w", err)) }}
+	stdout = &stream{o: o, w: c.Stdout, token: token}
+	if !c.Secret {
+		stdout.tail = &o.out
+	}
+	return o, stdout, &stream{o: o, w: c.Stderr, tail: &o.errs, token: token}
 }
 
 func (o *output) close() {
@@ -102,26 +117,32 @@ func (o *output) close() {
 	o.closed = true
 }
 
-func (o *output) processID() int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.pid
+// processID waits until the process is known, at most as long as ctx; 0 then.
+func (o *output) processID(ctx context.Context) int {
+	select {
+	case <-o.started:
+		return o.pid
+	case <-ctx.Done():
+		return 0
+	}
 }
 
+// lastOutput is at most 8 KiB: standard output, then standard error, which has the say where there is too much.
 func (o *output) lastOutput() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.tail.String()
+	errs := o.errs.last(maxTail)
+	return o.out.last(maxTail-len(errs)) + errs
 }
 
 // stream is one of the two streams of a command.
 type stream struct {
 	o     *output
-	w     interface{ Write([]byte) (int, error) } // nil: nobody wants it
-	keep  bool                                    // in the tail
-	token string                                  // "": already seen, or none expected
-	line  []byte                                  // the line so far, while the token is awaited
-	bad   bool                                    // the caller's writer has failed
+	w     io.Writer // nil: nobody wants it
+	tail  *tail     // nil: it may be secret
+	token string    // "": already seen
+	line  []byte    // the line so far, while the token is awaited
+	bad   bool      // the caller's writer has failed
 }
 
 func (s *stream) Write(p []byte) (int, error) {
@@ -143,17 +164,18 @@ func (s *stream) Write(p []byte) (int, error) {
 			s.token = ""
 			if pid, err := strconv.Atoi(strings.TrimSpace(rest)); err == nil {
 				s.o.pid = pid
+				close(s.o.started)
 			}
 		} else {
-			s.o.tail.write(append(s.line, '\n')) // why the prelude did not start, maybe
+			s.o.errs.write(append(s.line, '\n')) // why the prelude did not start, maybe
 		}
 		s.line = nil
 	}
 	if len(p) == 0 {
 		return n, nil
 	}
-	if s.keep {
-		s.o.tail.write(p)
+	if s.tail != nil {
+		s.tail.write(p)
 	}
 	if s.w != nil && !s.o.closed && !s.bad {
 		if _, err := s.w.Write(p); err != nil {
@@ -176,10 +198,7 @@ func (t *tail) write(p []byte) {
 	}
 }
 
-func (t *tail) String() string {
-	b := t.b
-	if len(b) > maxTail {
-		b = b[len(b)-maxTail:]
-	}
+func (t *tail) last(n int) string {
+	b := t.b[max(0, len(t.b)-n):]
 	return strings.ToValidUTF8(string(b), "")
 }

@@ -147,10 +147,9 @@ func (s *SSH) run(ctx context.Context, conn *connection, c Command, b become) er
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	token := newToken()
-	out := &output{failed: func(err error) { cancel(fmt.Errorf("passing on its output: %w", err)) }}
+	out, stdout, stderr := newOutput(c, token, cancel)
 	defer out.close()
-	session.Stdout = &stream{o: out, w: c.Stdout, keep: !c.Secret, token: token}
-	session.Stderr = &stream{o: out, w: c.Stderr, keep: true, token: token}
+	session.Stdout, session.Stderr = stdout, stderr
 	stdin, err := session.StdinPipe()
 	if err == nil {
 		err = session.Start("exec " + quoteAll(shellArgv(b, prelude, "sealer", token)))
@@ -166,7 +165,7 @@ func (s *SSH) run(ctx context.Context, conn *connection, c Command, b become) er
 	select {
 	case err = <-ended:
 	case <-ctx.Done():
-		s.stop(context.WithoutCancel(ctx), conn, session, b, out.processID(), ended)
+		s.stop(context.WithoutCancel(ctx), conn, session, b, out, ended)
 		return fmt.Errorf("%s: running %s: %w", s, c, context.Cause(ctx))
 	}
 	var exit *ssh.ExitError
@@ -235,12 +234,11 @@ func (w *watchedReader) Read(p []byte) (int, error) {
 }
 
 // stop ends a command as well as it can: by a second session, since sshd passes no signal on to what sudo started.
-func (s *SSH) stop(ctx context.Context, conn *connection, session *ssh.Session, b become, pid int, ended <-chan error) {
+func (s *SSH) stop(ctx context.Context, conn *connection, session *ssh.Session, b become, out *output, ended <-chan error) {
 	ctx, cancel := context.WithTimeout(ctx, (stopGraceSeconds+2)*time.Second)
 	defer cancel()
 	go func() {
-		_ = session.Signal(ssh.SIGTERM) // old servers do not know it
-		if pid > 1 {
+		if pid := out.processID(ctx); pid > 1 {
 			killer, err := conn.client.NewSession()
 			if err != nil {
 				return
