@@ -78,6 +78,65 @@ func checkAdd(a *Add) error {
 	return nil
 }
 
+// checkSyntax tries the expansion of every word that has one, so that a missing
+// quote or brace is found with the other mistakes of the file.
+func checkSyntax(instruction Instruction, escape rune) error {
+	anything := func(string) (string, bool) { return "x", true }
+	for _, word := range expandable(instruction) {
+		_, _, err := expandWord(word, escape, anything)
+		_, isCopy := instruction.(interface{ copied() *Copy })
+		if err != nil && isCopy && strings.ContainsAny(word, `"'`) {
+			err = fmt.Errorf(`%w; names with spaces are written as JSON: ["a b", "c/"]`, err)
+		}
+		if err != nil {
+			return &markedError{word, err}
+		}
+	}
+	if c, ok := instruction.(interface{ copied() *Copy }); ok {
+		for _, doc := range c.copied().Heredocs {
+			if !doc.Expand {
+				continue
+			}
+			if _, _, err := expandText(doc.Content, anything); err != nil {
+				return &markedError{doc.Name, err}
+			}
+		}
+	}
+	return nil
+}
+
+// copied lets COPY and ADD be treated alike.
+func (c *Copy) copied() *Copy { return c }
+
+// expandable returns the words of an instruction that are expanded.
+func expandable(instruction Instruction) []string {
+	var words []string
+	pairs := func(list []KeyValue) {
+		for _, pair := range list {
+			words = append(words, pair.Key, pair.Value)
+		}
+	}
+	switch c := instruction.(type) {
+	case *From:
+		words = []string{c.Image, c.Platform}
+	case *Copy:
+		words = append(slices.Clone(c.Sources), c.Dest, c.Chown, c.Chmod)
+	case *Add:
+		words = append(expandable(&c.Copy), c.Checksum)
+	case *Env:
+		pairs(c.Vars)
+	case *Label:
+		pairs(c.Labels)
+	case *Arg:
+		for _, v := range c.Vars {
+			if v.Value != nil {
+				words = append(words, *v.Value)
+			}
+		}
+	}
+	return words
+}
+
 func checkMode(mode string) error {
 	if mode == "" || hasVariable(mode) || symbolicMode.MatchString(mode) {
 		return nil

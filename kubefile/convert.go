@@ -12,6 +12,7 @@ import (
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
+	"github.com/moby/buildkit/util/suggest"
 )
 
 // variableName is what can be written as $NAME.
@@ -207,7 +208,13 @@ func parseMounts(values []string, expand instructions.SingleWordExpander) ([]*Mo
 	if err := run.Expand(expand); err != nil {
 		return nil, fmt.Errorf("RUN --mount: %w", err)
 	}
-	return instructions.GetMounts(run), nil
+	mounts := instructions.GetMounts(run)
+	for _, mount := range mounts {
+		if mount.Target == "" && mount.Type != instructions.MountTypeSecret && mount.Type != instructions.MountTypeSSH {
+			return nil, fmt.Errorf("RUN --mount=type=%s needs target=FOLDER", mount.Type)
+		}
+	}
+	return mounts, nil
 }
 
 func newArg(from origin, c *instructions.ArgCommand) (Instruction, []string, error) {
@@ -265,7 +272,7 @@ func prepareFlags(node *parser.Node) (inRootfs bool, err error) {
 		flag = fromLatin1(flag)
 		name, value, hasValue := strings.Cut(strings.TrimPrefix(flag, "--"), "=")
 		if !slices.Contains(known, name) {
-			return false, &markedError{"--" + name, fmt.Errorf("%s has no flag --%s%s", word, printable(name), didYouMean(name, known))}
+			return false, &markedError{"--" + name, unknownFlag(word, name, known)}
 		}
 		if name != "in-rootfs" {
 			kept = append(kept, flag)
@@ -284,6 +291,13 @@ func prepareFlags(node *parser.Node) (inRootfs bool, err error) {
 	}
 	node.Flags = kept
 	return inRootfs, nil
+}
+
+func unknownFlag(word, name string, known []string) error {
+	if near, ok := suggest.Search(name, known, true); ok {
+		return fmt.Errorf("%s has no flag --%s (did you mean --%s?)", word, printable(name), near)
+	}
+	return fmt.Errorf("%s has no flag --%s", word, printable(name))
 }
 
 // fromLatin1 gives a flag its bytes back: BuildKit's parser reads flags byte

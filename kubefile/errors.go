@@ -184,8 +184,7 @@ func excerpt(n int, text, mark string) string {
 	if mark == "" || !strings.Contains(text, mark) {
 		mark, _, _ = strings.Cut(strings.TrimSpace(text), " ")
 	}
-	before, _, _ := strings.Cut(text, mark)
-	column, width := len([]rune(before)), len([]rune(mark))
+	column, width := len([]rune(text[:markAt(text, mark)])), len([]rune(mark))
 	runes := []rune(printable(text))
 	if len(runes) > excerptWidth {
 		runes = append(runes[:excerptWidth], '…')
@@ -196,6 +195,24 @@ func excerpt(n int, text, mark string) string {
 	}
 	width = min(width, excerptWidth-column)
 	return shown + "\n     | " + strings.Repeat(" ", column) + strings.Repeat("^", width)
+}
+
+// markAt returns where mark stands in text as a word of its own, else where it
+// stands first.
+func markAt(text, mark string) int {
+	isBorder := func(b byte) bool { return strings.IndexByte(" \t=\"',", b) >= 0 }
+	for from := 0; mark != ""; {
+		next := strings.Index(text[from:], mark)
+		if next < 0 {
+			break
+		}
+		at, end := from+next, from+next+len(mark)
+		if (at == 0 || isBorder(text[at-1])) && (end == len(text) || isBorder(text[end])) {
+			return at
+		}
+		from = at + 1
+	}
+	return max(0, strings.Index(text, mark))
 }
 
 // printable replaces each character that would move the cursor or not be seen,

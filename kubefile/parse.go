@@ -97,6 +97,9 @@ func (p *parsing) node(node *parser.Node) {
 		return
 	case word == "FROM":
 		from, name, err := newFrom(node)
+		if err == nil {
+			err = checkSyntax(from, f.Directives.Escape)
+		}
 		if err != nil {
 			p.fail(node.StartLine, markOf(err), err)
 			from = &From{origin: newOrigin(node)} // what follows is still read
@@ -110,6 +113,9 @@ func (p *parsing) node(node *parser.Node) {
 		p.tooEarly = true
 	}
 	instruction, warnings, err := newInstruction(node)
+	if err == nil {
+		err = checkSyntax(instruction, f.Directives.Escape)
+	}
 	if err != nil {
 		p.fail(node.StartLine, markOf(err), err)
 		return
@@ -140,13 +146,7 @@ func (p *parsing) checkStages() {
 		if stage.Name == "scratch" || stage.Name == "context" {
 			p.fail(line, stage.Name, fmt.Errorf("a stage cannot be called %s: the word has a meaning of its own", stage.Name))
 		}
-		if image := stage.From.Image; image != "" && image != "scratch" && !hasVariable(image) {
-			if _, ok := f.LookupName(image, i); !ok {
-				if err := checkReference(image); err != nil {
-					p.fail(line, image, fmt.Errorf("FROM: %w", err))
-				}
-			}
-		}
+		p.checkBase(stage)
 		for _, instruction := range stage.Instructions {
 			switch c := instruction.(type) {
 			case *Copy:
@@ -161,6 +161,22 @@ func (p *parsing) checkStages() {
 				}
 			}
 		}
+	}
+}
+
+// checkBase looks at a FROM line that has no variables; those with variables
+// are for Scope.From.
+func (p *parsing) checkBase(stage *Stage) {
+	written := stage.From.Image
+	if written == "" || hasVariable(written) {
+		return // an error has been reported, or will be
+	}
+	image, _, err := expandWord(written, p.file.Directives.Escape, func(string) (string, bool) { return "", false })
+	if err == nil {
+		err = p.file.checkBase(stage, image)
+	}
+	if err != nil {
+		p.fail(stage.From.Range.First, written, err)
 	}
 }
 
@@ -179,7 +195,7 @@ func (p *parsing) checkFrom(stage *Stage, line int, what, from string) {
 		return
 	}
 	if _, err := strconv.Atoi(from); err == nil {
-		p.fail(line, from, fmt.Errorf("%s=%s: %d stages stand before this one, counted from 0", what, from, stage.Index))
+		p.fail(line, from, fmt.Errorf("%s=%s: there is no such stage; %d stand before this one, counted from 0", what, from, stage.Index))
 		return
 	}
 	if err := checkReference(from); err != nil {

@@ -116,7 +116,7 @@ func (s *Scope) From(stage *Stage) (image, platform string, err error) {
 	if err != nil {
 		return fail(from.Image, err)
 	}
-	if err := s.checkBase(stage, image); err != nil {
+	if err := s.file.checkBase(stage, image); err != nil {
 		return fail(from.Image, s.explainUnset(err, unset))
 	}
 	platform, unset, err = expandWord(from.Platform, escape, s.inFrom)
@@ -127,19 +127,21 @@ func (s *Scope) From(stage *Stage) (image, platform string, err error) {
 		return image, "", nil
 	}
 	if _, err := platforms.Parse(platform); err != nil {
-		return fail(from.Platform, s.explainUnset(fmt.Errorf("FROM --platform=%s: %w", from.Platform, err), unset))
+		err = fmt.Errorf("FROM --platform=%s: %q has not the form os/arch[/variant]", from.Platform, platform)
+		return fail(from.Platform, s.explainUnset(err, unset))
 	}
 	return image, platform, nil
 }
 
-func (s *Scope) checkBase(stage *Stage, image string) error {
+// checkBase says what is wrong with what a FROM line names, once expanded.
+func (f *File) checkBase(stage *Stage, image string) error {
 	if image == "" {
 		return fmt.Errorf("FROM %s names no image", stage.From.Image)
 	}
 	if image == "scratch" {
 		return nil
 	}
-	if _, ok := s.file.LookupName(image, stage.Index); ok {
+	if _, ok := f.LookupName(image, stage.Index); ok {
 		return nil
 	}
 	if err := checkReference(image); err != nil {

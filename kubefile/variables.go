@@ -98,6 +98,9 @@ func expand(lex *shell.Lex, word string, get lookup) (string, []string, error) {
 	}
 	env := &budget{get: get, left: maxExpansion}
 	result, unmatched, err := lex.ProcessWord(word, env)
+	if err != nil && strings.Count(word, "${") > strings.Count(word, "}") {
+		return "", nil, fmt.Errorf("expanding %q: the } of a ${ is missing", shorten(word))
+	}
 	if err != nil {
 		return "", nil, fmt.Errorf("expanding %q: %w", shorten(word), innermost(err))
 	}
