@@ -53,6 +53,9 @@ type Options struct {
 	Isolation Isolation
 	// Snapshotter is "overlayfs" or "native". Empty: overlayfs where the kernel allows it, decided once for each Root.
 	Snapshotter string
+	// Epoch is the latest time that a file in a layer has; the zero value means 1970. Steps whose files depend on it
+	// must have it in their definition (as SOURCE_DATE_EPOCH), else the cache mixes layers of different epochs.
+	Epoch time.Time
 	// Registries by host name, docker.io included.
 	Registries map[string]RegistryHost
 	// Notice is told what a person may wonder about, one line at a time: whom the engine waits for, which isolation it

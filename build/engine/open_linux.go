@@ -66,6 +66,9 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 	if o.Isolation == "" {
 		o.Isolation = Auto
 	}
+	if o.Epoch.IsZero() {
+		o.Epoch = time.Unix(0, 0)
+	}
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("opening the build state: %w", err)
 	}

@@ -67,7 +67,7 @@ func openWorker(ctx context.Context, o Options, hosts docker.RegistryHosts) (_ *
 			err = errors.Join(err, sn.Close(), db.Close())
 		}
 	}()
-	mdb := ctdmetadata.NewDB(db, blobs, map[string]snapshots.Snapshotter{name: sn})
+	mdb := ctdmetadata.NewDB(db, blobs, map[string]snapshots.Snapshotter{name: &clampSnapshotter{Snapshotter: sn, epoch: o.Epoch}})
 	if err := mdb.Init(ctx); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package convert turns the stages of a Kubefile into BuildKit's low-level build graph and an image config. It asks for
+// nothing over a network: who calls it says what the images after FROM are.
+package convert
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/solver/pb"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/kubefile"
+)
+
+// Base is an image that FROM or COPY --from names.
+type Base struct {
+	State  llb.State
+	Config ocispec.Image
+	Name   string // as written; "" for scratch
+	Digest string // of the image; "" where the caller does not know
+}
+
+// Toolbox is the image that RUN lines run in.
+type Toolbox struct {
+	State llb.State
+	Env   []string // of its config
+}
+
+// Options are what the Kubefile itself does not say.
+type Options struct {
+	Scope  *kubefile.Scope
+	Target ocispec.Platform // of the rootfs
+	Build  ocispec.Platform // of the machine that builds: the toolbox's
+	Source *llb.SourceMap   // of the Kubefile; nil: errors of the solver carry no lines
+
+	// Image resolves an image. It is asked once for each that the target stage needs.
+	Image func(ctx context.Context, name string, p ocispec.Platform) (Base, error)
+	// Context is the build context, narrowed to paths; none: all of it. It is asked once, when the graph is marshalled.
+	Context func(paths []string) llb.State
+	// Toolbox is asked when the first RUN needs it.
+	Toolbox func(ctx context.Context) (Toolbox, error)
+
+	// Epoch is the time of every file that COPY and ADD write, and SOURCE_DATE_EPOCH of RUN.
+	Epoch time.Time
+
+	NoCache bool
+	// CacheNamespace separates cache mounts of different users of one builder.
+	CacheNamespace string
+	// Exact copies every file onto the files below it, as Dockerfile does, never beside them. See Copy in copy.go.
+	Exact bool
+}
+
+// Result is one platform of a build.
+type Result struct {
+	State llb.State // the whole rootfs
+	// Added is what the Kubefile adds to or changes in Base: reading it unpacks nothing of a base that is only added to.
+	Added llb.State
+	Base  *Base // nil: scratch
+	// Config has everything but what the exporter knows (layers, history) and what is found by reading the rootfs.
+	Config    ocispec.Image
+	Extension clusterimage.Extension // without Type
+	Labels    map[string]string      // of the Kubefile's own LABEL lines
+	Warnings  []kubefile.Warning
+}
+
+// ToLLB converts the last stage of a Kubefile and those that it needs. An error in a line is a *kubefile.PositionError.
+func ToLLB(ctx context.Context, f *kubefile.File, o Options) (*Result, error) {
+	c := &converter{ctx: ctx, file: f, o: o, stages: make([]*stage, len(f.Stages)), images: map[string]Base{}}
+	c.context = llb.NewState(&contextOutput{converter: c})
+	last, err := c.stage(len(f.Stages) - 1)
+	if err != nil {
+		return nil, err
+	}
+	return last.result(c)
+}
+
+type converter struct {
+	ctx     context.Context
+	file    *kubefile.File
+	o       Options
+	stages  []*stage // nil: not converted
+	images  map[string]Base
+	context llb.State
+	paths   map[string]bool // of the context, relative; "." is all of it
+	toolbox *Toolbox
+}
+
+func (c *converter) stage(i int) (*stage, error) {
+	if s := c.stages[i]; s != nil {
+		return s, nil
+	}
+	in := c.file.Stages[i]
+	s, err := c.from(in)
+	if err != nil {
+		return nil, err
+	}
+	count := 0
+	for _, one := range in.Instructions {
+		if changesFiles(one) {
+			count++
+		}
+	}
+	step := 0
+	for _, one := range in.Instructions {
+		expanded, err := s.scope.Expand(one)
+		if err != nil {
+			return nil, err
+		}
+		name := one.Text()
+		if changesFiles(one) {
+			step++
+			name = fmt.Sprintf("[%s%d/%d] %s", c.prefix(in), step, count, name)
+		}
+		if err := c.instruction(s, expanded, name); err != nil {
+			return nil, c.at(one.Lines().First, err)
+		}
+	}
+	c.stages[i] = s
+	return s, nil
+}
+
+// prefix tells stages and platforms apart on the screen.
+func (c *converter) prefix(in *kubefile.Stage) string {
+	var words []string
+	if platforms.FormatAll(c.o.Target) != platforms.FormatAll(c.o.Build) {
+		words = append(words, platforms.FormatAll(c.o.Target))
+	}
+	if len(c.file.Stages) > 1 {
+		words = append(words, in.String())
+	}
+	if len(words) == 0 {
+		return ""
+	}
+	return strings.Join(words, " ") + " "
+}
+
+func changesFiles(i kubefile.Instruction) bool {
+	switch i.(type) {
+	case *kubefile.Copy, *kubefile.Add, *kubefile.Run:
+		return true
+	}
+	return false
+}
+
+// from begins a stage.
+func (c *converter) from(in *kubefile.Stage) (*stage, error) {
+	line := in.From.Lines().First
+	name, platform, err := c.o.Scope.From(in)
+	if err != nil {
+		return nil, err
+	}
+	if parent, ok := c.file.LookupName(name, in.Index); ok {
+		p, err := c.stage(parent.Index)
+		if err != nil {
+			return nil, err
+		}
+		return p.child(in), nil
+	}
+	s := &stage{in: in, scope: c.o.Scope.Stage(nil), solid: llb.Scratch(), bottom: llb.Scratch(), labels: map[string]string{}, platform: c.o.Target}
+	if name == "scratch" {
+		return s, nil
+	}
+	if platform != "" {
+		if s.platform, err = platforms.Parse(platform); err != nil {
+			return nil, c.at(line, err)
+		}
+	}
+	base, err := c.image(name, s.platform)
+	if err != nil {
+		return nil, c.at(line, err)
+	}
+	return s, c.at(line, s.startFrom(c, base))
+}
+
+// image asks for each image once.
+func (c *converter) image(name string, p ocispec.Platform) (Base, error) {
+	key := name + " " + platforms.FormatAll(p)
+	if b, ok := c.images[key]; ok {
+		return b, nil
+	}
+	b, err := c.o.Image(c.ctx, name, p)
+	if err != nil {
+		return Base{}, err
+	}
+	b.Name = name
+	c.images[key] = b
+	return b, nil
+}
+
+func (c *converter) instruction(s *stage, i kubefile.Instruction, name string) error {
+	switch i := i.(type) {
+	case *kubefile.Copy:
+		return c.copy(s, i, name)
+	case *kubefile.Add:
+		return c.add(s, i, name)
+	case *kubefile.Run:
+		return c.run(s, i, name)
+	case *kubefile.Cmd:
+		s.cmds = append(s.cmds, commandLine(i))
+	case *kubefile.Env:
+		for _, v := range i.Vars {
+			s.setEnv(v.Key, v.Value)
+		}
+	case *kubefile.Label:
+		for _, l := range i.Labels {
+			if l.Key == clusterimage.LabelExtension || l.Key == clusterimage.LabelVersion {
+				return fmt.Errorf("the label %s is written by sealer itself", l.Key)
+			}
+			s.labels[l.Key] = l.Value
+		}
+	case *kubefile.Maintainer:
+		s.author = i.Name
+	case *kubefile.Arg: // the scope has it
+	default:
+		return fmt.Errorf("this build cannot do %s", i.Text())
+	}
+	return nil
+}
+
+// at gives err the line that it comes from, unless it has one.
+func (c *converter) at(line int, err error) error {
+	if err == nil {
+		return nil
+	}
+	var positioned *kubefile.PositionError
+	if errors.As(err, &positioned) {
+		return err
+	}
+	return At(c.file, line, err)
+}
+
+// At is err as a mistake in a line of f, counted from 1.
+func At(f *kubefile.File, line int, err error) error {
+	text := ""
+	if lines := strings.Split(string(f.Source), "\n"); line >= 1 && line <= len(lines) {
+		text = strings.TrimSuffix(lines[line-1], "\r")
+	}
+	return &kubefile.PositionError{File: f.Name, Line: line, Text: text, Err: err}
+}
+
+// constraints are what every operation of an instruction carries.
+func (c *converter) constraints(lines kubefile.Range, name string, p ocispec.Platform) []llb.ConstraintsOpt {
+	opts := []llb.ConstraintsOpt{
+		llb.WithCustomName(name),
+		llb.Platform(p),
+		c.o.Source.Location([]*pb.Range{{Start: &pb.Position{Line: int32(lines.First)}, End: &pb.Position{Line: int32(lines.Last)}}}),
+	}
+	if c.o.NoCache {
+		opts = append(opts, llb.IgnoreCache)
+	}
+	return opts
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package frontend is the build of a Kubefile as BuildKit calls it: read, convert, solve, look what was made, stamp it.
+// The same function serves the BuildKit in this process, one behind --builder, and a gateway image.
+package frontend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/frontend/dockerui"
+	"github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/solver/pb"
+	dockerspec "github.com/moby/docker-image-spec/specs-go/v1"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/sealerio/sealer/build/convert"
+	"github.com/sealerio/sealer/imagelist"
+	"github.com/sealerio/sealer/kubefile"
+)
+
+const (
+	// DefaultName is the file that is read where the caller names none.
+	DefaultName = "Kubefile"
+	// ToolboxName is the named context (attribute "context:sealer/toolbox") that holds the default toolbox.
+	ToolboxName = "sealer/toolbox"
+	// KeyToolbox is the attribute that names another toolbox image.
+	KeyToolbox = "toolbox"
+
+	keyFilename = "filename"
+	keyEpoch    = "SOURCE_DATE_EPOCH"
+)
+
+// Options are what a caller in the same process has at hand. The zero value is that of a gateway image: it reads
+// everything through BuildKit.
+type Options struct {
+	File    *kubefile.File // nil: read from the builder
+	Ignore  []string       // patterns of the ignore file, with File
+	Version string         // of sealer, for the label
+	// BaseDigest is the digest of the ClusterImage that FROM names, where the caller knows better than the builder: that
+	// knows the manifest of one platform. nil or "": the builder's.
+	BaseDigest func(name string) string
+	// Found is told what a platform's rootfs asks for, before it is exported. Platforms come in any order, at once.
+	Found func(ctx context.Context, p ocispec.Platform, images []imagelist.Image) error
+	// Warn is told what is probably not meant. nil: to the builder's progress.
+	Warn func(line string)
+}
+
+// Build is the gateway image's build.
+func Build(ctx context.Context, c client.Client) (*client.Result, error) {
+	return New(Options{})(ctx, c)
+}
+
+// New returns a build. An error in a line of the Kubefile is a *kubefile.PositionError; one of the solver carries the
+// line as errdefs.Source.
+func New(o Options) client.BuildFunc {
+	return func(ctx context.Context, c client.Client) (*client.Result, error) {
+		if attrs := c.BuildOpts().Opts; attrs[keyFilename] == "" {
+			attrs[keyFilename] = DefaultName // dockerui reads the same map
+		}
+		ui, err := dockerui.NewClient(c)
+		if err != nil {
+			return nil, err
+		}
+		b := &builder{o: o, ui: ui, gateway: c}
+		if err := b.read(ctx); err != nil {
+			return nil, b.locate(err)
+		}
+		if len(ui.TargetPlatforms) == 0 {
+			ui.TargetPlatforms = []ocispec.Platform{ui.BuildPlatforms[0]}
+		}
+		result, err := ui.Build(ctx, b.platform)
+		if err != nil {
+			return nil, b.locate(err)
+		}
+		return result.Finalize()
+	}
+}
+
+// builder is one build.
+type builder struct {
+	o       Options
+	ui      *dockerui.Client
+	gateway client.Client
+	file    *kubefile.File
+	source  *llb.SourceMap
+	ignore  []string // nil: dockerui's own
+	warn    func(context.Context, string, client.WarnOpts)
+}
+
+// read gets the Kubefile and the ignore patterns.
+func (b *builder) read(ctx context.Context) error {
+	if b.o.File != nil {
+		b.file, b.ignore = b.o.File, b.o.Ignore
+		if b.ignore == nil {
+			b.ignore = []string{}
+		}
+		b.source = llb.NewSourceMap(nil, b.file.Name, "Dockerfile", b.file.Source)
+		return nil
+	}
+	src, err := b.ui.ReadEntrypoint(ctx, "Dockerfile")
+	if err != nil {
+		return fmt.Errorf("reading the Kubefile: %w", err)
+	}
+	b.source, b.warn = src.SourceMap, src.Warn
+	if b.file, err = kubefile.Parse(src.Filename, src.Data); err != nil {
+		return err
+	}
+	b.ignore, err = b.readIgnore(ctx)
+	return err
+}
+
+// locate adds the lines of our own errors in the form that every BuildKit client shows.
+func (b *builder) locate(err error) error {
+	var positioned *kubefile.PositionError
+	if b.source == nil || !errors.As(err, &positioned) {
+		return err
+	}
+	line := int32(positioned.Line)
+	return errdefs.WithSource(err, &errdefs.Source{
+		Info:   &pb.SourceInfo{Filename: b.source.Filename, Data: b.source.Data, Language: b.source.Language},
+		Ranges: []*pb.Range{{Start: &pb.Position{Line: line}, End: &pb.Position{Line: line}}},
+	})
+}
+
+func (b *builder) say(ctx context.Context, warning string) {
+	switch {
+	case b.o.Warn != nil:
+		b.o.Warn(warning)
+	case b.warn != nil:
+		b.warn(ctx, warning, client.WarnOpts{})
+	}
+}
+
+// platform builds one platform.
+func (b *builder) platform(ctx context.Context, p *ocispec.Platform, index int) (*dockerui.BuildResult, error) {
+	target := platforms.Normalize(*p)
+	build := platforms.Normalize(b.ui.BuildPlatforms[0])
+	scope, err := kubefile.NewScope(b.file, kubefile.ScopeOptions{BuildArgs: b.ui.BuildArgs, Target: target, Build: build})
+	if err != nil {
+		return nil, err
+	}
+	at, err := epoch(b.ui.BuildArgs[keyEpoch])
+	if err != nil {
+		return nil, err
+	}
+	var contextErr error
+	made, err := convert.ToLLB(ctx, b.file, convert.Options{
+		Scope: scope, Target: target, Build: build, Source: b.source,
+		Image: b.image,
+		Context: func(paths []string) llb.State {
+			st, err := b.context(ctx, paths)
+			contextErr = err
+			return st
+		},
+		Toolbox:        func(ctx context.Context) (convert.Toolbox, error) { return b.toolbox(ctx, build) },
+		Epoch:          at,
+		NoCache:        b.ui.IsNoCache(""),
+		CacheNamespace: b.ui.CacheIDNamespace,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if index == 0 {
+		b.warnings(ctx, scope, made)
+	}
+	found, err := b.look(ctx, made)
+	if err = errors.Join(err, contextErr); err != nil {
+		return nil, err
+	}
+	if b.o.Found != nil {
+		if err := b.o.Found(ctx, target, found.images); err != nil {
+			return nil, err
+		}
+	}
+	return b.finish(ctx, made, found, target, at)
+}
+
+func (b *builder) warnings(ctx context.Context, scope *kubefile.Scope, made *convert.Result) {
+	for _, w := range append(b.file.Warnings, made.Warnings...) {
+		b.say(ctx, w.String())
+	}
+	for _, name := range scope.UnusedBuildArgs() {
+		b.say(ctx, fmt.Sprintf("build argument %s is not used: no ARG line of %s asks for it", name, b.file.Name))
+	}
+}
+
+// finish stamps the rootfs and gives the result that is exported.
+func (b *builder) finish(ctx context.Context, made *convert.Result, found *findings, target ocispec.Platform, at time.Time) (*dockerui.BuildResult, error) {
+	meta, err := found.metadata(made, target)
+	if err != nil {
+		return nil, err
+	}
+	describe(made, meta, b.o.Version)
+	stamp := llb.Scratch().File(llb.Mkfile("/Metadata", 0o644, meta.Marshal(), llb.WithCreatedTime(at)), llb.WithCustomName("[internal] writing Metadata"), llb.Platform(target))
+	st := stamp
+	if made.State.Output() != nil {
+		st = llb.Merge([]llb.State{made.State, stamp}, llb.WithCustomName("[internal] putting the rootfs together"))
+	}
+	ref, err := b.solve(ctx, st, true)
+	if err != nil {
+		return nil, err
+	}
+	out := &dockerui.BuildResult{Reference: ref, Image: &dockerspec.DockerOCIImage{Image: made.Config}}
+	out.Image.Config.ImageConfig = made.Config.Config
+	out.Epoch = &at
+	if made.Base != nil { // the exporter leaves a base's layers as they are
+		out.BaseImage = &dockerspec.DockerOCIImage{Image: made.Base.Config}
+	}
+	return out, nil
+}
+
+func (b *builder) solve(ctx context.Context, st llb.State, evaluate bool) (client.Reference, error) {
+	caps := b.ui.BuildOpts().Caps
+	def, err := st.Marshal(ctx, llb.WithCaps(caps))
+	if err != nil {
+		return nil, err
+	}
+	res, err := b.gateway.Solve(ctx, client.SolveRequest{Definition: def.ToPB(), Evaluate: evaluate, CacheImports: b.ui.CacheImports})
+	if err != nil {
+		return nil, err
+	}
+	return res.SingleRef()
+}
