@@ -84,6 +84,7 @@ func (p *parsing) nodes(lines []string) []*parser.Node {
 // node takes one instruction into the file.
 func (p *parsing) node(node *parser.Node) {
 	f := p.file
+	node.PrevComment = nil // BuildKit looks there for its linter's settings, and fails without a linter
 	word := strings.ToUpper(node.Value)
 	switch {
 	case word == "":
