@@ -102,7 +102,7 @@ func parseOptions(options []string) ([]string, error) {
 		if wanted != nil {
 			return nil, errors.New("platform= stands twice; write platform=linux/amd64,linux/arm64")
 		}
-		for _, one := range strings.Split(strings.Trim(value, `"'`), ",") {
+		for one := range strings.SplitSeq(strings.Trim(value, `"'`), ",") {
 			platform, err := parsePlatform(one)
 			if err != nil {
 				return nil, err

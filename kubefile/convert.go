@@ -35,19 +35,16 @@ func markOf(err error) string {
 }
 
 func newOrigin(node *parser.Node) origin {
-	word, rest, _ := strings.Cut(strings.TrimSpace(node.Original), " ")
-	text := strings.ToUpper(word)
-	if fields := strings.Fields(rest); len(fields) > 0 {
-		text += " " + strings.Join(fields, " ")
-	}
+	words := strings.Fields(node.Original)
+	words[0] = strings.ToUpper(node.Value)
 	for _, doc := range node.Heredocs {
 		first, more, _ := strings.Cut(strings.TrimSpace(doc.Content), "\n")
 		if more != "" {
 			first += " …"
 		}
-		text += " (" + first + ")"
+		words = append(words, "("+first+")")
 	}
-	return origin{Range: Range{First: node.StartLine, Last: node.EndLine}, text: text}
+	return origin{Range: Range{First: node.StartLine, Last: node.EndLine}, text: strings.Join(words, " ")}
 }
 
 // newFrom reads a FROM line and the name after AS.
@@ -319,8 +316,7 @@ func fromLatin1(flag string) string {
 // falseJSON warns of what looks like a JSON array but is none, and so has been
 // split at its spaces or given to the shell.
 func falseJSON(node *parser.Node) []string {
-	_, args, _ := strings.Cut(strings.TrimSpace(node.Original), " ")
-	args = strings.ReplaceAll(strings.TrimSpace(args), " ", "")
+	args := strings.Join(strings.Fields(node.Original)[1:], "")
 	if node.Attributes["json"] || (!strings.HasPrefix(args, `["`) && !strings.HasPrefix(args, `['`)) {
 		return nil
 	}

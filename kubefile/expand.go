@@ -101,14 +101,6 @@ func (e *expansion) word(word string) string {
 	return result
 }
 
-func (e *expansion) words(words []string) []string {
-	var result []string
-	for _, word := range words {
-		result = append(result, e.word(word))
-	}
-	return result
-}
-
 // path expands a word that must not become empty: COPY of an empty source would
 // be COPY of everything.
 func (e *expansion) path(what, word string) string {

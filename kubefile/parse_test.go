@@ -24,6 +24,12 @@ func TestParse_Types(t *testing.T) {
 	require.ErrorAs(t, err, &errs)
 	require.Equal(t, "deep/Kubefile:2: LAUNCH is not supported yet by this version of sealer\n"+
 		"deep/Kubefile:3: unknown instruction LUNCH (did you mean LAUNCH?)", err.Error())
+	require.Equal(t, `deep/Kubefile:2: LAUNCH is not supported yet by this version of sealer
+   2 | LAUNCH ["a"]
+     | ^^^^^^
+deep/Kubefile:3: unknown instruction LUNCH (did you mean LAUNCH?)
+   3 | LUNCH
+     | ^^^^^`, errs.Show())
 }
 
 // A file of rubbish gives a bounded number of errors in a bounded time.
