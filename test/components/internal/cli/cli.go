@@ -129,11 +129,16 @@ func newPush(source *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			sent := 0
 			for _, p := range pushed {
+				if !p.Existed {
+					sent++
+				}
 				if _, err := fmt.Fprintf(cmd.OutOrStdout(), "%s@%s\n", p.Reference, p.Digest); err != nil {
 					return err
 				}
 			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "pushed %d of %d images, the registry had the others\n", sent, len(pushed))
 			return nil
 		},
 	}

@@ -60,6 +60,9 @@ func (t Toolchain) Build(ctx context.Context, set Set, out string) error {
 	cmd.Env = append(cmd.Env, "GOOS=linux", "GOARCH="+set.Arch)
 	cmd.Stdout, cmd.Stderr = t.messages, t.messages
 	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx) // and not how the go command ended
+		}
 		return fmt.Errorf("building %s: %w", strings.Join(set.Packages, ", "), err)
 	}
 	return nil

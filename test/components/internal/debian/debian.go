@@ -85,6 +85,9 @@ func Download(ctx context.Context, dir string, messages io.Writer, names ...stri
 	apt := exec.CommandContext(ctx, "apt-get", append(args, names...)...)
 	apt.Stdout, apt.Stderr = messages, messages
 	if err := apt.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx) // and not the signal it was killed with
+		}
 		return nil, fmt.Errorf("downloading the Debian packages %s (is the list fresh? apt-get update): %w", strings.Join(names, ", "), err)
 	}
 	files, err := filepath.Glob(filepath.Join(dir, "*.deb"))
