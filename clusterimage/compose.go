@@ -178,9 +178,9 @@ func writeImageList(ctx context.Context, cs content.Store, platform string, imag
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	d.ArtifactType = ImageListArtifactType
-	// The platform that tools skip when they look for one of theirs, as for
-	// BuildKit's attestations.
+	// No artifactType in the entry: skopeo 1.9 drops it from an index that it
+	// copies, and so changes the digest. The platform is the one that tools skip
+	// when they look for theirs, as BuildKit's attestations have it.
 	d.Platform = &ocispec.Platform{OS: "unknown", Architecture: "unknown"}
 	d.Annotations = map[string]string{AnnotationRole: RoleImageList, AnnotationPlatform: platform}
 	return d, nil

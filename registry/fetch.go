@@ -249,7 +249,7 @@ func (d *download) request(ctx context.Context) error {
 	defer dog.end()
 	header := http.Header{}
 	if d.at > 0 {
-		header.Set("Range", fmt.Sprintf("bytes=%d-", d.at))
+		header.Set("Range", fmt.Sprintf("bytes=%d-%d", d.at, d.desc.Size-1))
 	}
 	resp, err := d.s.do(ctx, http.MethodGet, d.s.url("blobs", d.desc.Digest.String()), header)
 	if err != nil {
