@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package build makes a ClusterImage of a Kubefile: BuildKit makes the rootfs, while the container images that it asks
+// for are fetched beside it; the index is composed and the tag set last.
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/sealerio/sealer/build/engine"
+	"github.com/sealerio/sealer/build/frontend"
+	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/imagelist"
+	"github.com/sealerio/sealer/internal/progress"
+	"github.com/sealerio/sealer/registry"
+	"github.com/sealerio/sealer/store"
+)
+
+// Options are one build.
+type Options struct {
+	ContextDir string             // of COPY; "" is the current folder
+	Kubefile   string             // "" is Kubefile in the context
+	Tag        string             // the name of the result
+	Platforms  []ocispec.Platform // none: Linux on this machine's architecture
+	BuildArgs  map[string]string
+	ImageLists []string // further files like imageList
+
+	Builder      string // address of a BuildKit daemon; "": BuildKit in this process
+	BuilderCerts string // folder with ca.pem, cert.pem, key.pem for a tcp:// builder
+	StateDir     string // of the BuildKit in this process
+	Isolation    string // auto, runc, chroot; "" is auto
+
+	Store    *store.Store
+	Registry *registry.Client
+	// RegistryOptions is what Registry was made of; the builder's own downloads (ADD of an image's cache) follow it.
+	RegistryOptions registry.Options
+	Display         *progress.Display // nil: silent
+	// Warn is told of what is probably not meant, a line at a time. nil: silent.
+	Warn func(line string)
+
+	Toolbox string     // image that RUN runs in; "": the Kubefile's, else the one in this binary
+	Epoch   *time.Time // of all files and configs; nil: $SOURCE_DATE_EPOCH, else 1970
+	NoCache bool
+	Secrets []Secret // for RUN --mount=type=secret
+	SSH     []string // for RUN --mount=type=ssh: ID[=SOCKET|KEY], as docker build --ssh takes them
+	Version string   // of sealer, for the image's label
+}
+
+// Secret is a file or a variable of this process that a RUN may ask for.
+type Secret struct{ ID, File, Env string }
+
+// Result is what a build made.
+type Result struct {
+	Name       string // normalised
+	Descriptor ocispec.Descriptor
+}
+
+// OptionsError joins every mistake in Options.
+type OptionsError struct{ Err error }
+
+func (e *OptionsError) Error() string { return e.Err.Error() }
+func (e *OptionsError) Unwrap() error { return e.Err }
+
+// complete fills in defaults and reports every mistake.
+func (o *Options) complete() error {
+	var errs []error
+	if o.ContextDir == "" {
+		o.ContextDir = "."
+	}
+	dir, err := filepath.Abs(o.ContextDir)
+	if err == nil {
+		var info os.FileInfo
+		if info, err = os.Stat(dir); err == nil && !info.IsDir() {
+			err = fmt.Errorf("%q is no folder", o.ContextDir)
+		}
+	}
+	if err != nil {
+		errs = append(errs, fmt.Errorf("build context: %w", err))
+	}
+	o.ContextDir = dir
+	if o.Kubefile == "" {
+		o.Kubefile = filepath.Join(dir, frontend.DefaultName)
+	}
+	name, err := imagelist.Normalize(o.Tag)
+	switch {
+	case o.Tag == "":
+		errs = append(errs, errors.New("the image needs a name (-t)"))
+	case err != nil:
+		errs = append(errs, fmt.Errorf("name of the image: %w", err))
+	case strings.Contains(name, "@"):
+		errs = append(errs, fmt.Errorf("name of the image: %q holds a digest, which the build only makes", o.Tag))
+	}
+	o.Tag = name
+	if _, err := engine.ParseIsolation(o.Isolation); err != nil {
+		errs = append(errs, err)
+	}
+	if len(o.Platforms) == 0 {
+		o.Platforms = []ocispec.Platform{{OS: "linux", Architecture: runtime.GOARCH}}
+	}
+	seen := map[string]bool{}
+	o.Platforms = slices.Clone(o.Platforms)
+	for i, p := range o.Platforms {
+		p = platforms.Normalize(p)
+		o.Platforms[i] = p
+		if id := platforms.FormatAll(p); seen[id] {
+			errs = append(errs, fmt.Errorf("platform %s is named twice", id))
+		} else {
+			seen[id] = true
+		}
+		if p.OS != "linux" {
+			errs = append(errs, fmt.Errorf("platform %s: clusters run on linux", platforms.FormatAll(p)))
+		}
+	}
+	if o.Epoch == nil {
+		t, err := environmentEpoch()
+		if err != nil {
+			errs = append(errs, err)
+		}
+		o.Epoch = &t
+	}
+	if o.Warn == nil {
+		o.Warn = func(string) {}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return &OptionsError{Err: err}
+	}
+	return nil
+}
+
+// environmentEpoch reads SOURCE_DATE_EPOCH, https://reproducible-builds.org/specs/source-date-epoch/.
+func environmentEpoch() (time.Time, error) {
+	v := os.Getenv("SOURCE_DATE_EPOCH")
+	if v == "" {
+		return time.Unix(0, 0).UTC(), nil
+	}
+	s, err := strconv.ParseInt(v, 10, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH=%q is no number of seconds", v)
+	}
+	return time.Unix(s, 0).UTC(), nil
+}
+
+// Run builds and tags a ClusterImage. A mistake in the Kubefile, or a line of it that fails, is a
+// *kubefile.PositionError (kubefile.Errors where there are several). Cancelling ctx leaves no tag, no mount, no process
+// and no lock; what was fetched whole is there for the next build.
+func Run(ctx context.Context, o Options) (_ Result, err error) {
+	if err := o.complete(); err != nil {
+		return Result{}, err
+	}
+	in, err := readInputs(o)
+	if err != nil {
+		return Result{}, err
+	}
+	release, err := o.Store.Hold(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+
+	// Whatever fails first ends the rest; nothing is left running.
+	ctx, cancel := context.WithCancelCause(ctx)
+	pack := newPacker(o, cancel)
+	defer pack.wait()
+	defer cancel(nil)
+	pack.guess(ctx, in)
+
+	bases, err := resolveBases(ctx, o, in)
+	if err != nil {
+		return Result{}, err
+	}
+	rootfs, keep, err := solve(ctx, o, in, bases, pack)
+	if err != nil {
+		return Result{}, pack.explain(err)
+	}
+	images, err := pack.images(ctx, in)
+	if err != nil {
+		return Result{}, err
+	}
+	task := o.Display.Task("composing " + o.Tag)
+	desc, err := compose(ctx, o, clusterimage.Composition{Rootfs: rootfs, Images: inherit(images, bases.images(in)), Keep: keep})
+	task.Done(err)
+	return Result{Name: o.Tag, Descriptor: desc}, err
+}
+
+func compose(ctx context.Context, o Options, in clusterimage.Composition) (ocispec.Descriptor, error) {
+	desc, err := clusterimage.Compose(ctx, o.Store.Content(), in)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return ocispec.Descriptor{}, context.Cause(ctx)
+	}
+	return desc, o.Store.Tag(ctx, o.Tag, desc)
+}

@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package build
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/plugins/content/local"
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	dockerconfig "github.com/docker/cli/cli/config"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	gateway "github.com/moby/buildkit/frontend/gateway/client"
+	"github.com/moby/buildkit/session"
+	"github.com/moby/buildkit/session/auth/authprovider"
+	"github.com/moby/buildkit/session/secrets/secretsprovider"
+	"github.com/moby/buildkit/session/sshforward/sshprovider"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/tonistiigi/fsutil"
+
+	"github.com/sealerio/sealer/build/engine"
+	"github.com/sealerio/sealer/build/frontend"
+	"github.com/sealerio/sealer/build/toolbox"
+	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/registry"
+)
+
+// Names of the content stores that the session offers.
+const (
+	storeName   = "store"
+	toolboxName = "toolbox"
+)
+
+// solve has BuildKit make the rootfs, and writes its blobs into the store. It returns the manifest of every platform,
+// and what else the exporter made.
+func solve(ctx context.Context, o Options, in *inputs, from bases, pack *packer) (rootfs, keep []ocispec.Descriptor, err error) {
+	opt, err := solveOptions(ctx, o, in, from)
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := openBuilder(ctx, o, in, from)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, b.close(ctx)) }()
+	opt.Exports[0].OutputStore = b.output
+	if b.remote {
+		// The daemon's layers have the times at which they were made.
+		opt.Exports[0].Attrs["rewrite-timestamp"] = "true"
+	}
+	var own error // an error that crosses the session loses its type
+	build := frontend.New(frontend.Options{
+		File: in.file, Ignore: in.ignore, Version: o.Version, Found: pack.add, Warn: o.Warn,
+		BaseDigest: func(name string) string {
+			for _, byName := range from {
+				if b, ok := byName[name]; ok {
+					return b.top.Digest.String()
+				}
+			}
+			return ""
+		},
+	})
+	resp, err := b.client.Build(ctx, opt, "sealer", func(ctx context.Context, c gateway.Client) (*gateway.Result, error) {
+		r, err := build(ctx, c)
+		own = err
+		return r, err
+	}, o.Display.Solve())
+	if err != nil {
+		return nil, nil, explain(ctx, in.file, own, err)
+	}
+	desc, err := exported(resp)
+	if err != nil {
+		return nil, nil, err
+	}
+	return split(ctx, o, desc)
+}
+
+func solveOptions(ctx context.Context, o Options, in *inputs, from bases) (client.SolveOpt, error) {
+	files, err := fsutil.NewFS(o.ContextDir)
+	if err != nil {
+		return client.SolveOpt{}, fmt.Errorf("opening the build context: %w", err)
+	}
+	attrs := map[string]string{
+		"platform":                          formatPlatforms(o.Platforms),
+		"build-arg:SOURCE_DATE_EPOCH":       strconv.FormatInt(o.Epoch.Unix(), 10),
+		"build-arg:BUILDKIT_CACHE_MOUNT_NS": digest.FromString(o.ContextDir).Encoded()[:16],
+	}
+	for k, v := range o.BuildArgs {
+		attrs["build-arg:"+k] = v
+	}
+	if o.NoCache {
+		attrs["no-cache"] = ""
+	}
+	stores := map[string]content.Store{storeName: o.Store.Content()}
+	for id, byName := range from {
+		for name, b := range byName {
+			key, err := contextKey(name)
+			if err != nil {
+				return client.SolveOpt{}, err
+			}
+			attrs[key+"::"+id] = "oci-layout://" + storeName + "@" + b.manifest.Digest.String()
+		}
+	}
+	if in.runs {
+		if err := offerToolbox(ctx, o, in, attrs, stores); err != nil {
+			return client.SolveOpt{}, err
+		}
+	}
+	providers, err := sessionProviders(o)
+	if err != nil {
+		return client.SolveOpt{}, err
+	}
+	opt := client.SolveOpt{
+		LocalMounts:   map[string]fsutil.FS{"context": files},
+		OCIStores:     stores,
+		SharedKey:     digest.FromString(o.ContextDir).Encoded(),
+		FrontendAttrs: attrs,
+		Session:       providers,
+		Exports: []client.ExportEntry{{Type: client.ExporterOCI, Attrs: map[string]string{
+			"tar":               "false",
+			"compression":       "zstd",
+			"oci-mediatypes":    "true",
+			"source-date-epoch": strconv.FormatInt(o.Epoch.Unix(), 10),
+		}}},
+	}
+	if in.hostNet {
+		opt.AllowedEntitlements = []string{"network.host"}
+	}
+	return opt, nil
+}
+
+// contextKey is the attribute under which dockerui looks for a name.
+func contextKey(name string) (string, error) {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return "", fmt.Errorf("image %q: %w", name, err)
+	}
+	return "context:" + strings.TrimSuffix(reference.FamiliarString(named), ":latest"), nil
+}
+
+func formatPlatforms(list []ocispec.Platform) string {
+	words := make([]string, len(list))
+	for i, p := range list {
+		words[i] = platforms.FormatAll(p)
+	}
+	return strings.Join(words, ",")
+}
+
+// offerToolbox gives the build the image that RUN runs in: the one that was asked for, from the store or a registry, or
+// the one in this binary.
+func offerToolbox(ctx context.Context, o Options, in *inputs, attrs map[string]string, stores map[string]content.Store) error {
+	name := o.Toolbox
+	if name == "" {
+		name = in.file.Directives.Toolbox
+	}
+	if name != "" {
+		b, err := resolveBase(ctx, o, name, buildPlatform())
+		if err != nil {
+			return fmt.Errorf("toolbox: %w", err)
+		}
+		key, err := contextKey(name)
+		if err != nil {
+			return fmt.Errorf("toolbox: %w", err)
+		}
+		attrs[frontend.KeyToolbox] = name
+		attrs[key+"::"+platforms.FormatAll(buildPlatform())] = "oci-layout://" + storeName + "@" + b.manifest.Digest.String()
+		return nil
+	}
+	layout, image, err := toolbox.Unpack(filepath.Join(o.StateDir, "toolbox"), buildPlatform().Architecture)
+	if err != nil {
+		return err
+	}
+	cs, err := local.NewStore(layout)
+	if err != nil {
+		return fmt.Errorf("opening the toolbox: %w", err)
+	}
+	stores[toolboxName] = cs
+	attrs["context:"+frontend.ToolboxName+"::"+platforms.FormatAll(buildPlatform())] = "oci-layout://" + toolboxName + "@" + image.Digest.String()
+	return nil
+}
+
+func sessionProviders(o Options) ([]session.Attachable, error) {
+	dir := o.RegistryOptions.AuthDir
+	if dir == "" {
+		dir = dockerconfig.Dir()
+	}
+	cfg, err := dockerconfig.Load(dir)
+	if err != nil {
+		return nil, fmt.Errorf("reading the logins in %q: %w", dir, err)
+	}
+	out := []session.Attachable{authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{AuthConfigProvider: authprovider.LoadAuthConfig(cfg)})}
+	if len(o.Secrets) > 0 {
+		var sources []secretsprovider.Source
+		for _, s := range o.Secrets {
+			sources = append(sources, secretsprovider.Source{ID: s.ID, FilePath: s.File, Env: s.Env})
+		}
+		secrets, err := secretsprovider.NewStore(sources)
+		if err != nil {
+			return nil, fmt.Errorf("secrets: %w", err)
+		}
+		out = append(out, secretsprovider.NewSecretProvider(secrets))
+	}
+	if len(o.SSH) > 0 {
+		var agents []sshprovider.AgentConfig
+		for _, v := range o.SSH {
+			id, paths, _ := strings.Cut(v, "=")
+			a := sshprovider.AgentConfig{ID: id}
+			if paths != "" {
+				a.Paths = strings.Split(paths, ",")
+			}
+			agents = append(agents, a)
+		}
+		ssh, err := sshprovider.NewSSHAgentProvider(agents)
+		if err != nil {
+			return nil, fmt.Errorf("ssh: %w", err)
+		}
+		out = append(out, ssh)
+	}
+	return out, nil
+}
+
+// builder is the BuildKit that solves.
+type builder struct {
+	client *client.Client
+	output content.Store
+	remote bool
+	close  func(context.Context) error
+}
+
+func openBuilder(ctx context.Context, o Options, in *inputs, from bases) (*builder, error) {
+	if o.Builder != "" {
+		c, err := engine.Dial(ctx, o.Builder, o.BuilderCerts)
+		if err != nil {
+			return nil, err
+		}
+		return &builder{client: c, output: o.Store.Content(), remote: true, close: func(context.Context) error { return c.Close() }}, nil
+	}
+	isolation, err := engine.ParseIsolation(o.Isolation)
+	if err != nil {
+		return nil, err
+	}
+	e, err := engine.Open(ctx, engine.Options{
+		Root: o.StateDir, Command: "sealer build -t " + o.Tag, Isolation: isolation, Epoch: *o.Epoch,
+		Registries: registryHosts(o.RegistryOptions), Notice: o.Warn,
+	})
+	if err != nil {
+		return nil, err
+	}
+	var blobs []ocispec.Descriptor
+	for _, id := range slices.Sorted(maps.Keys(from)) {
+		for _, name := range slices.Sorted(maps.Keys(from[id])) {
+			blobs = append(blobs, from[id][name].blobs...)
+		}
+	}
+	release, err := e.Import(ctx, blobs, o.Store.BlobPath)
+	if err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	return &builder{
+		client: e.Client(),
+		output: e.Output(o.Store.Content(), func(ctx context.Context, d ocispec.Descriptor, file string) (bool, error) {
+			_, err := o.Store.Link(ctx, d, file)
+			return err == nil, err
+		}),
+		close: func(ctx context.Context) error {
+			// A cancelled build cleans up too; what it leaves in the cache is bounded by the next one.
+			errs := []error{release(context.WithoutCancel(ctx))}
+			if ctx.Err() == nil {
+				_, err := e.Prune(ctx, false)
+				errs = append(errs, err)
+			}
+			return errors.Join(append(errs, e.Close())...)
+		},
+	}, nil
+}
+
+// registryHosts gives BuildKit the same mirrors that everything else uses.
+func registryHosts(o registry.Options) map[string]engine.RegistryHost {
+	out := map[string]engine.RegistryHost{}
+	for _, host := range o.Insecure {
+		out[host] = engine.RegistryHost{PlainHTTP: true}
+	}
+	for domain, address := range o.Mirrors {
+		u, err := url.Parse(address)
+		if err != nil {
+			continue // NewClient has refused it
+		}
+		h := out[domain]
+		h.Mirrors = append(h.Mirrors, strings.TrimSuffix(u.Host+u.Path, "/"))
+		out[domain] = h
+		if u.Scheme == "http" {
+			m := out[u.Host]
+			m.PlainHTTP = true
+			out[u.Host] = m
+		}
+	}
+	return out
+}
+
+func exported(resp *client.SolveResponse) (ocispec.Descriptor, error) {
+	var desc ocispec.Descriptor
+	data, err := base64.StdEncoding.DecodeString(resp.ExporterResponse[exptypes.ExporterImageDescriptorKey])
+	if err == nil {
+		err = json.Unmarshal(data, &desc)
+	}
+	if err != nil {
+		return desc, fmt.Errorf("reading what the builder exported: %w", err)
+	}
+	return desc, nil
+}
+
+// split takes the exported image apart: the manifest of each platform, and attestations.
+func split(ctx context.Context, o Options, desc ocispec.Descriptor) (rootfs, keep []ocispec.Descriptor, err error) {
+	bare := ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size, Platform: desc.Platform}
+	if !clusterimage.IsIndex(desc.MediaType) {
+		bare.Platform = &o.Platforms[0]
+		return []ocispec.Descriptor{bare}, nil, nil
+	}
+	index, err := clusterimage.ReadIndex(ctx, o.Store.Content(), desc)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading what the builder exported: %w", err)
+	}
+	for _, d := range index.Manifests {
+		if d.Platform == nil || d.Platform.OS == "unknown" {
+			keep = append(keep, d)
+			continue
+		}
+		rootfs = append(rootfs, d)
+	}
+	return rootfs, keep, nil
+}
