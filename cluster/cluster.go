@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cluster makes a cluster of a ClusterImage, and takes one away:
+// facts of all hosts, checks, a plan of named steps, and its execution with a
+// journal. A run that was cut is continued by the same call. It knows no
+// distribution by name.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+
+	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/host"
+	"github.com/sealerio/sealer/internal/progress"
+	"github.com/sealerio/sealer/runtime"
+)
+
+// DialFunc connects to a host, or to this machine where the host is Local. A
+// runner that is an io.Closer is closed at the end.
+type DialFunc func(ctx context.Context, h clusterfile.Host) (host.Runner, error)
+
+// RunOptions say what Run makes, of what, and where.
+type RunOptions struct {
+	Image       *clusterimage.Image
+	ImageName   string
+	Content     content.Provider // has every blob of Image that the hosts' platforms need
+	Clusterfile *clusterfile.File
+	Dial        DialFunc
+	// NodeBinary is the path of a sealer-node for an architecture (Go's name).
+	NodeBinary    func(arch string) (string, error)
+	Distributions map[string]runtime.Distribution
+	Display       *progress.Display // nil: silent
+	StateDir      string            // what is kept of clusters, one folder each
+	LogFile       string            // named in errors; may be empty
+	DryRun        bool              // stop after the plan
+	Out           io.Writer         // gets the plan of a dry run, and one line at the end; nil: nothing
+	// ReadyTimeout is how long nodes may take to become Ready after the image's CMD. Default 5 minutes.
+	ReadyTimeout time.Duration
+}
+
+func (o RunOptions) withDefaults() RunOptions {
+	if o.Out == nil {
+		o.Out = io.Discard
+	}
+	if o.ReadyTimeout == 0 {
+		o.ReadyTimeout = 5 * time.Minute
+	}
+	return o
+}
+
+func (o RunOptions) validate() error {
+	var errs []error
+	for name, missing := range map[string]bool{
+		"image": o.Image == nil, "content": o.Content == nil, "Clusterfile": o.Clusterfile == nil, "dial": o.Dial == nil,
+		"node binary": o.NodeBinary == nil, "state folder": o.StateDir == "",
+	} {
+		if missing {
+			errs = append(errs, errors.New(name+": it is missing"))
+		}
+	}
+	if o.Clusterfile != nil {
+		errs = append(errs, o.Clusterfile.Validate())
+	}
+	return errors.Join(errs...)
+}
+
+// Run makes the cluster that the Clusterfile describes. Where it is there
+// already, in part or whole, only what is missing is done.
+func Run(ctx context.Context, o RunOptions) (err error) {
+	o = o.withDefaults()
+	if err := o.validate(); err != nil {
+		return fmt.Errorf("running a ClusterImage: %w", err)
+	}
+	distribution, err := choose(o)
+	if err != nil {
+		return err
+	}
+	kept, err := openFolder(o.StateDir, o.Clusterfile.Name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, kept.close()) }()
+
+	c, closeHosts, err := connect(ctx, o.Clusterfile, o.Dial, o.Display, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeHosts()) }()
+	describe(c, o)
+	id, err := kept.clusterID(c.Hosts)
+	if err != nil {
+		return err
+	}
+	if err := runtime.Preflight(c, distribution, id); err != nil {
+		return err
+	}
+	r := &run{RunOptions: o, cluster: c, distribution: distribution}
+	p, err := r.plan()
+	if err != nil {
+		return err
+	}
+	if o.DryRun {
+		_, err := io.WriteString(o.Out, p.String())
+		return err
+	}
+	if err := kept.save(o.Clusterfile); err != nil {
+		return err
+	}
+	e := newExecutor(c, kept.journal, o.Display, o.LogFile)
+	e.begin(func(h *runtime.Host) runtime.HostState { return r.newState(h, id) })
+	if err := e.execute(ctx, p); err != nil {
+		return err
+	}
+	return r.report(e.changed() > 0)
+}
+
+// choose finds the distribution that the image's rootfs asks for.
+func choose(o RunOptions) (runtime.Distribution, error) {
+	for _, r := range o.Image.Rootfs {
+		name := r.Config.Config.Labels[clusterimage.LabelClusterRuntime]
+		if r.Absent || name == "" {
+			continue
+		}
+		if d := o.Distributions[name]; d != nil {
+			return d, nil
+		}
+		return nil, &RuntimeError{Image: o.ImageName, Runtime: name, Have: slices.Sorted(maps.Keys(o.Distributions))}
+	}
+	return nil, &RuntimeError{Image: o.ImageName, Have: slices.Sorted(maps.Keys(o.Distributions))}
+}
+
+// RuntimeError is an image whose distribution of Kubernetes this sealer cannot install.
+type RuntimeError struct {
+	Image, Runtime string
+	Have           []string
+}
+
+func (e *RuntimeError) Error() string {
+	if e.Runtime == "" {
+		return fmt.Sprintf("the image %q does not say which cluster runtime it holds", e.Image)
+	}
+	return fmt.Sprintf("the image %q holds the cluster runtime %q; this sealer installs %s", e.Image, e.Runtime, strings.Join(e.Have, ", "))
+}
+
+// Hint says how an image says it.
+func (e *RuntimeError) Hint() string {
+	return "build it FROM a base image, or with LABEL " + clusterimage.LabelClusterRuntime + "=kubernetes in its Kubefile"
+}
+
+// report is the last line of a run.
+func (r *run) report(changed bool) error {
+	name, n := r.cluster.File.Name, len(r.cluster.Hosts)
+	if !changed {
+		_, err := fmt.Fprintf(r.Out, "cluster %q is complete on %s: nothing to change\n", name, hosts(n))
+		return err
+	}
+	_, err := fmt.Fprintf(r.Out, "cluster %q runs on %s\n", name, hosts(n))
+	return err
+}
+
+func hosts(n int) string {
+	if n == 1 {
+		return "1 host"
+	}
+	return fmt.Sprintf("%d hosts", n)
+}
+
+func (r *run) newState(h *runtime.Host, id string) runtime.HostState {
+	s := runtime.HostState{}
+	if h.Facts.State != nil {
+		s = *h.Facts.State
+	}
+	s.SchemaVersion = runtime.StateVersion
+	s.Cluster, s.ClusterID, s.Role = r.cluster.File.Name, id, string(h.Spec.Role)
+	s.Image, s.ImageDigest = r.ImageName, r.cluster.Digest
+	s.Runtime, s.KubeVersion = r.distribution.Name(), r.cluster.KubeVersion()
+	return s
+}

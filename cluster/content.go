@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/sealerio/sealer/host"
+	"github.com/sealerio/sealer/internal/blobstream"
+	"github.com/sealerio/sealer/runtime"
+)
+
+// content brings the image to a host and makes its rootfs ready there.
+func (r *run) content(h *runtime.Host) []runtime.Step {
+	return []runtime.Step{
+		r.sendBinary(h),
+		{
+			Name: "sending the image",
+			Done: func(ctx context.Context) (bool, error) {
+				missing, err := r.missing(ctx, h)
+				return err == nil && len(missing) == 0, err
+			},
+			Do: func(ctx context.Context, log io.Writer) error { return r.send(ctx, h, log) },
+		},
+		r.tag(h),
+		r.mount(h),
+		{
+			Name: "rendering the rootfs",
+			Key:  r.cluster.RootfsKey(h),
+			Do:   func(ctx context.Context, log io.Writer) error { return r.render(ctx, h, log) },
+		},
+		r.hostsFile(h, r.apiServerIP(h)),
+	}
+}
+
+// blobs are what a host needs: its platform's rootfs, and on the host that serves the packed images those of all
+// platforms among the hosts.
+func (r *run) blobs(ctx context.Context, h *runtime.Host) ([]ocispec.Descriptor, error) {
+	if h == r.cluster.First() {
+		var want []ocispec.Platform
+		for _, other := range r.cluster.Hosts {
+			p, err := platforms.Parse(other.Platform)
+			if err != nil {
+				return nil, fmt.Errorf("reading the platform of %s: %w", other, err)
+			}
+			want = append(want, p)
+		}
+		return r.Image.Descriptors(ctx, r.Content, want)
+	}
+	rootfs, err := r.Image.Platform(platformOf(h))
+	if err != nil {
+		return nil, err
+	}
+	list := []ocispec.Descriptor{r.Image.Descriptor, rootfs.Descriptor, rootfs.Manifest.Config}
+	return append(list, rootfs.Manifest.Layers...), nil
+}
+
+type wantedBlob struct {
+	Digest digest.Digest `json:"digest"`
+	Size   int64         `json:"size"`
+}
+
+type missingBlob struct {
+	Digest digest.Digest `json:"digest"`
+	Offset int64         `json:"offset"`
+}
+
+// missing asks the host which blobs it lacks, from which byte on.
+func (r *run) missing(ctx context.Context, h *runtime.Host) ([]blobstream.Header, error) {
+	blobs, err := r.blobs(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	sizes := map[digest.Digest]int64{}
+	var want []wantedBlob
+	for _, b := range blobs {
+		if _, seen := sizes[b.Digest]; !seen {
+			sizes[b.Digest] = b.Size
+			want = append(want, wantedBlob{b.Digest, b.Size})
+		}
+	}
+	var lacks []missingBlob
+	if err := (nodeCall{in: want, out: &lacks}).run(ctx, h, "content", "missing"); err != nil {
+		return nil, err
+	}
+	headers := make([]blobstream.Header, 0, len(lacks))
+	for _, m := range lacks {
+		size, asked := sizes[m.Digest]
+		if !asked || m.Offset < 0 || m.Offset > size {
+			return nil, fmt.Errorf("%s: sealer-node asks for %s from byte %d, which was not offered", h, m.Digest, m.Offset)
+		}
+		headers = append(headers, blobstream.Header{Digest: m.Digest, Size: size, Offset: m.Offset})
+	}
+	return headers, nil
+}
+
+// sendTries is how often a stream that was cut is taken up again within one run.
+const sendTries = 4
+
+// send streams what is missing, and goes on where a lost connection has left off.
+func (r *run) send(ctx context.Context, h *runtime.Host, log io.Writer) error {
+	var err error
+	for range sendTries {
+		var missing []blobstream.Header
+		if missing, err = r.missing(ctx, h); err != nil || len(missing) == 0 {
+			return err
+		}
+		err = r.stream(ctx, h, missing, log)
+		var lost *host.LostError
+		if !errors.As(err, &lost) {
+			return err
+		}
+		_, _ = fmt.Fprintf(log, "the connection was lost: going on (%v)\n", err)
+	}
+	return err
+}
+
+func (r *run) stream(ctx context.Context, h *runtime.Host, blobs []blobstream.Header, log io.Writer) error {
+	total := int64(0)
+	for _, b := range blobs {
+		total += b.Size - b.Offset
+	}
+	counter := counterOf(log, fmt.Sprintf("%d blobs", len(blobs)), total)
+	in, out := io.Pipe()
+	go func() {
+		w := blobstream.NewWriter(out)
+		for _, b := range blobs {
+			if err := r.writeBlob(ctx, w, b, counter); err != nil {
+				_ = out.CloseWithError(err) // the reader gets it
+				return
+			}
+		}
+		_ = out.CloseWithError(w.Close())
+	}()
+	var got struct {
+		Blobs int   `json:"blobs"`
+		Bytes int64 `json:"bytes"`
+	}
+	err := nodeCall{log: log, stdin: in, out: &got}.run(ctx, h, "content", "receive")
+	counter.Done(err)
+	_ = in.Close() // ends the writer, where the command ended first
+	if err == nil && got.Blobs != len(blobs) {
+		err = fmt.Errorf("%s: sealer-node took %d of %d blobs", h, got.Blobs, len(blobs))
+	}
+	return err
+}
+
+func (r *run) writeBlob(ctx context.Context, w *blobstream.Writer, b blobstream.Header, c advancer) (err error) {
+	at, err := r.Content.ReaderAt(ctx, ocispec.Descriptor{Digest: b.Digest, Size: b.Size})
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", b.Digest, err)
+	}
+	defer func() { err = errors.Join(err, at.Close()) }()
+	return w.Blob(b, &counting{io.NewSectionReader(at, b.Offset, b.Size-b.Offset), c})
+}
+
+// tag keeps the image's blobs from being pruned on the host.
+func (r *run) tag(h *runtime.Host) runtime.Step {
+	d := r.Image.Descriptor
+	return runtime.Step{
+		Name: "naming the image",
+		Key:  d.Digest.String() + " " + r.ImageName,
+		Do: func(ctx context.Context, log io.Writer) error {
+			return nodeCall{log: log}.run(ctx, h, "content", "tag", "--name", r.ImageName, "--digest", d.Digest.String(),
+				"--size", strconv.FormatInt(d.Size, 10), "--media-type", d.MediaType)
+		},
+	}
+}
+
+// mount unpacks and mounts the rootfs. The path is kept in the host's state, to see whether it still is.
+func (r *run) mount(h *runtime.Host) runtime.Step {
+	return runtime.Step{
+		Name: "mounting the rootfs",
+		Key:  r.cluster.Digest,
+		// Mounting again what is mounted changes nothing, and tells where it is.
+		Done: func(ctx context.Context) (bool, error) {
+			var where struct{ Path string }
+			if err := (nodeCall{out: &where}).run(ctx, h, r.mountArgs(h)...); err != nil {
+				return false, err
+			}
+			h.Rootfs = where.Path
+			return where.Path != "", nil
+		},
+		Do: func(ctx context.Context, log io.Writer) error {
+			var where struct{ Path string }
+			if err := (nodeCall{log: log, out: &where}).run(ctx, h, r.mountArgs(h)...); err != nil {
+				return err
+			}
+			if !path.IsAbs(where.Path) {
+				return fmt.Errorf("sealer-node mounted the rootfs at %q", where.Path)
+			}
+			h.Rootfs = where.Path
+			return nil
+		},
+	}
+}
+
+func (r *run) mountArgs(h *runtime.Host) []string {
+	return []string{"rootfs", "mount", "--image", r.cluster.Digest, "--platform", h.Platform}
+}
+
+// render puts the Clusterfile's files into the rootfs, then fills in the templates.
+func (r *run) render(ctx context.Context, h *runtime.Host, log io.Writer) error {
+	for _, c := range r.cluster.File.Configs {
+		// They may hold secrets; scripts must be executable.
+		mode := fs.FileMode(0o600)
+		if strings.HasPrefix(c.Path, "scripts/") || strings.HasPrefix(c.Path, "bin/") {
+			mode = 0o700
+		}
+		if err := host.WriteFile(ctx, h.Runner, path.Join(h.Rootfs, c.Path), []byte(c.Data), mode); err != nil {
+			return fmt.Errorf("placing the Config %q: %w", c.Name, err)
+		}
+	}
+	values := struct {
+		Values map[string]string `json:"values"`
+	}{r.values(h)}
+	return nodeCall{log: log, in: values}.run(ctx, h, "render", "--dir", h.Rootfs)
+}
+
+// values are what templates and commands may use on a host.
+func (r *run) values(h *runtime.Host) map[string]string {
+	c := r.cluster
+	v := c.HostEnv(h)
+	for key, value := range map[string]string{
+		"ClusterName": c.File.Name, "KubeVersion": c.KubeVersion(), "PauseImage": c.PauseImage(),
+		"HostIP": h.IP(), "HostName": h.Facts.NodeName(), "HostRole": string(h.Spec.Role),
+		"RegistryDomain": c.Registry.Domain, "RegistryPort": strconv.Itoa(c.Registry.Port), "RegistryURL": c.Registry.Endpoint(),
+	} {
+		v[key] = value
+	}
+	return v
+}
+
+// environment is values as NAME=value, sorted.
+func (r *run) environment(h *runtime.Host) []string {
+	var env []string
+	for k, v := range r.values(h) {
+		env = append(env, k+"="+v)
+	}
+	slices.Sort(env)
+	return env
+}

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/host"
+	"github.com/sealerio/sealer/internal/progress"
+	"github.com/sealerio/sealer/runtime"
+)
+
+// DeleteOptions say which cluster Delete takes away.
+type DeleteOptions struct {
+	Clusterfile   *clusterfile.File // its name and hosts; ClusterfilePath has it after a run
+	Dial          DialFunc
+	Distributions map[string]runtime.Distribution
+	Display       *progress.Display
+	StateDir      string
+	LogFile       string
+	// Force goes on without hosts that cannot be reached. They are the error in the end.
+	Force bool
+}
+
+// UnreachableError is hosts that were left as they are, because they could not be reached.
+type UnreachableError struct{ Errs []error }
+
+func (e *UnreachableError) Error() string {
+	lines := []string{"the cluster is deleted, but these hosts could not be reached and are as they were:"}
+	for _, err := range e.Errs {
+		lines = append(lines, "  "+err.Error())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap gives what happened to each host.
+func (e *UnreachableError) Unwrap() []error { return e.Errs }
+
+// Hint says how to do the rest.
+func (e *UnreachableError) Hint() string {
+	return "when they are back: sealer delete --all with --masters and --nodes naming them"
+}
+
+// Delete puts all hosts of a cluster back as they were before: workers, then
+// control planes, the first one last. Hosts that are installed in part, and hosts
+// that are clean already, are fine.
+func Delete(ctx context.Context, o DeleteOptions) (err error) {
+	if o.Clusterfile == nil || o.Dial == nil || o.StateDir == "" {
+		return errors.New("deleting a cluster: Clusterfile, dial and state folder are needed")
+	}
+	if err := o.Clusterfile.Validate(); err != nil {
+		return fmt.Errorf("deleting a cluster: %w", err)
+	}
+	kept, err := openFolder(o.StateDir, o.Clusterfile.Name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, kept.close()) }()
+
+	var mu sync.Mutex
+	var unreachable []error
+	var skip func(clusterfile.Host, error)
+	if o.Force {
+		skip = func(_ clusterfile.Host, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			unreachable = append(unreachable, err)
+		}
+	}
+	c, closeHosts, err := connect(ctx, o.Clusterfile, o.Dial, o.Display, skip)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeHosts()) }()
+	p, err := o.plan(c)
+	if err != nil {
+		return err
+	}
+	e := newExecutor(c, kept.journal, o.Display, o.LogFile)
+	if err := e.execute(ctx, p); err != nil {
+		return err
+	}
+	if len(unreachable) > 0 {
+		return &UnreachableError{unreachable}
+	}
+	return kept.remove()
+}
+
+// plan has steps for the hosts that are this cluster's, and none for those where nothing of sealer is.
+func (o DeleteOptions) plan(c *runtime.Cluster) (plan, error) {
+	var problems []error
+	var workers, joined, first []work
+	for i, h := range c.Hosts {
+		s := h.Facts.State
+		if s == nil {
+			continue
+		}
+		if s.Cluster != o.Clusterfile.Name {
+			problems = append(problems, &OtherClusterError{Host: h.String(), Cluster: s.Cluster})
+			continue
+		}
+		d := o.Distributions[s.Runtime]
+		if d == nil {
+			problems = append(problems, fmt.Errorf("%s: it runs %q, which this sealer does not know", h, s.Runtime))
+			continue
+		}
+		w := work{h, append(d.Reset(c, h), cleanSteps(h)...)}
+		switch {
+		case h.Spec.Role == clusterfile.Worker:
+			workers = append(workers, w)
+		case i == 0:
+			first = append(first, w)
+		default:
+			joined = append(joined, w)
+		}
+	}
+	p := plan{title: fmt.Sprintf("deleting cluster %q", o.Clusterfile.Name)}
+	for _, ph := range []phase{
+		{name: "deleting workers", work: workers},
+		{name: "deleting control planes", serial: true, work: joined},
+		{name: "deleting the first control plane", work: first},
+	} {
+		if len(ph.work) > 0 {
+			p.phases = append(p.phases, ph)
+		}
+	}
+	return p, errors.Join(problems...)
+}
+
+// OtherClusterError is a host that belongs to another cluster.
+type OtherClusterError struct{ Host, Cluster string }
+
+func (e *OtherClusterError) Error() string {
+	return fmt.Sprintf("%s: it belongs to the cluster %q", e.Host, e.Cluster)
+}
+
+// Hint says how to delete that one.
+func (e *OtherClusterError) Hint() string { return "sealer delete --all --name " + e.Cluster }
+
+// cleanSteps remove what sealer itself has put on the host; the marker goes last, so that a Delete that
+// was cut is taken up again.
+func cleanSteps(h *runtime.Host) []runtime.Step {
+	return []runtime.Step{
+		{
+			Name: "removing the registry and the image",
+			Do: func(ctx context.Context, log io.Writer) error {
+				there, err := asks(ctx, h, "test", "-x", nodeBinary)
+				if err != nil || !there {
+					return err
+				}
+				return nodeCall{log: log}.run(ctx, h, "clean")
+			},
+		},
+		{
+			Name: "removing our lines from /etc/hosts",
+			Do: func(ctx context.Context, _ io.Writer) error {
+				now, err := readHosts(ctx, h)
+				if err != nil {
+					return err
+				}
+				clean := runtime.CleanHostsFile(now)
+				if slices.Equal(clean, now) {
+					return nil
+				}
+				return replaceHosts(ctx, h, clean)
+			},
+		},
+		{
+			Name: "removing sealer-node",
+			Do: func(ctx context.Context, log io.Writer) error {
+				return h.Runner.Run(ctx, host.Command{
+					Argv:   []string{"sh", "-c", removeRest, "sh", nodeBinary, runtime.StateFile},
+					Stdout: log, Stderr: log, Mutates: true,
+				})
+			},
+		},
+	}
+}
+
+const removeRest = `set -eu
+rm -f -- "$1"
+rmdir /var/lib/sealer 2>/dev/null || :
+rm -f -- "$2"
+rmdir "$(dirname -- "$2")" 2>/dev/null || :
+`

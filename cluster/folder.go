@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/internal/atomicfile"
+	"github.com/sealerio/sealer/runtime"
+)
+
+// ClusterfilePath is where what is known of a cluster is kept: a Clusterfile without secrets.
+func ClusterfilePath(stateDir, name string) string {
+	return filepath.Join(stateDir, name, "Clusterfile")
+}
+
+// folder is what this machine keeps of one cluster: Clusterfile, id, journal. It is locked while it is open.
+type folder struct {
+	dir     string
+	lock    *flock.Flock
+	journal *journal
+	gone    bool
+}
+
+// Holder is who works on a cluster.
+type Holder struct {
+	PID     int       `json:"pid"`
+	User    string    `json:"user"`
+	Command string    `json:"command"`
+	Since   time.Time `json:"since"`
+}
+
+// BusyError is a cluster that someone else is working on.
+type BusyError struct {
+	Cluster string
+	Holder  Holder
+}
+
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("the cluster %q is being worked on by %s (process %d, %s), since %s",
+		e.Cluster, e.Holder.User, e.Holder.PID, e.Holder.Command, e.Holder.Since.Local().Format(time.DateTime))
+}
+
+// Hint is to wait.
+func (e *BusyError) Hint() string { return "wait until it is done, then run the same command again" }
+
+func openFolder(stateDir, name string) (_ *folder, err error) {
+	f := &folder{dir: filepath.Join(stateDir, name)}
+	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("keeping the cluster's state: %w", err)
+	}
+	f.lock = flock.New(filepath.Join(f.dir, "lock"))
+	locked, err := f.lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("locking the cluster %q: %w", name, err)
+	}
+	if !locked {
+		return nil, &BusyError{Cluster: name, Holder: f.holder()}
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.lock.Unlock())
+		}
+	}()
+	if err := f.sign(); err != nil {
+		return nil, err
+	}
+	f.journal, err = openJournal(filepath.Join(f.dir, "journal.jsonl"))
+	return f, err
+}
+
+func (f *folder) sign() error {
+	h := Holder{PID: os.Getpid(), User: "?", Command: strings.Join(commandWords(os.Args), " "), Since: time.Now().UTC()}
+	if u, err := user.Current(); err == nil {
+		h.User = u.Username
+	}
+	data, err := json.Marshal(h)
+	if err != nil {
+		return fmt.Errorf("signing the lock: %w", err)
+	}
+	return atomicfile.Write(filepath.Join(f.dir, "holder.json"), data, 0o600)
+}
+
+// commandWords are the program's name and its verb: more could hold a password.
+func commandWords(args []string) []string {
+	words := []string{filepath.Base(args[0])}
+	for _, a := range args[1:] {
+		if strings.HasPrefix(a, "-") {
+			break
+		}
+		return append(words, a)
+	}
+	return words
+}
+
+func (f *folder) holder() Holder {
+	var h Holder
+	data, err := os.ReadFile(filepath.Join(f.dir, "holder.json"))
+	if err != nil || json.Unmarshal(data, &h) != nil {
+		return Holder{User: "someone", Command: "unknown"} // signed a moment later
+	}
+	return h
+}
+
+// clusterID tells clusters of the same name apart. It is made once; where this
+// machine has lost it, the hosts have it.
+func (f *folder) clusterID(hosts []*runtime.Host) (string, error) {
+	file := filepath.Join(f.dir, "id")
+	data, err := os.ReadFile(file)
+	if err == nil && strings.TrimSpace(string(data)) != "" {
+		return strings.TrimSpace(string(data)), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("reading the cluster's id: %w", err)
+	}
+	raw := make([]byte, 16)
+	if _, err := rand.Read(raw); err != nil {
+		return "", fmt.Errorf("making an id for the cluster: %w", err)
+	}
+	id := hex.EncodeToString(raw)
+	for _, h := range hosts {
+		if s := h.Facts.State; s != nil && s.ClusterID != "" {
+			id = s.ClusterID
+			break
+		}
+	}
+	return id, atomicfile.Write(file, []byte(id+"\n"), 0o600)
+}
+
+func (f *folder) save(c *clusterfile.File) error {
+	data, err := c.Inventory()
+	if err != nil {
+		return err
+	}
+	return atomicfile.Write(filepath.Join(f.dir, "Clusterfile"), data, 0o600)
+}
+
+// remove forgets the cluster.
+func (f *folder) remove() error {
+	f.gone = true
+	if err := os.RemoveAll(f.dir); err != nil {
+		return fmt.Errorf("forgetting the cluster: %w", err)
+	}
+	return nil
+}
+
+func (f *folder) close() error {
+	errs := []error{f.journal.close()}
+	if !f.gone {
+		if err := os.Remove(filepath.Join(f.dir, "holder.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(append(errs, f.lock.Unlock())...)
+}
+
+// event is a line of the journal.
+type event struct {
+	Time    time.Time `json:"time"`
+	Host    string    `json:"host"`
+	Step    string    `json:"step"`
+	Event   string    `json:"event"` // started, done, failed
+	Seconds float64   `json:"seconds,omitempty"`
+	Error   string    `json:"error,omitempty"`
+}
+
+// journal is what was done to hosts, in order; it is only added to.
+type journal struct {
+	mu   sync.Mutex
+	file *os.File
+	err  error // the first failure: close reports it
+}
+
+func openJournal(path string) (*journal, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the journal: %w", err)
+	}
+	return &journal{file: f}, nil
+}
+
+func (j *journal) write(e event) {
+	e.Time = time.Now().UTC()
+	line, err := json.Marshal(e)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err == nil {
+		_, err = j.file.Write(append(line, '\n')) // one write: lines of two hosts never mix
+	}
+	if j.err == nil {
+		j.err = err
+	}
+}
+
+func (j *journal) close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := errors.Join(j.err, j.file.Sync(), j.file.Close()); err != nil {
+		return fmt.Errorf("writing the journal: %w", err)
+	}
+	return nil
+}

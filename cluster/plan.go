@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/runtime"
+)
+
+// plan is all phases of a run, one after the other.
+type plan struct {
+	title  string
+	phases []phase
+}
+
+// phase is work on hosts that may go on at once. The next phase begins when all of it is done.
+type phase struct {
+	name   string
+	serial bool // one host after the other
+	work   []work
+}
+
+// work is a list of steps on one host.
+type work struct {
+	host  *runtime.Host
+	steps []runtime.Step
+}
+
+// String is the plan for people: phases, hosts, steps.
+func (p plan) String() string {
+	var b strings.Builder
+	b.WriteString(p.title + "\n")
+	for i, ph := range p.phases {
+		how := ""
+		switch {
+		case len(ph.work) > 1 && ph.serial:
+			how = ", one host after the other"
+		case len(ph.work) > 1:
+			how = ", hosts at once"
+		}
+		fmt.Fprintf(&b, "%2d. %s%s\n", i+1, ph.name, how)
+		for _, w := range ph.work {
+			for _, s := range w.steps {
+				mark := ""
+				if st := w.host.Facts.State; st != nil && s.Key != "" && st.Steps[s.Name] == s.Key {
+					mark = " (done before)"
+				}
+				fmt.Fprintf(&b, "    %s: %s%s\n", w.host, s.Name, mark)
+			}
+		}
+	}
+	return b.String()
+}
+
+// run is a Run under way.
+type run struct {
+	RunOptions
+	cluster      *runtime.Cluster
+	distribution runtime.Distribution
+	binaries     map[string]binary // by architecture
+}
+
+func (r *run) plan() (plan, error) {
+	if err := r.findBinaries(); err != nil {
+		return plan{}, err
+	}
+	c := r.cluster
+	p := plan{title: fmt.Sprintf("cluster %q of %s on %s", c.File.Name, r.ImageName, hosts(len(c.Hosts)))}
+	add := func(name string, serial bool, on []*runtime.Host, steps func(*runtime.Host) []runtime.Step) {
+		ph := phase{name: name, serial: serial}
+		for _, h := range on {
+			if s := steps(h); len(s) > 0 {
+				ph.work = append(ph.work, work{h, s})
+			}
+		}
+		if len(ph.work) > 0 {
+			p.phases = append(p.phases, ph)
+		}
+	}
+	first := []*runtime.Host{c.First()}
+	add("sending content", false, c.Hosts, r.content)
+	add("serving the packed images", false, first, r.registry)
+	add("installing "+r.distribution.Name(), false, c.Hosts, func(h *runtime.Host) []runtime.Step { return r.distribution.Install(c, h) })
+	add("starting the cluster", false, first, func(h *runtime.Host) []runtime.Step { return r.distribution.Init(c, h) })
+	join := func(h *runtime.Host) []runtime.Step { return r.distribution.Join(c, h) }
+	add("joining control planes", true, c.ControlPlanes()[1:], func(h *runtime.Host) []runtime.Step {
+		return append(join(h), r.ownAPIServer(h))
+	})
+	add("joining workers", false, c.Workers(), join)
+	add("labels and taints", false, c.Hosts, r.labels)
+	add("running the image's CMD", false, first, r.launch)
+	add("finishing", false, c.Hosts, r.finish)
+	return p, nil
+}
+
+// finish marks the host as complete.
+func (r *run) finish(h *runtime.Host) []runtime.Step {
+	return []runtime.Step{{Name: stepComplete, Key: r.cluster.Digest}}
+}
+
+// stepComplete is done when every other one is.
+const stepComplete = "completing the installation"
+
+// first control planes are served by themselves from the start; the others once they have an API server.
+func (r *run) apiServerIP(h *runtime.Host) string {
+	if h.Spec.Role == clusterfile.ControlPlane && h == r.cluster.First() {
+		return h.IP()
+	}
+	return r.cluster.First().IP()
+}

@@ -1,0 +1,55 @@
+# Prints what sealer wants to know of a host as key=value lines, one round trip. Reads only. POSIX sh; what is not
+# there is left out. Parsed by facts.go.
+p() { printf '%s=%s\n' "$1" "$2"; }
+first() { head -n 1 2>/dev/null; }
+
+p time "$(date -u +%s)"
+p uid "$(id -u)"
+p arch "$(uname -m)"
+p kernel "$(uname -r)"
+p hostname "$(cat /proc/sys/kernel/hostname)"
+p machine-id "$(cat /etc/machine-id 2>/dev/null)"
+# shellcheck source=/dev/null
+(. /etc/os-release 2>/dev/null && p os "$ID" && p os-version "${VERSION_ID:-}" && p os-name "${PRETTY_NAME:-$ID}")
+p init "$(cat /proc/1/comm 2>/dev/null)"
+if [ -e /sys/fs/cgroup/cgroup.controllers ]; then p cgroup 2; else p cgroup 1; fi
+p cpus "$(grep -c '^processor' /proc/cpuinfo)"
+p memory "$(awk '/^MemTotal:/ { print $2 * 1024 }' /proc/meminfo)"
+p swap "$(awk 'NR > 1' /proc/swaps 2>/dev/null | first)"
+dir=/var/lib/sealer
+while [ ! -d "$dir" ]; do dir=$(dirname "$dir"); done
+p disk-free "$(df -Pk "$dir" | awk 'NR == 2 { print $4 * 1024 }')"
+if [ -e /proc/net/route ]; then
+	awk '$2 == "00000000" && $8 == "00000000" { print "default-route=" $1 }' /proc/net/route
+fi
+for link in /sys/class/net/*; do p link "$(basename "$link")"; done
+if command -v ip >/dev/null; then
+	ip -o addr show scope global 2>/dev/null | awk '{ print "address=" $4 " " $2 }'
+fi
+for table in tcp tcp6; do
+	# 0A is LISTEN; the second field is ADDRESS:PORT in hexadecimal (proc_net(5))
+	[ -r /proc/net/$table ] && awk -v t=$table '$4 == "0A" { print "listen=" t " " $2 }' /proc/net/$table
+done
+if command -v ss >/dev/null; then
+	ss -Hlntp 2>/dev/null | awk '{ print "socket=" $4 " " $6 }'
+fi
+for path in \
+	/etc/kubernetes/kubelet.conf /etc/kubernetes/bootstrap-kubelet.conf /etc/kubernetes/admin.conf \
+	/etc/kubernetes/manifests/kube-apiserver.yaml /etc/kubernetes/pki/ca.crt /var/lib/etcd/member \
+	/usr/bin/kubeadm /usr/local/bin/kubeadm /usr/bin/kubelet /usr/local/bin/kubelet \
+	/usr/local/bin/k3s /var/lib/rancher/k3s /etc/rancher/k3s /var/lib/rancher/rke2 \
+	/usr/local/bin/k0s /var/lib/k0s /etc/k0s \
+	/usr/bin/containerd /usr/local/bin/containerd /usr/bin/dockerd /usr/bin/crio; do
+	if [ -e "$path" ]; then p path "$path"; fi
+done
+for conf in /etc/cni/net.d/*; do
+	if [ -f "$conf" ]; then p path "$conf"; fi
+done
+if command -v systemctl >/dev/null; then
+	systemctl show --property=Id,LoadState,ActiveState kubelet.service containerd.service docker.service crio.service \
+		k3s.service k3s-agent.service rke2-server.service rke2-agent.service k0scontroller.service k0sworker.service \
+		2>/dev/null | awk -F= '$1 == "Id" { id = $2 } $1 == "LoadState" { load = $2 } $1 == "ActiveState" { active = $2 }
+			id && load && active { print "unit=" id " " load " " active; id = load = active = "" }'
+fi
+if [ -f /etc/sealer/state.json ]; then p state "$(tr -d '\n' </etc/sealer/state.json)"; fi
+p end 1

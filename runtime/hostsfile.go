@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package runtime
+
+import (
+	"fmt"
+	"strings"
+)
+
+// APIServerName is the name of the API server in certificates and kubeconfigs. It stands in
+// /etc/hosts on every host, so that what is behind it can change without new certificates.
+const APIServerName = "apiserver.cluster.local"
+
+// Marks around our lines in /etc/hosts.
+const (
+	hostsBegin = "# sealer begin: do not edit, sealer writes these lines"
+	hostsEnd   = "# sealer end"
+)
+
+// HostsFile is /etc/hosts with our block in it: the API server's name, the
+// registry's and the Clusterfile's aliases. Other lines stay as they are.
+func HostsFile(current []byte, c *Cluster, apiServerIP string) []byte {
+	block := []string{
+		hostsBegin,
+		apiServerIP + " " + APIServerName,
+		c.First().IP() + " " + c.Registry.Domain,
+	}
+	for _, a := range c.File.Aliases {
+		block = append(block, fmt.Sprintf("%s %s", a.IP, strings.Join(a.Hostnames, " ")))
+	}
+	block = append(block, hostsEnd)
+	rest := CleanHostsFile(current)
+	if len(rest) > 0 && rest[len(rest)-1] != '\n' {
+		rest = append(rest, '\n')
+	}
+	return append(rest, strings.Join(block, "\n")+"\n"...)
+}
+
+// CleanHostsFile is /etc/hosts without our block. A block whose end is missing is
+// our first lines only: the user's lines after it are not taken.
+func CleanHostsFile(current []byte) []byte {
+	text := string(current)
+	begin := strings.Index(text, hostsBegin+"\n")
+	if begin < 0 {
+		return []byte(text)
+	}
+	after := text[begin+len(hostsBegin)+1:]
+	if end := strings.Index(after, hostsEnd+"\n"); end >= 0 {
+		return []byte(text[:begin] + after[end+len(hostsEnd)+1:])
+	}
+	return []byte(text[:begin] + after)
+}

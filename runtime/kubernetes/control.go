@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubernetes
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/sealerio/sealer/host"
+	"github.com/sealerio/sealer/runtime"
+)
+
+// How long a control plane that was there before may take to answer, and how often it is asked.
+const (
+	apiTimeout  = 90 * time.Second
+	apiInterval = 2 * time.Second
+)
+
+// oneAtATime keeps a kubeadm that lost its operator from meeting the next one (flock(1), util-linux).
+func oneAtATime(argv ...string) []string {
+	return append([]string{"flock", "--timeout", "900", "/run/lock/sealer-kubeadm", kubeadmBin}, argv...)
+}
+
+// Init starts the control plane.
+func (d Distribution) Init(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
+	return []runtime.Step{
+		{
+			Name: "starting the control plane (kubeadm init)",
+			Key:  c.KubeVersion(),
+			Done: func(ctx context.Context) (bool, error) { return initialised(ctx, h) },
+			Do:   func(ctx context.Context, log io.Writer) error { return initialise(ctx, c, h, log) },
+		},
+		kubeconfigStep(h),
+	}
+}
+
+// initialised: the API server is ready and kubeadm has uploaded its configuration.
+func initialised(ctx context.Context, h *runtime.Host) (bool, error) {
+	k := Distribution{}.Kubectl()
+	for _, c := range []host.Command{
+		k.Command("get", "--raw", "/readyz", "--request-timeout", "10s"),
+		k.Command("--namespace", "kube-system", "get", "configmap", "kubeadm-config", "--output", "name", "--request-timeout", "10s"),
+	} {
+		if done, err := ok(h.Runner.Run(ctx, c)); err != nil || !done {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+func initialise(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writer) error {
+	config, err := initConfig(c, h, "")
+	if err != nil {
+		return err
+	}
+	begun, err := succeeds(ctx, h.Runner, "sh", "-c",
+		`[ -e /etc/kubernetes/admin.conf ] || [ -e /etc/kubernetes/pki/ca.crt ] || [ -e /var/lib/etcd/member ]`)
+	if err != nil {
+		return err
+	}
+	if begun {
+		if done, err := waitInitialised(ctx, h); err != nil {
+			return err
+		} else if done {
+			return finishInit(ctx, h, log)
+		}
+		if err := resetHalf(ctx, c, h, log); err != nil {
+			return err
+		}
+	}
+	if err := host.WriteFile(ctx, h.Runner, configFile, config, 0o600); err != nil {
+		return err
+	}
+	// No --upload-certs: each joining control plane uploads them with a key of its own, so that none lies about.
+	return run(ctx, h, log, oneAtATime("init", "--config", configFile, "--skip-token-print", "--skip-certificate-key-print")...)
+}
+
+// finishInit runs the phases that come after the upload of the
+// configuration, where a kubeadm init was cut between. They may be run twice.
+func finishInit(ctx context.Context, h *runtime.Host, log io.Writer) error {
+	if there, err := succeeds(ctx, h.Runner, "test", "-e", configFile); err != nil || !there {
+		return err
+	}
+	for _, phase := range [][]string{
+		{"upload-config", "all"}, {"mark-control-plane"}, {"bootstrap-token", "--skip-token-print"}, {"kubelet-finalize", "all"}, {"addon", "all"},
+	} {
+		argv := append([]string{"init", "phase"}, phase...)
+		if err := run(ctx, h, log, oneAtATime(append(argv, "--config", configFile)...)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func waitInitialised(ctx context.Context, h *runtime.Host) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	tick := time.NewTicker(apiInterval)
+	defer tick.Stop()
+	for {
+		running, err := succeeds(ctx, h.Runner, "systemctl", "is-active", "--quiet", "kubelet")
+		if err == nil && !running {
+			return false, nil // nothing will start it by itself
+		}
+		done, err := initialised(ctx, h)
+		if done {
+			return true, nil
+		}
+		if err != nil && ctx.Err() == nil {
+			return false, err
+		}
+		select {
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return false, nil
+			}
+			return false, context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// resetHalf clears a control plane whose start was cut, as long as nothing depends on it.
+func resetHalf(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writer) error {
+	for _, other := range c.Hosts {
+		if other != h && other.Facts.Has("/etc/kubernetes/kubelet.conf") {
+			return &StuckError{Host: h.String(), Joined: other.String()}
+		}
+	}
+	_, _ = fmt.Fprintln(log, "an earlier start was cut: resetting")
+	return reset(ctx, h, log)
+}
+
+// StuckError is a control plane that does not answer and on which other hosts depend.
+type StuckError struct{ Host, Joined string }
+
+func (e *StuckError) Error() string {
+	return fmt.Sprintf("%s: the control plane does not answer, and cannot be started anew: %s has joined it", e.Host, e.Joined)
+}
+
+// Hint says where to look.
+func (e *StuckError) Hint() string {
+	return "look at journalctl -u kubelet and crictl ps -a on the control plane, or delete the cluster: sealer delete --all"
+}
+
+func reset(ctx context.Context, h *runtime.Host, log io.Writer) error {
+	return run(ctx, h, log, oneAtATime("reset", "--force", "--cri-socket", criSocket, "--cleanup-tmp-dir", "--skip-phases", "remove-etcd-member")...)
+}
+
+func run(ctx context.Context, h *runtime.Host, log io.Writer, argv ...string) error {
+	return h.Runner.Run(ctx, host.Command{Argv: argv, Stdout: log, Stderr: log, Mutates: true})
+}
+
+// rootConfig gives root a kubeconfig, and remembers in $1 what was there: "new" where there was no folder.
+const rootConfig = `set -eu
+d=$(getent passwd 0 2>/dev/null | cut -d: -f6); d=${d:-/root}/.kube
+if [ ! -e "$1/root-kubeconfig" ]; then
+	mkdir -p "$1"
+	if [ -d "$d" ]; then
+		if [ -e "$d/config" ]; then cp -p "$d/config" "$d/config.before-sealer"; fi
+		echo kept >"$1/root-kubeconfig"
+	else
+		echo new >"$1/root-kubeconfig"
+	fi
+fi
+mkdir -p -m 0700 "$d"
+umask 077
+cp /etc/kubernetes/admin.conf "$d/.config.sealer"
+mv -f "$d/.config.sealer" "$d/config"
+`
+
+const rootConfigDone = `[ -e "$1/root-kubeconfig" ] || exit 1; d=$(getent passwd 0 2>/dev/null | cut -d: -f6); grep -q "client-certificate" "${d:-/root}/.kube/config"`
+
+// rootConfigGone undoes rootConfig.
+const rootConfigGone = `set -eu
+[ -e "$1/root-kubeconfig" ] || exit 0
+d=$(getent passwd 0 2>/dev/null | cut -d: -f6); d=${d:-/root}/.kube
+if [ "$(cat "$1/root-kubeconfig")" = new ]; then
+	rm -rf "$d"
+else
+	rm -rf "$d/config" "$d/cache"
+	if [ -e "$d/config.before-sealer" ]; then mv -f "$d/config.before-sealer" "$d/config"; fi
+fi
+rm -f "$1/root-kubeconfig"
+`
+
+func kubeconfigStep(h *runtime.Host) runtime.Step {
+	return runtime.Step{
+		Name: "giving root a kubeconfig",
+		Done: func(ctx context.Context) (bool, error) {
+			return succeeds(ctx, h.Runner, "sh", "-c", rootConfigDone, "sh", keptDir)
+		},
+		Do: func(ctx context.Context, log io.Writer) error {
+			return run(ctx, h, log, "sh", "-c", rootConfig, "sh", keptDir)
+		},
+	}
+}
+
+// newSecrets makes what one host needs to join: a token of its own, and for a
+// control plane the certificates, uploaded with a key of their own.
+func newSecrets(ctx context.Context, c *runtime.Cluster, h *runtime.Host, controlPlane bool, log io.Writer) (secrets, error) {
+	first := c.First()
+	var s secrets
+	token, err := host.Output(ctx, first.Runner, host.Command{
+		Argv: []string{kubeadmBin, "token", "create", "--ttl", "30m", "--description", "sealer: " + h.String(), "--kubeconfig", adminConf}, Secret: true, Mutates: true,
+	})
+	if err != nil {
+		return s, fmt.Errorf("making a token: %w", err)
+	}
+	s.token = host.Secret(strings.TrimSpace(string(token)))
+	ca, err := host.ReadFile(ctx, first.Runner, "/etc/kubernetes/pki/ca.crt")
+	if err != nil {
+		return s, err
+	}
+	if s.caHash, err = publicKeyHash(ca); err != nil {
+		return s, fmt.Errorf("%s: reading the cluster's CA: %w", first, err)
+	}
+	if !controlPlane {
+		return s, nil
+	}
+	key := make([]byte, 32)
+	if _, err := rand.Read(key); err != nil {
+		return s, fmt.Errorf("making a certificate key: %w", err)
+	}
+	s.certificateKey = host.Secret(hex.EncodeToString(key))
+	config, err := initConfig(c, first, s.certificateKey)
+	if err != nil {
+		return s, err
+	}
+	const file = "/etc/kubernetes/kubeadm-certs.yaml"
+	if err := host.WriteFile(ctx, first.Runner, file, config, 0o600); err != nil {
+		return s, err
+	}
+	err = run(ctx, first, log, oneAtATime("init", "phase", "upload-certs", "--upload-certs", "--skip-certificate-key-print", "--config", file)...)
+	return s, errors.Join(err, remove(ctx, first, file))
+}
+
+// publicKeyHash is what caCertHashes wants: the SHA-256 of the certificate's SubjectPublicKeyInfo.
+func publicKeyHash(certificate []byte) (string, error) {
+	block, _ := pem.Decode(certificate)
+	if block == nil {
+		return "", errors.New("it is not PEM")
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	return "sha256:" + hex.EncodeToString(sum[:]), nil
+}
+
+// remove deletes a file with secrets, also when ctx has ended meanwhile.
+func remove(ctx context.Context, h *runtime.Host, file string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+	defer cancel()
+	return h.Runner.Run(ctx, host.Command{Argv: []string{"rm", "-f", "--", file}, Mutates: true})
+}

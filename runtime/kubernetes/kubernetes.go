@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kubernetes installs Kubernetes with kubeadm, from the binaries,
+// scripts and units that the base ClusterImage of rootfs-templates/kubernetes holds.
+package kubernetes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strconv"
+
+	"github.com/sealerio/sealer/host"
+	"github.com/sealerio/sealer/runtime"
+)
+
+// Name is what Metadata.ClusterRuntime calls this distribution.
+const Name = "kubernetes"
+
+// Where things are on a host.
+const (
+	adminConf  = "/etc/kubernetes/admin.conf"
+	configFile = "/etc/kubernetes/kubeadm.yaml"
+	joinFile   = "/etc/kubernetes/kubeadm-join.yaml"
+	certsDir   = "/etc/containerd/certs.d"
+	caFile     = certsDir + "/sealer-ca.crt"
+	hostsTOML  = certsDir + "/_default/hosts.toml"
+	keptDir    = "/var/lib/sealer/kubernetes" // lib.sh's STATE
+	kubectlBin = "/usr/local/bin/kubectl"
+	kubeadmBin = "/usr/local/bin/kubeadm"
+)
+
+// Distribution is kubeadm's Kubernetes. The zero value is ready.
+type Distribution struct{}
+
+// New is kubeadm's Kubernetes.
+func New() Distribution { return Distribution{} }
+
+var _ runtime.Distribution = Distribution{}
+
+// Name is "kubernetes".
+func (Distribution) Name() string { return Name }
+
+// Kubectl asks as cluster-admin.
+func (Distribution) Kubectl() runtime.Kubectl {
+	return runtime.Kubectl{Argv: []string{kubectlBin}, Kubeconfig: adminConf}
+}
+
+// Install puts containerd and Kubernetes' programs on a host, and lets containerd ask the cluster's registry only.
+func (Distribution) Install(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
+	return []runtime.Step{
+		{
+			Name: "installing containerd",
+			Key:  c.RootfsKey(h),
+			Done: active(h, "containerd"),
+			Do:   script(c, h, "containerd.sh"),
+		},
+		{
+			Name: "pointing containerd at the cluster's registry",
+			Done: func(ctx context.Context) (bool, error) { return registryPlaced(ctx, c, h) },
+			Do:   func(ctx context.Context, _ io.Writer) error { return placeRegistry(ctx, c, h) },
+		},
+		{
+			Name: "preparing the host for Kubernetes",
+			Key:  c.RootfsKey(h),
+			Done: func(ctx context.Context) (bool, error) {
+				return succeeds(ctx, h.Runner, "systemctl", "is-enabled", "--quiet", "kubelet")
+			},
+			Do: script(c, h, "init-kube.sh"),
+		},
+	}
+}
+
+// script runs a script of the rootfs with the host's environment.
+func script(c *runtime.Cluster, h *runtime.Host, name string) func(context.Context, io.Writer) error {
+	return func(ctx context.Context, log io.Writer) error {
+		env := c.EnvList(h)
+		if v, ok := c.File.Kubeadm["KubeletConfiguration"]["failSwapOn"].(bool); ok && !v {
+			env = append(env, "KeepSwap=true")
+		}
+		return h.Runner.Run(ctx, host.Command{
+			Argv: []string{path.Join(h.Rootfs, "scripts", name)}, Dir: h.Rootfs, Env: env, Stdout: log, Stderr: log, Mutates: true,
+		})
+	}
+}
+
+func active(h *runtime.Host, unit string) func(context.Context) (bool, error) {
+	return func(ctx context.Context) (bool, error) {
+		return succeeds(ctx, h.Runner, "systemctl", "is-active", "--quiet", unit)
+	}
+}
+
+// succeeds asks a question whose answer is an exit status.
+func succeeds(ctx context.Context, r host.Runner, argv ...string) (bool, error) {
+	return ok(r.Run(ctx, host.Command{Argv: argv}))
+}
+
+func ok(err error) (bool, error) {
+	var exit *host.ExitError
+	if errors.As(err, &exit) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func registryPlaced(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (bool, error) {
+	want, err := runtime.HostsTOML(c.Registry, caFile)
+	if err != nil {
+		return false, err
+	}
+	for file, data := range map[string][]byte{hostsTOML: want, caFile: c.Registry.CA} {
+		if same, err := runtime.SameFile(ctx, h.Runner, file, data); err != nil || !same {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// placeRegistry needs no restart: containerd reads these files at every pull.
+func placeRegistry(ctx context.Context, c *runtime.Cluster, h *runtime.Host) error {
+	data, err := runtime.HostsTOML(c.Registry, caFile)
+	if err != nil {
+		return err
+	}
+	if err := host.WriteFile(ctx, h.Runner, caFile, c.Registry.CA, 0o644); err != nil {
+		return err
+	}
+	return host.WriteFile(ctx, h.Runner, hostsTOML, data, 0o600)
+}
+
+// Minors of Kubernetes that this distribution is known to work with.
+const (
+	oldestMinor = 31
+	newestMinor = 36
+)
+
+// required are the images that kubeadm pulls, by the end of their names.
+var required = []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "coredns", "etcd", "pause"}
+
+// Check finds what kubeadm would stop at, on all hosts at once.
+func (Distribution) Check(c *runtime.Cluster) []runtime.Problem {
+	problems := checkImage(c)
+	minor, _ := minorOf(c.KubeVersion())
+	for _, h := range c.Hosts {
+		add := func(check, fix, format string, args ...any) {
+			problems = append(problems, runtime.Problem{Host: h.String(), Check: check, What: fmt.Sprintf(format, args...), Fix: fix})
+		}
+		controlPlane := slices.Contains(c.ControlPlanes(), h)
+		ports := []int{10250}
+		if controlPlane {
+			ports = append(ports, port(c), 2379, 2380, 10257, 10259)
+			if h.Facts.CPUs < 2 && !ignored(c, h, "NumCPU") {
+				add("cpu", "use a host with two CPUs or more as control plane", "it has %d CPU, a control plane needs 2", h.Facts.CPUs)
+			}
+			if h.Facts.Memory < 1700<<20 && !ignored(c, h, "Mem") {
+				add("memory", "use a host with 1700 MiB of memory or more as control plane", "it has %d MiB of memory, a control plane needs 1700", h.Facts.Memory>>20)
+			}
+		}
+		problems = append(problems, runtime.PortProblems(h, ports...)...)
+		if h.Facts.Cgroup == 1 && minor >= 35 && !acceptsCgroup1(c) {
+			add("cgroup", "boot the host with cgroup v2, or accept v1 with a KubeletConfiguration of failCgroupV1: false in the Clusterfile", "it has cgroup v1, which the kubelet of %s refuses", c.KubeVersion())
+		}
+	}
+	return problems
+}
+
+func checkImage(c *runtime.Cluster) []runtime.Problem {
+	const fix = "list it in the image's imageList, as kubeadm config images list prints it, and build again"
+	var problems []runtime.Problem
+	minor, err := minorOf(c.KubeVersion())
+	switch {
+	case c.KubeVersion() == "":
+		problems = append(problems, runtime.Problem{Check: "version", What: "the image does not say which version of Kubernetes it holds", Fix: fix})
+	case err != nil || minor < oldestMinor || minor > newestMinor:
+		problems = append(problems, runtime.Problem{
+			Check: "version", What: fmt.Sprintf("the image holds Kubernetes %s; this sealer installs 1.%d to 1.%d", c.KubeVersion(), oldestMinor, newestMinor),
+			Fix: "use an image with one of these versions",
+		})
+	}
+	if v, ok := c.File.Kubeadm["ClusterConfiguration"]["kubernetesVersion"].(string); ok && v != c.KubeVersion() {
+		problems = append(problems, runtime.Problem{
+			Check: "version", What: fmt.Sprintf("the Clusterfile asks for Kubernetes %s, the image holds %s", v, c.KubeVersion()),
+			Fix: "leave kubernetesVersion out of the ClusterConfiguration",
+		})
+	}
+	for _, name := range required {
+		if !slices.ContainsFunc(c.Images, func(image string) bool { return runtime.Repository(image) == name }) {
+			problems = append(problems, runtime.Problem{Check: "images", What: "the image does not pack " + name, Fix: fix})
+		}
+	}
+	return problems
+}
+
+// ignored tells whether the Clusterfile has kubeadm pass over one of its checks on this host.
+func ignored(c *runtime.Cluster, h *runtime.Host, check string) bool {
+	kind := "JoinConfiguration"
+	if h == c.First() {
+		kind = "InitConfiguration"
+	}
+	node, _ := c.File.Kubeadm[kind]["nodeRegistration"].(object)
+	list, _ := node["ignorePreflightErrors"].([]any)
+	return slices.Contains(list, any(check)) || slices.Contains(list, any("all"))
+}
+
+func acceptsCgroup1(c *runtime.Cluster) bool {
+	v, ok := c.File.Kubeadm["KubeletConfiguration"]["failCgroupV1"].(bool)
+	return ok && !v
+}
+
+// minorOf reads the 36 of v1.36.3.
+func minorOf(version string) (int, error) {
+	var major, minor int
+	if _, err := fmt.Sscanf(version, "v%d.%d.", &major, &minor); err != nil || major != 1 {
+		return 0, errors.New(strconv.Quote(version) + " is not a version such as v1.36.3")
+	}
+	return minor, nil
+}

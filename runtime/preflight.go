@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package runtime
+
+import (
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+)
+
+// Problem is one thing that stands in the way, with what to do about it.
+type Problem struct {
+	Host  string // empty where it is not one host's
+	Check string // short name: port, disk, clock …
+	What  string // a sentence
+	Fix   string
+}
+
+func (p Problem) String() string {
+	s := p.What
+	if p.Host != "" {
+		s = p.Host + ": " + s
+	}
+	return s + " [" + p.Check + "]"
+}
+
+// PreflightError is all that was found wrong on all hosts, before anything was touched.
+type PreflightError struct{ Problems []Problem }
+
+func (e *PreflightError) Error() string {
+	lines := []string{fmt.Sprintf("checking the hosts: %d problems, nothing was changed", len(e.Problems))}
+	if len(e.Problems) == 1 {
+		lines[0] = "checking the hosts: 1 problem, nothing was changed"
+	}
+	for _, p := range e.Problems {
+		lines = append(lines, "  "+p.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Hint lists the remedies, each once.
+func (e *PreflightError) Hint() string {
+	var fixes []string
+	for _, p := range e.Problems {
+		if p.Fix != "" && !slices.Contains(fixes, p.Fix) {
+			fixes = append(fixes, p.Fix)
+		}
+	}
+	return strings.Join(fixes, "\n      ")
+}
+
+// maxSkew between two hosts: certificates made on one must be valid on the other.
+const maxSkew = 30 * time.Second
+
+// hostnameRule is an RFC 1123 subdomain, what a node may be called.
+var hostnameRule = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+
+// Preflight looks for everything that would make an installation fail, on all
+// hosts, and reports it at once as a *PreflightError.
+func Preflight(c *Cluster, d Distribution, clusterID string) error {
+	var all []Problem
+	for _, h := range c.Hosts {
+		k := &checker{cluster: c, host: h, distribution: d, clusterID: clusterID}
+		k.machine()
+		k.owner()
+		k.resources()
+		all = append(all, k.problems...)
+	}
+	all = append(all, checkTogether(c.Hosts)...)
+	all = append(all, d.Check(c)...)
+	if len(all) == 0 {
+		return nil
+	}
+	order := map[string]int{}
+	for i, h := range c.Hosts {
+		order[h.String()] = i + 1
+	}
+	sort.SliceStable(all, func(i, j int) bool { return order[all[i].Host] < order[all[j].Host] })
+	return &PreflightError{all}
+}
+
+type checker struct {
+	cluster      *Cluster
+	host         *Host
+	distribution Distribution
+	clusterID    string
+	problems     []Problem
+}
+
+func (k *checker) add(check, fix, format string, args ...any) {
+	k.problems = append(k.problems, Problem{k.host.String(), check, fmt.Sprintf(format, args...), fix})
+}
+
+func (k *checker) machine() {
+	f := k.host.Facts
+	if !f.Root {
+		k.add("root", "log in as root, or as a user who may become root by sudo", "commands do not run as root")
+	}
+	if f.Init != "systemd" {
+		k.add("systemd", "use hosts that boot with systemd", "process 1 is %q, not systemd", f.Init)
+	}
+	if k.host.Platform == "" {
+		k.add("platform", "use an image that was built for this platform (sealer build --platform)", "the image has no rootfs for linux/%s", f.Arch)
+	}
+	if !hostnameRule.MatchString(f.NodeName()) || len(f.Hostname) > 63 || f.NodeName() == "localhost" {
+		k.add("hostname", "give each host a name of its own: hostnamectl set-hostname NAME", "the host name %q cannot be the name of a node", f.Hostname)
+	}
+	if f.MachineID == "" {
+		k.add("machine-id", "run systemd-machine-id-setup on the host", "/etc/machine-id is empty")
+	}
+	switch {
+	case k.host.IP() == "":
+		k.add("address", "give the host an address that other machines reach", "no interface has a global address")
+	case !k.host.HasAddress():
+		k.add("address", "name hosts by an address of their own: nodes register with it", "%s is on none of its interfaces", k.host.IP())
+	}
+}
+
+// foreign are the marks of other installations, by what they are called.
+func foreign(f Facts, ours string) []string {
+	var found []string
+	mark := func(name string, paths []string, units ...string) {
+		for _, p := range paths {
+			if f.Has(p) {
+				found = append(found, name+" ("+p+")")
+				return
+			}
+		}
+		for _, u := range units {
+			if _, ok := f.Units[u]; ok {
+				found = append(found, name+" ("+u+")")
+				return
+			}
+		}
+	}
+	if ours != "k3s" {
+		mark("k3s", []string{"/usr/local/bin/k3s", "/var/lib/rancher/k3s", "/etc/rancher/k3s"}, "k3s.service", "k3s-agent.service")
+	}
+	if ours != "k0s" {
+		mark("k0s", []string{"/usr/local/bin/k0s", "/var/lib/k0s", "/etc/k0s"}, "k0scontroller.service", "k0sworker.service")
+	}
+	mark("rke2", []string{"/var/lib/rancher/rke2"}, "rke2-server.service", "rke2-agent.service")
+	if ours != "kubernetes" {
+		mark("Kubernetes by kubeadm", []string{
+			"/etc/kubernetes/kubelet.conf", "/etc/kubernetes/bootstrap-kubelet.conf", "/etc/kubernetes/admin.conf",
+			"/etc/kubernetes/manifests/kube-apiserver.yaml", "/etc/kubernetes/pki/ca.crt", "/var/lib/etcd/member",
+			"/usr/bin/kubeadm", "/usr/local/bin/kubeadm", "/usr/bin/kubelet", "/usr/local/bin/kubelet",
+		}, "kubelet.service")
+		mark("containerd", []string{"/usr/bin/containerd", "/usr/local/bin/containerd"}, "containerd.service")
+		for _, p := range f.Paths {
+			if path.Dir(p) == "/etc/cni/net.d" {
+				found = append(found, "a pod network ("+p+")")
+			}
+		}
+	}
+	mark("docker", []string{"/usr/bin/dockerd"}, "docker.service")
+	mark("CRI-O", []string{"/usr/bin/crio"}, "crio.service")
+	return found
+}
+
+// owner: whose host is this?
+func (k *checker) owner() {
+	s := k.host.Facts.State
+	ours := ""
+	if s != nil {
+		ours = s.Runtime
+	}
+	const fixForeign = "remove what is installed there, or use other hosts; sealer never takes over a host that it did not install"
+	for _, what := range foreign(k.host.Facts, ours) {
+		k.add("foreign", fixForeign, "%s is installed on it, and not by sealer", what)
+	}
+	if s == nil {
+		return
+	}
+	const fixOther = "use other hosts, or delete that cluster first: sealer delete --all"
+	switch {
+	case s.SchemaVersion != StateVersion:
+		k.add("state", "use the version of sealer that installed it, or a later one", "its state has the version %q, this sealer reads %q", s.SchemaVersion, StateVersion)
+	case s.Cluster != k.cluster.File.Name:
+		k.add("state", fixOther, "it belongs to the cluster %q", s.Cluster)
+	case k.clusterID != "" && s.ClusterID != k.clusterID:
+		k.add("state", fixOther, "it belongs to another cluster named %q", s.Cluster)
+	case s.Role != string(k.host.Spec.Role):
+		k.add("role", fixOther, "it was installed as %s, not as %s", s.Role, k.host.Spec.Role)
+	case s.Runtime != k.distribution.Name():
+		k.add("runtime", fixOther, "it runs %s, the image has %s", s.Runtime, k.distribution.Name())
+	case s.ImageDigest != k.cluster.Digest && (s.Complete || s.KubeVersion != k.cluster.KubeVersion()):
+		k.add("image", "run the image that the cluster was made from, or delete the cluster first: sealer delete --all", "it was installed from the image %s (%s)", s.Image, s.ImageDigest)
+	}
+}
+
+func (k *checker) resources() {
+	f := k.host.Facts
+	if f.State != nil {
+		return // what is in use is in use by us
+	}
+	if f.DiskFree < k.host.DiskNeed {
+		k.add("disk", "make room in the file system that holds /var/lib", "%s is free below /var/lib, the image needs %s", size(f.DiskFree), size(k.host.DiskNeed))
+	}
+	if slices.Contains(k.cluster.ControlPlanes(), k.host) && k.host == k.cluster.First() {
+		k.problems = append(k.problems, PortProblems(k.host, k.cluster.Registry.Port)...)
+	}
+}
+
+// PortProblems tells which of the ports are in use on a host where sealer is not yet.
+func PortProblems(h *Host, ports ...int) []Problem {
+	if h.Facts.State != nil {
+		return nil
+	}
+	var problems []Problem
+	for _, port := range ports {
+		i := slices.IndexFunc(h.Facts.Listening, func(l Listener) bool { return l.Port == port })
+		if i < 0 {
+			continue
+		}
+		by := ""
+		if p := h.Facts.Listening[i].Process; p != "" {
+			by = " by " + p
+		}
+		problems = append(problems, Problem{h.String(), "port", fmt.Sprintf("the port %d is in use%s", port, by), "stop what listens on the ports, or use other hosts"})
+	}
+	return problems
+}
+
+// checkTogether finds what two hosts may not have in common, and what they must.
+func checkTogether(hosts []*Host) []Problem {
+	var problems []Problem
+	for _, c := range []struct {
+		check, what, fix string
+		of               func(*Host) string
+	}{
+		{"hostname", "the host name %s is also that of %s", "give each host a name of its own: hostnamectl set-hostname NAME", func(h *Host) string { return h.Facts.NodeName() }},
+		{"machine-id", "the machine id %s is also that of %s", "on cloned hosts: rm /etc/machine-id, systemd-machine-id-setup, reboot", func(h *Host) string { return h.Facts.MachineID }},
+	} {
+		first := map[string]*Host{}
+		for _, h := range hosts {
+			value := c.of(h)
+			if other := first[value]; value != "" && other != nil {
+				problems = append(problems, Problem{h.String(), c.check, fmt.Sprintf(c.what, value, other), c.fix})
+				continue
+			}
+			first[value] = h
+		}
+	}
+	slow, fast := hosts[0], hosts[0]
+	for _, h := range hosts {
+		if h.Facts.Skew < slow.Facts.Skew {
+			slow = h
+		}
+		if h.Facts.Skew > fast.Facts.Skew {
+			fast = h
+		}
+	}
+	if d := fast.Facts.Skew - slow.Facts.Skew; d > maxSkew {
+		problems = append(problems, Problem{fast.String(), "clock",
+			fmt.Sprintf("its clock is %s ahead of that of %s; %s is the limit", d.Round(time.Second), slow, maxSkew),
+			"set the clocks, with chrony or systemd-timesyncd"})
+	}
+	return problems
+}
+
+func size(n int64) string {
+	const gi = 1 << 30
+	if n < gi {
+		return fmt.Sprintf("%d MiB", (n+1<<20-1)>>20)
+	}
+	return fmt.Sprintf("%.1f GiB", float64(n)/gi)
+}

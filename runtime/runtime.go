@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package runtime says what a Kubernetes distribution is to sealer: named,
+// repeatable steps per host, planned from facts. It also has what all
+// distributions share: the facts themselves, the checks before anything is
+// touched, and the files that point containerd at the cluster's registry.
+package runtime
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/host"
+)
+
+// Distribution is one Kubernetes distribution. Its methods plan; only the
+// steps they return touch hosts.
+type Distribution interface {
+	// Name is what Metadata.ClusterRuntime calls it.
+	Name() string
+	// Check finds what hosts lack for this distribution; the checks that all share are not repeated.
+	Check(c *Cluster) []Problem
+	// Install puts the container runtime and the distribution's programs on a host.
+	Install(c *Cluster, h *Host) []Step
+	// Init starts the cluster on its first control plane.
+	Init(c *Cluster, h *Host) []Step
+	// Join makes a host part of the started cluster. Workers may join at once, control planes one by one.
+	Join(c *Cluster, h *Host) []Step
+	// Reset takes the distribution off a host, also off one where a step above was cut.
+	Reset(c *Cluster, h *Host) []Step
+	// Kubectl is how to ask the API server on the first control plane.
+	Kubectl() Kubectl
+}
+
+// Kubectl is a kubectl command without its arguments.
+type Kubectl struct {
+	Argv       []string
+	Kubeconfig string // path on the control plane
+}
+
+// Command is kubectl with arguments.
+func (k Kubectl) Command(args ...string) host.Command {
+	return host.Command{Argv: append(slices.Clone(k.Argv), args...), Env: []string{"KUBECONFIG=" + k.Kubeconfig}}
+}
+
+// Step is one named change of a host. Doing it twice is the same as doing it once.
+type Step struct {
+	Name string // "installing containerd"
+	// Key stands for what the step was made from. The host's state keeps it when the step is done. Empty: nothing is kept.
+	Key string
+	// Done observes the host: nothing is left to do. nil: the kept Key alone decides. A step is
+	// passed over when its Key is the kept one and Done agrees.
+	Done func(ctx context.Context) (bool, error)
+	// Do makes the change; output goes to log.
+	Do func(ctx context.Context, log io.Writer) error
+}
+
+// Cluster is a cluster in the making, as distributions see it.
+type Cluster struct {
+	File     *clusterfile.File
+	Metadata clusterimage.Metadata
+	// Digest of the ClusterImage.
+	Digest string
+	// Images are the names of all packed container images.
+	Images []string
+	// Env of the image; the Clusterfile's goes over it.
+	Env map[string]string
+	// Hosts are all machines, control planes first; Hosts[0] is the first control plane.
+	Hosts []*Host
+	// Registry is how hosts reach the cluster's registry. CA and credentials are empty until it was started.
+	Registry Registry
+}
+
+// Host is one machine of a cluster.
+type Host struct {
+	Spec   clusterfile.Host
+	Runner host.Runner
+	Facts  Facts
+	Rootfs string // where the image's rootfs is on the host; empty until it was mounted
+	// Platform of the image's rootfs that fits the host.
+	Platform string
+	// DiskNeed is how many bytes the image will take on the host.
+	DiskNeed int64
+}
+
+func (h *Host) String() string { return h.Runner.String() }
+
+// IP is the address by which other hosts reach this one. This machine, when it is the
+// cluster, gives its first global address, IPv4 before IPv6.
+func (h *Host) IP() string {
+	if !h.Spec.Local() {
+		return h.Spec.Address
+	}
+	var v6 string
+	for _, p := range h.Facts.Addresses {
+		if p.Addr().Is4() {
+			return p.Addr().String()
+		}
+		if v6 == "" {
+			v6 = p.Addr().String()
+		}
+	}
+	return v6
+}
+
+// HasAddress tells whether IP stands on one of the host's interfaces.
+func (h *Host) HasAddress() bool {
+	ip, err := netip.ParseAddr(h.IP())
+	return err == nil && slices.ContainsFunc(h.Facts.Addresses, func(p netip.Prefix) bool { return p.Addr() == ip.Unmap() })
+}
+
+// First is the first control plane.
+func (c *Cluster) First() *Host { return c.Hosts[0] }
+
+// ControlPlanes are the control plane hosts, the first one first.
+func (c *Cluster) ControlPlanes() []*Host { return c.role(clusterfile.ControlPlane) }
+
+// Workers are the worker hosts.
+func (c *Cluster) Workers() []*Host { return c.role(clusterfile.Worker) }
+
+func (c *Cluster) role(r clusterfile.Role) []*Host {
+	return slices.DeleteFunc(slices.Clone(c.Hosts), func(h *Host) bool { return h.Spec.Role != r })
+}
+
+// HostEnv is the environment for scripts, commands and templates on a host: the image's, over
+// it the cluster's, over it the host's own.
+func (c *Cluster) HostEnv(h *Host) map[string]string {
+	env := map[string]string{}
+	for _, m := range []map[string]string{c.Env, c.File.Env, h.Spec.Env} {
+		for k, v := range m {
+			env[k] = v
+		}
+	}
+	return env
+}
+
+// KubeVersion is the version of Kubernetes, "v1.36.3": as the image's metadata says, or as the tag of its API server does.
+func (c *Cluster) KubeVersion() string {
+	if c.Metadata.KubeVersion != "" {
+		return c.Metadata.KubeVersion
+	}
+	for _, name := range c.Images {
+		if repo, tag, ok := cutTag(name); ok && strings.HasSuffix(repo, "/kube-apiserver") {
+			return tag
+		}
+	}
+	return ""
+}
+
+// PauseImage is the packed sandbox image; empty where none is packed.
+func (c *Cluster) PauseImage() string {
+	for _, name := range c.Images {
+		if repo, _, ok := cutTag(name); ok && strings.HasSuffix(repo, "/pause") {
+			return name
+		}
+	}
+	return ""
+}
+
+// cutTag splits "domain/path:tag"; a digest after it is dropped.
+func cutTag(name string) (repo, tag string, ok bool) {
+	name, _, _ = strings.Cut(name, "@")
+	i := strings.LastIndexByte(name, ':')
+	if i < strings.LastIndexByte(name, '/') {
+		return name, "", false
+	}
+	return name[:i], name[i+1:], true
+}
+
+// Repository is the last part of an image's path: "coredns" of registry.k8s.io/coredns/coredns:v1.14.2.
+func Repository(name string) string {
+	repo, _, _ := cutTag(name)
+	return repo[strings.LastIndexByte(repo, '/')+1:]
+}
+
+// EnvList is HostEnv as NAME=value, sorted.
+func (c *Cluster) EnvList(h *Host) []string {
+	env := c.HostEnv(h)
+	list := make([]string, 0, len(env))
+	for k, v := range env {
+		list = append(list, k+"="+v)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// RootfsKey stands for the rootfs as it is on a host: the image's, with the
+// Clusterfile's files and the environment rendered into it.
+func (c *Cluster) RootfsKey(h *Host) string {
+	sum := sha256.New()
+	put := func(s string) { fmt.Fprintf(sum, "%d:%s", len(s), s) }
+	put(c.Digest)
+	put(c.PauseImage())
+	put(c.Registry.Endpoint())
+	for _, f := range c.File.Configs {
+		put(f.Path)
+		put(f.Data)
+	}
+	for _, kv := range c.EnvList(h) {
+		put(kv)
+	}
+	return hex.EncodeToString(sum.Sum(nil))[:32]
+}
