@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubernetes_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"flag"
+	"fmt"
+	"io"
+	"math/big"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/host/hosttest"
+	"github.com/sealerio/sealer/runtime"
+	"github.com/sealerio/sealer/runtime/kubernetes"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, string(want), got)
+}
+
+const token = "abcdef.0123456789abcdef"
+
+// newCluster has its runners beside it: h1, h2 control planes, h3 worker.
+func newCluster(t *testing.T, version, documents string) (*runtime.Cluster, []*hosttest.Runner) {
+	t.Helper()
+	f, err := clusterfile.Parse("Clusterfile", []byte(`apiVersion: sealer.io/v2
+kind: Cluster
+metadata: {name: prod}
+spec:
+  hosts:
+  - {ips: [10.0.0.1, 10.0.0.2], roles: [master]}
+  - {ips: [10.0.0.3], roles: [node]}
+`+documents))
+	require.NoError(t, err)
+	c := &runtime.Cluster{
+		File: f, Digest: "sha256:1",
+		Images:   []string{"registry.k8s.io/kube-apiserver:" + version},
+		Registry: runtime.Registry{Domain: "sea.hub", Port: 5000, CA: []byte("CA"), Username: "u", Password: "hidden"},
+	}
+	var runners []*hosttest.Runner
+	for i, m := range f.Machines() {
+		r := hosttest.New(m.Address)
+		runners = append(runners, r)
+		c.Hosts = append(c.Hosts, &runtime.Host{
+			Spec: m, Runner: r, Rootfs: "/rootfs", Platform: "linux/amd64",
+			Facts: runtime.Facts{Hostname: fmt.Sprintf("H%d", i+1), CPUs: 2, Memory: 4 << 30, Cgroup: 2,
+				Addresses: []netip.Prefix{netip.MustParsePrefix(m.Address + "/24")}},
+		})
+	}
+	return c, runners
+}
+
+// do does all steps that are not done, and gives back what they printed.
+func do(t *testing.T, steps []runtime.Step) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	for _, s := range steps {
+		if s.Done != nil {
+			done, err := s.Done(t.Context())
+			if err != nil {
+				return out.String(), err
+			}
+			if done {
+				continue
+			}
+		}
+		if err := s.Do(t.Context(), &out); err != nil {
+			return out.String(), fmt.Errorf("%s: %w", s.Name, err)
+		}
+	}
+	return out.String(), nil
+}
+
+func ca(t *testing.T) (pemText, hash string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	require.NoError(t, err)
+	spki, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	require.NoError(t, err)
+	sum := sha256.Sum256(spki)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// onNewHost answers as a host does on which nothing was begun; the API server answers once kubeadm init has run.
+func onNewHost(r *hosttest.Runner) *hosttest.Runner {
+	return r.
+		On(`^sh -c '\[ -e /etc/kubernetes`, hosttest.Answer{Code: 1}).
+		On(`^test -e /etc/kubernetes/kubelet.conf`, hosttest.Answer{Code: 1}).
+		On(`get --raw /readyz`, hosttest.Answer{Code: 1}).
+		On(`root-kubeconfig.*grep`, hosttest.Answer{Code: 1}).
+		On(`token create`, hosttest.Answer{Stdout: token + "\n"})
+}
+
+// The configuration for every minor version, as kubeadm gets it.
+func TestConfig(t *testing.T) {
+	caPEM, hash := ca(t)
+	for _, version := range []string{"v1.31.14", "v1.32.13", "v1.33.13", "v1.34.10", "v1.35.4", "v1.36.3"} {
+		t.Run(version, func(t *testing.T) {
+			c, hosts := newCluster(t, version, "")
+			onNewHost(hosts[0])
+			_, err := do(t, kubernetes.New().Init(c, c.Hosts[0]))
+			require.NoError(t, err)
+			file := hosts[0].Files()["/etc/kubernetes/kubeadm.yaml"]
+			require.Equal(t, "-rw-------", file.Mode.String())
+			golden(t, "testdata/"+version+"/init.yaml", string(file.Data))
+
+			hosts[0].Put("/etc/kubernetes/pki/ca.crt", caPEM, 0o644)
+			for i, name := range []string{1: "join-control-plane.yaml", 2: "join-worker.yaml"} {
+				if name == "" {
+					continue
+				}
+				onNewHost(hosts[i])
+				_, err := do(t, kubernetes.New().Join(c, c.Hosts[i]))
+				require.NoError(t, err)
+				file := hosts[i].Files()["/etc/kubernetes/kubeadm-join.yaml"]
+				require.Equal(t, "-rw-------", file.Mode.String())
+				text := strings.ReplaceAll(string(file.Data), hash, "sha256:HASH")
+				golden(t, "testdata/"+version+"/"+name, certificateKeys.replace(text))
+			}
+		})
+	}
+}
+
+type keyMask struct{}
+
+var certificateKeys keyMask
+
+// replace hides the certificate key, which is another each time.
+func (keyMask) replace(text string) string {
+	lines := strings.Split(text, "\n")
+	for i, l := range lines {
+		if key, value, ok := strings.Cut(l, "certificateKey: "); ok && len(strings.Trim(value, `"`)) == 64 {
+			lines[i] = key + "certificateKey: KEY"
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+// A user's documents go over our defaults; what identifies a node stays ours.
+func TestConfig_ClusterfileOverDefaults(t *testing.T) {
+	c, hosts := newCluster(t, "v1.36.3", `---
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: InitConfiguration
+localAPIEndpoint: {bindPort: 7443}
+nodeRegistration:
+  name: other
+  ignorePreflightErrors: [SystemVerification]
+  kubeletExtraArgs: [{name: node-ip, value: 1.2.3.4}, {name: v, value: "4"}]
+---
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+apiServer: {certSANs: [k8s.example.com], extraArgs: [{name: profiling, value: "false"}]}
+networking: {podSubnet: 10.1.0.0/16}
+---
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+failCgroupV1: false
+cgroupDriver: cgroupfs
+---
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+mode: nftables
+`)
+	onNewHost(hosts[0])
+	_, err := do(t, kubernetes.New().Init(c, c.Hosts[0]))
+	require.NoError(t, err)
+	golden(t, "testdata/merged.yaml", string(hosts[0].Files()["/etc/kubernetes/kubeadm.yaml"].Data))
+}
+
+// No command, no output and no error holds a token, a key or a password, and files with them are removed.
+func TestJoin_KeepsSecrets(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		caPEM, _ := ca(t)
+		c, hosts := newCluster(t, "v1.36.3", "")
+		onNewHost(hosts[0]).Put("/etc/kubernetes/pki/ca.crt", caPEM, 0o644)
+		onNewHost(hosts[1])
+		if fails {
+			hosts[1].On(`kubeadm join`, hosttest.Answer{Stderr: "error execution phase", Code: 1})
+		}
+		out, err := do(t, kubernetes.New().Join(c, c.Hosts[1]))
+		require.Equal(t, fails, err != nil)
+		all := out + fmt.Sprint(err) + strings.Join(hosts[0].Commands(), "\n") + strings.Join(hosts[1].Commands(), "\n")
+		config := string(hosts[1].Files()["/etc/kubernetes/kubeadm-join.yaml"].Data)
+		require.Contains(t, config, token)
+		for _, line := range strings.Split(config, "\n") {
+			if _, key, ok := strings.Cut(line, "certificateKey: "); ok {
+				require.NotContains(t, all, strings.Trim(key, `"`))
+			}
+		}
+		require.NotContains(t, all, "0123456789abcdef")
+		require.Contains(t, hosts[1].Commands(), "rm -f -- /etc/kubernetes/kubeadm-join.yaml")
+		require.Contains(t, hosts[0].Commands(), "rm -f -- /etc/kubernetes/kubeadm-certs.yaml")
+		require.Contains(t, hosts[0].Commands(), "/usr/local/bin/kubeadm token delete abcdef --kubeconfig /etc/kubernetes/admin.conf")
+	}
+}
+
+func commandsOf(t *testing.T, r *hosttest.Runner, steps []runtime.Step) string {
+	t.Helper()
+	_, err := do(t, steps)
+	require.NoError(t, err)
+	var lines []string
+	for _, c := range r.Calls() {
+		line := c.String()
+		if i := strings.IndexByte(line, '\n'); i >= 0 {
+			line = line[:i] + "…"
+		}
+		if c.Mutates {
+			line = "! " + line
+		}
+		lines = append(lines, line)
+	}
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// What is done on a host depends on what is found there. Lines with ! change the host.
+func TestSteps(t *testing.T) {
+	ready := func(r *hosttest.Runner) { r.On(`get --raw /readyz`, hosttest.Answer{}) }
+	begun := func(r *hosttest.Runner) { r.On(`^sh -c '\[ -e /etc/kubernetes`, hosttest.Answer{}) }
+	caPEM, _ := ca(t)
+	d := kubernetes.New()
+	for name, c := range map[string]struct {
+		host  int
+		setup func(first, r *hosttest.Runner)
+		steps func(*runtime.Cluster, *runtime.Host) []runtime.Step
+	}{
+		"install":   {2, func(_, r *hosttest.Runner) { r.On("is-active|is-enabled", hosttest.Answer{Code: 3}) }, d.Install},
+		"init-new":  {0, func(_, r *hosttest.Runner) {}, d.Init},
+		"init-half": {0, func(_, r *hosttest.Runner) { begun(r); r.On("is-active", hosttest.Answer{Code: 3}) }, d.Init},
+		"init-not-finished": {0, func(_, r *hosttest.Runner) {
+			begun(r)
+			r.On(`get --raw /readyz`, hosttest.Answer{Code: 1, Times: 1})
+			r.On("x", hosttest.Answer{})
+		}, d.Init},
+		"init-done": {0, func(_, r *hosttest.Runner) { ready(r); r.On("root-kubeconfig.*grep", hosttest.Answer{}) }, d.Init},
+		"join-new":  {2, func(_, r *hosttest.Runner) {}, d.Join},
+		"join-half": {2, func(_, r *hosttest.Runner) { begun(r) }, d.Join},
+		"join-done": {2, func(first, r *hosttest.Runner) {
+			first.On("get node h3", hosttest.Answer{Stdout: "node/h3\n"})
+			r.On("test -e", hosttest.Answer{})
+		}, d.Join},
+		"join-stale-node":    {2, func(first, r *hosttest.Runner) { first.On("get node h3", hosttest.Answer{Stdout: "node/h3\n"}) }, d.Join},
+		"join-control-plane": {1, func(_, r *hosttest.Runner) {}, d.Join},
+		"reset":              {2, func(_, r *hosttest.Runner) {}, d.Reset},
+		"reset-empty":        {2, func(_, r *hosttest.Runner) { r.On("test -x", hosttest.Answer{Code: 1}) }, d.Reset},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cl, hosts := newCluster(t, "v1.36.3", "")
+			first, r := hosts[0], hosts[c.host]
+			onNewHost(r)
+			if r != first {
+				onNewHost(first)
+			}
+			first.Put("/etc/kubernetes/pki/ca.crt", caPEM, 0o644)
+			if name == "init-not-finished" {
+				// ready from the second question on
+				n := 0
+				r.On(`get --raw /readyz`, hosttest.Answer{Do: func(context.Context, hosttest.Call) hosttest.Answer {
+					if n++; n == 1 {
+						return hosttest.Answer{Code: 1}
+					}
+					return hosttest.Answer{}
+				}})
+				begun(r)
+			} else {
+				c.setup(first, r)
+			}
+			got := commandsOf(t, r, c.steps(cl, cl.Hosts[c.host]))
+			if r != first {
+				got += "-- on the first control plane\n"
+				for _, call := range first.Calls() {
+					got += call.String() + "\n"
+				}
+			}
+			golden(t, "testdata/steps/"+name+".txt", got)
+		})
+	}
+}
+
+// A dead control plane on which others depend is not reset.
+func TestInit_NotWhenOthersHaveJoined(t *testing.T) {
+	c, hosts := newCluster(t, "v1.36.3", "")
+	onNewHost(hosts[0]).On(`^sh -c '\[ -e /etc/kubernetes`, hosttest.Answer{}).On("is-active", hosttest.Answer{Code: 3})
+	c.Hosts[2].Facts.Paths = []string{"/etc/kubernetes/kubelet.conf"}
+	_, err := do(t, kubernetes.New().Init(c, c.Hosts[0]))
+	var stuck *kubernetes.StuckError
+	require.ErrorAs(t, err, &stuck)
+	require.Equal(t, "10.0.0.3", stuck.Joined)
+	require.NotContains(t, strings.Join(hosts[0].Commands(), "\n"), "reset")
+}
+
+func TestInstall_Registry(t *testing.T) {
+	c, hosts := newCluster(t, "v1.36.3", "")
+	steps := kubernetes.New().Install(c, c.Hosts[2])
+	_, err := do(t, steps)
+	require.NoError(t, err)
+	files := hosts[2].Files()
+	require.Equal(t, "-rw-------", files["/etc/containerd/certs.d/_default/hosts.toml"].Mode.String())
+	require.Equal(t, "CA", string(files["/etc/containerd/certs.d/sealer-ca.crt"].Data))
+	done, err := steps[1].Done(t.Context())
+	require.NoError(t, err)
+	require.True(t, done)
+
+	c.Registry.Password = "another"
+	done, err = steps[1].Done(t.Context())
+	require.NoError(t, err)
+	require.False(t, done, "a new password has to be placed")
+	require.NoError(t, steps[1].Do(t.Context(), io.Discard))
+}
+
+func TestInstall_KeepsSwapWhereTheKubeletTakesIt(t *testing.T) {
+	c, hosts := newCluster(t, "v1.36.3", "---\napiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nfailSwapOn: false\n")
+	steps := kubernetes.New().Install(c, c.Hosts[2])
+	require.NoError(t, steps[2].Do(t.Context(), io.Discard))
+	require.Contains(t, hosts[2].Calls()[0].Env, "KeepSwap=true")
+}
+
+func TestCheck(t *testing.T) {
+	c, _ := newCluster(t, "v1.36.3", `---
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: InitConfiguration
+nodeRegistration: {ignorePreflightErrors: [NumCPU, Mem]}
+---
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+failCgroupV1: false
+`)
+	for _, h := range c.Hosts {
+		h.Facts.Cgroup, h.Facts.CPUs, h.Facts.Memory = 1, 1, 1<<30
+	}
+	c.Images = []string{
+		"registry.k8s.io/coredns/coredns:v1", "r/etcd:1", "r/kube-apiserver:v1.36.3@sha256:00", "r/kube-controller-manager:v1.36.3",
+		"r/kube-proxy:v1.36.3", "r/kube-scheduler:v1.36.3", "localhost:5000/pause:3.10",
+	}
+	var got []string
+	for _, p := range kubernetes.New().Check(c) {
+		got = append(got, p.String())
+	}
+	require.Equal(t, []string{
+		"10.0.0.2: it has 1 CPU, a control plane needs 2 [cpu]",
+		"10.0.0.2: it has 1024 MiB of memory, a control plane needs 1700 [memory]",
+	}, got, "what the Clusterfile accepts is accepted; the second control plane joins, and is not in the InitConfiguration")
+
+	c.File.Kubeadm["KubeletConfiguration"] = nil
+	require.Len(t, kubernetes.New().Check(c), 5, "cgroup v1 on three hosts")
+}
