@@ -48,10 +48,11 @@ func (e *MissingError) Hint() string {
 
 // engine is a container engine that speaks Docker's protocol: our own, or one that was there before.
 type engine struct {
-	Own    bool   `json:"own"`
-	Client string `json:"client"`         // path of the docker program
-	Dir    string `json:"dir,omitempty"`  // own engine: sockets, pid file, state; gone after stop
-	Data   string `json:"data,omitempty"` // own engine: images; stays as a cache
+	Own      bool   `json:"own"`
+	Client   string `json:"client"`         // path of the docker program
+	Endpoint string `json:"endpoint"`       // URL of its socket
+	Dir      string `json:"dir,omitempty"`  // own engine: sockets, pid file, state; gone after stop
+	Data     string `json:"data,omitempty"` // own engine: images; stays as a cache
 }
 
 func ownEngine(name, dir string) engine {
@@ -59,6 +60,7 @@ func ownEngine(name, dir string) engine {
 	if dir != "" {
 		e.Data = filepath.Join(dir, "engines", name)
 	}
+	e.Endpoint = "unix://" + e.socket()
 	// The client of the engine's own packages understands it; one that is found on the path may be years apart.
 	if e.Client = "/usr/bin/docker"; !executable(e.Client) {
 		e.Client, _ = exec.LookPath("docker")
@@ -74,7 +76,8 @@ func chooseEngine(ctx context.Context, o Options) (engine, error) {
 		probe, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()
 		endpoint, err := found.docker(probe, nil, "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
-		if err == nil && strings.HasPrefix(string(endpoint), "unix://") && found.answers(probe) {
+		found.Endpoint = string(endpoint) // whoever takes the hosts down may have another environment
+		if err == nil && strings.HasPrefix(found.Endpoint, "unix://") && found.answers(probe) {
 			return found, nil
 		}
 	}
@@ -106,9 +109,9 @@ func (e engine) stream(ctx context.Context, stdin io.Reader, stdout, stderr io.W
 	cmd := exec.CommandContext(ctx, e.Client, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, io.MultiWriter(stderr, &complaint)
 	cmd.WaitDelay = 10 * time.Second
-	if e.Own {
+	if e.Endpoint != "" {
 		cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "DOCKER_") })
-		cmd.Env = append(cmd.Env, "DOCKER_HOST=unix://"+e.socket(), "DOCKER_CONFIG="+e.Dir)
+		cmd.Env = append(cmd.Env, "DOCKER_HOST="+e.Endpoint, "DOCKER_CONFIG="+runRoot)
 	}
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
@@ -158,7 +161,7 @@ func (e engine) start(ctx context.Context, name string) error {
 	}
 	args := []string{
 		"--data-root", filepath.Join(e.Data, "data"), "--exec-root", filepath.Join(e.Dir, "exec"),
-		"--host", "unix://" + e.socket(), "--pidfile", filepath.Join(e.Dir, "docker.pid"),
+		"--host", e.Endpoint, "--pidfile", filepath.Join(e.Dir, "docker.pid"),
 		"--config-file", filepath.Join(e.Dir, "daemon.json"), // the machine's own is not for us
 		"--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false",
 		"--userland-proxy=false",

@@ -81,12 +81,14 @@ func (h Host) change(ctx context.Context, doing string, boots bool, args ...stri
 }
 
 // Wait returns when the host has booted and lets root in with the set's key, as it does not for a while after a reboot
-// that came from inside.
+// that came from inside. It gives up after 3 minutes, or earlier with ctx.
 func (h Host) Wait(ctx context.Context) error {
 	config, err := h.set.ClientConfig("root", h)
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, bootTime)
+	defer cancel()
 	return poll(ctx, 200*time.Millisecond, func(ctx context.Context) error { return h.booted(ctx, config) })
 }
 

@@ -32,6 +32,7 @@ const (
 	maxCount     = 100
 	firstAddress = 11 // the last part of the first host's address; those below are the machine's and for tests to use
 	cleanUp      = 3 * time.Minute
+	bootTime     = 3 * time.Minute
 )
 
 var validName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,28}[a-z0-9])?$`)
@@ -69,7 +70,7 @@ func (o Options) withDefaults() (Options, error) {
 		o.Count = 1
 	}
 	if o.Timeout == 0 {
-		o.Timeout = 3 * time.Minute
+		o.Timeout = bootTime
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
