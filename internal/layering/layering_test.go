@@ -22,7 +22,7 @@ const module = "github.com/sealerio/sealer"
 // allowed is the whole list of our own packages that a package may import.
 // A package that is not in the table fails: add it here and in docs/architecture.md.
 var allowed = map[string][]string{
-	"cmd/sealer":       {"internal/cli"},
+	"cmd/sealer":       {"build/engine", "internal/cli"},
 	"cmd/sealer-fetch": {},
 	"cmd/sealer-node":  {"internal/node", "internal/version"},
 

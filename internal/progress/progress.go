@@ -18,6 +18,7 @@ import (
 	"github.com/moby/buildkit/identity"
 	"github.com/moby/buildkit/util/progress/progressui"
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/term"
 )
 
 // Mode is a way to show progress.
@@ -56,7 +57,8 @@ func (m Mode) display() (progressui.DisplayMode, error) {
 // Display draws tasks and solves until it is closed. A nil *Display shows
 // nothing, so that callers need not ask. Its methods may be called from any goroutine.
 type Display struct {
-	log *slog.Logger
+	log   *slog.Logger
+	lines bool // the output keeps every line: counters are summed up, not drawn one by one
 
 	mu      sync.RWMutex // held for writing to close events
 	closed  bool
@@ -80,7 +82,7 @@ func Open(w io.Writer, mode Mode, log *slog.Logger) (*Display, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	d := &Display{log: log, events: make(chan *client.SolveStatus, 64), drawn: make(chan struct{})}
+	d := &Display{log: log, lines: mode == Plain || mode != TTY && mode != JSON && !isTerminal(w), events: make(chan *client.SolveStatus, 64), drawn: make(chan struct{})}
 	go func() {
 		defer close(d.drawn)
 		// The display outlives a cancelled command: how it ended must still be
@@ -88,6 +90,11 @@ func Open(w io.Writer, mode Mode, log *slog.Logger) (*Display, error) {
 		_, d.drawErr = ui.UpdateFrom(context.Background(), d.events) //nolint:forbidigo // see above
 	}()
 	return d, nil
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(interface{ Fd() uintptr })
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // Close waits for running solves' last events, draws what is left and ends the display.
@@ -174,6 +181,7 @@ type Task struct {
 
 	mu     sync.Mutex
 	vertex client.Vertex
+	sum    *Counter // of all counters, where the output keeps every line
 }
 
 // Write shows output of the task; it never fails, so that a Task can stand
@@ -220,8 +228,9 @@ func (t *Task) Done(err error) {
 	if err != nil {
 		t.vertex.Error = err.Error()
 	}
-	v := t.vertex
+	v, sum := t.vertex, t.sum
 	t.mu.Unlock()
+	sum.finish()
 	t.display.log.Debug("ended", "task", v.Name, "took", now.Sub(*v.Started), "cached", v.Cached, "error", v.Error)
 	t.display.sendVertex(v)
 }
@@ -232,44 +241,79 @@ func (t *Task) Track(name string, total int64) *Counter {
 	if t == nil {
 		return nil
 	}
-	now := time.Now()
-	c := &Counter{task: t, status: client.VertexStatus{
-		ID: identity.NewID(), Name: name, Vertex: t.vertex.Digest, Total: total, Started: &now, Timestamp: now,
-	}}
-	c.status.ID = name + " " + c.status.ID[:4] // what the plain display prints
+	if t.display.lines {
+		return t.track(total)
+	}
+	c := newCounter(t, name+" "+identity.NewID()[:4], total)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.show(now)
+	c.show(time.Now())
 	return c
+}
+
+// track adds total to the task's one counter and returns that.
+func (t *Task) track(total int64) *Counter {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.sum == nil {
+		t.sum = newCounter(t, "transferred", 0)
+		t.sum.shared = true
+	}
+	t.sum.mu.Lock()
+	defer t.sum.mu.Unlock()
+	t.sum.status.Total += total
+	return t.sum
 }
 
 // Counter counts bytes. A nil *Counter does nothing.
 type Counter struct {
-	task *Task
+	task   *Task
+	shared bool // it counts for several, so that the end of one is not its own
 
 	mu     sync.Mutex
 	status client.VertexStatus
 	shown  time.Time
 }
 
-// counterInterval bounds how often a counter is drawn; a transfer advances far more often.
-const counterInterval = 100 * time.Millisecond
+// How often a counter is drawn; a transfer advances far more often.
+const (
+	counterInterval = 100 * time.Millisecond
+	linesInterval   = 5 * time.Second
+)
+
+func newCounter(t *Task, name string, total int64) *Counter {
+	now := time.Now()
+	return &Counter{task: t, shown: now, status: client.VertexStatus{
+		ID: name, Name: name, Vertex: t.vertex.Digest, Total: total, Started: &now, Timestamp: now,
+	}}
+}
 
 // Advance adds n bytes; a negative n takes back what has to be fetched again.
 func (c *Counter) Advance(n int64) {
 	if c == nil {
 		return
 	}
+	interval := counterInterval
+	if c.shared {
+		interval = linesInterval
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.status.Current += n
-	if now := time.Now(); now.Sub(c.shown) >= counterInterval {
+	if now := time.Now(); now.Sub(c.shown) >= interval {
 		c.show(now)
 	}
 }
 
 // Done ends the counter.
 func (c *Counter) Done(error) {
+	if c == nil || c.shared {
+		return
+	}
+	c.finish()
+}
+
+func (c *Counter) finish() {
 	if c == nil {
 		return
 	}

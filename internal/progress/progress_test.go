@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 
@@ -56,6 +57,22 @@ func TestDisplay_JSONCountsBytes(t *testing.T) {
 		}
 	}
 	require.EqualValues(t, 10, last)
+}
+
+func TestDisplay_PlainSumsCountersUp(t *testing.T) {
+	var screen bytes.Buffer
+	d, err := progress.Open(&screen, progress.Plain, nil)
+	require.NoError(t, err)
+	task := d.Task("pull")
+	for range 50 {
+		c := task.Track("sha256:abc", 1000)
+		c.Advance(1000)
+		c.Done(nil)
+	}
+	task.Done(nil)
+	require.NoError(t, d.Close())
+	require.Equal(t, 1, strings.Count(screen.String(), "transferred"))
+	require.Contains(t, screen.String(), "50.00kB / 50.00kB")
 }
 
 func TestDisplay_ManyAtOnceAndLateEvents(t *testing.T) {

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cli is sealer's command line: it turns flags into options, calls one
+// function of the package that does the work, and prints the result. Results
+// go to stdout, everything else to stderr.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// Streams are what a command reads and writes.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// The exit codes.
+const (
+	exitDone        = 0
+	exitFailed      = 1
+	exitUsage       = 2
+	exitInterrupted = 130 // 128 + SIGINT, as shells have it
+)
+
+// Run runs one command line and returns its exit code. A cancelled ctx stops
+// the command, which cleans up behind itself.
+func Run(ctx context.Context, args []string, s Streams) int {
+	root := newRoot(s)
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	var status *exitStatusError
+	if errors.As(err, &status) { // a process of our own has said what was wrong
+		return status.code
+	}
+	if ctx.Err() != nil {
+		_, _ = fmt.Fprintln(s.Err, "sealer: interrupted")
+		return exitInterrupted
+	}
+	printError(s.Err, err)
+	var usage *usageError
+	if errors.As(err, &usage) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// usageError marks what the user typed wrongly.
+type usageError struct {
+	command string
+	err     error
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+func (e *usageError) Hint() string {
+	return fmt.Sprintf("'%s --help' shows how it is used", e.command)
+}
+
+// usagef makes a usageError for cmd.
+func usagef(cmd *cobra.Command, format string, args ...any) error {
+	return &usageError{command: cmd.CommandPath(), err: fmt.Errorf(format, args...)}
+}
+
+// exitStatusError carries the exit code of this command run again in
+// namespaces of its own; that process has printed its error.
+type exitStatusError struct{ code int }
+
+func (e *exitStatusError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
+
+// printError shows the error, the source lines it carries and the hint, each once.
+func printError(w io.Writer, err error) {
+	text := err.Error()
+	var shower interface{ Show() string }
+	if errors.As(err, &shower) {
+		text = shower.Show()
+	}
+	_, _ = fmt.Fprintf(w, "sealer: %s\n", strings.TrimRight(text, "\n"))
+	var hinter interface{ Hint() string }
+	if errors.As(err, &hinter) {
+		if hint := hinter.Hint(); hint != "" {
+			_, _ = fmt.Fprintf(w, "hint: %s\n", hint)
+		}
+	}
+}
+
+// exactArgs is cobra's ExactArgs with a usage error that names what is missing.
+func exactArgs(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < len(names) {
+			return usagef(cmd, "%s is missing", strings.Join(names[len(args):], " and "))
+		}
+		if len(args) > len(names) {
+			return usagef(cmd, "unexpected argument %q", args[len(names)])
+		}
+		return nil
+	}
+}
+
+// noArgs refuses arguments.
+func noArgs(cmd *cobra.Command, args []string) error { return exactArgs()(cmd, args) }

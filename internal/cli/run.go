@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealerio/sealer/cluster"
+	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/runtime"
+	"github.com/sealerio/sealer/runtime/kubernetes"
+	"github.com/sealerio/sealer/store"
+)
+
+// distributions are what a ClusterImage's Metadata may name.
+func distributions() map[string]runtime.Distribution {
+	return map[string]runtime.Distribution{kubernetes.Name: kubernetes.New()}
+}
+
+type runFlags struct {
+	sshFlags
+	clusterfile string
+	name        string
+	env         []string
+	dryRun      bool
+}
+
+func newRun(a *app) *cobra.Command {
+	var o runFlags
+	cmd := &cobra.Command{
+		Use:   "run IMAGE",
+		Short: "Make a cluster of a ClusterImage",
+		Long: `run installs the cluster that a ClusterImage holds on hosts that need nothing but
+SSH: it sends the content, serves the packed images on the first control plane, installs
+Kubernetes and starts the image's CMD. The image is taken from the local store, or pulled.
+
+A run that was cut is continued by the same command. Without --masters the cluster is
+this machine, without SSH.`,
+		Example: `  sealer run registry.example.com/team/shop:v1 --masters 10.0.0.1 --nodes 10.0.0.2,10.0.0.3
+  sealer run shop:v1 -m 10.0.0.1 -n 10.0.0.2-10.0.0.9 -u admin --pk ~/.ssh/site --ask-passwd
+  sealer run shop:v1 -f Clusterfile --dry-run
+  sealer run shop:v1`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 && o.clusterfile != "" {
+				return nil
+			}
+			return exactArgs("IMAGE")(cmd, args)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&o.clusterfile, "Clusterfile", "f", "", "file that describes the cluster; flags win over it")
+	f.StringVar(&o.name, "name", "", "name of the cluster (default "+clusterfile.DefaultName+")")
+	f.StringArrayVarP(&o.env, "env", "e", nil, "value for the image's templates and commands (NAME=VALUE, repeatable)")
+	f.BoolVar(&o.dryRun, "dry-run", false, "look at the hosts, print the plan and change nothing")
+	o.add(cmd)
+	a.addRegistryFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		var image string
+		if len(args) > 0 {
+			image = args[0]
+		}
+		return a.run(cmd, o, image)
+	}
+	return cmd
+}
+
+func (a *app) run(cmd *cobra.Command, o runFlags, image string) (err error) {
+	desired, err := o.desired(a, cmd)
+	if err != nil {
+		return err
+	}
+	if image == "" {
+		image = desired.Image
+	}
+	if image == "" {
+		return usagef(cmd, "IMAGE is missing, and the Clusterfile names none")
+	}
+	logFile, err := a.openRunLog("run")
+	if err != nil {
+		return err
+	}
+	if err := a.openDisplay(cmd); err != nil {
+		return err
+	}
+	defer a.close(&err)
+	st, err := a.openStore()
+	if err != nil {
+		return err
+	}
+	ctx := cmd.Context()
+	tag, err := a.findOrPull(ctx, cmd, st, image)
+	if err != nil {
+		return err
+	}
+	img, err := clusterimage.Read(ctx, st.Content(), tag.Descriptor)
+	if err != nil {
+		return fmt.Errorf("reading image %q: %w", image, err)
+	}
+	return cluster.Run(ctx, cluster.RunOptions{
+		Image:         img,
+		ImageName:     tag.Name,
+		Content:       st.Content(),
+		Clusterfile:   desired,
+		Dial:          a.dialer(&o.sshFlags),
+		NodeBinary:    nodeBinary,
+		Distributions: distributions(),
+		Display:       a.display,
+		StateDir:      filepath.Join(a.root, "clusters"),
+		LogFile:       logFile,
+		DryRun:        o.dryRun,
+		Out:           a.streams.Out,
+	})
+}
+
+// desired joins the Clusterfile and the flags.
+func (o *runFlags) desired(a *app, cmd *cobra.Command) (*clusterfile.File, error) {
+	if err := o.resolve(a, cmd); err != nil {
+		return nil, err
+	}
+	file, err := clusterfile.FromFlags(o.masters, o.nodes, o.ssh())
+	if err != nil {
+		return nil, &usageError{command: cmd.CommandPath(), err: err}
+	}
+	if o.clusterfile != "" {
+		src, err := os.ReadFile(o.clusterfile)
+		if err != nil {
+			return nil, fmt.Errorf("reading the Clusterfile: %w", err)
+		}
+		fromFlags := file
+		if file, err = clusterfile.Parse(o.clusterfile, src); err != nil {
+			return nil, err
+		}
+		if o.masters != "" || o.nodes != "" {
+			file.Hosts = fromFlags.Hosts
+		}
+	}
+	if o.name != "" {
+		file.Name = o.name
+	}
+	for _, pair := range o.env {
+		key, value, ok := strings.Cut(pair, "=")
+		if !ok || key == "" {
+			return nil, usagef(cmd, "--env %q is not NAME=VALUE", pair)
+		}
+		if file.Env == nil {
+			file.Env = map[string]string{}
+		}
+		file.Env[key] = value
+	}
+	return file, file.Validate()
+}
+
+// openRunLog keeps everything of a run in a file of its own, unless the user named one.
+func (a *app) openRunLog(verb string) (string, error) {
+	if a.logFile != "" {
+		return a.logFile, nil
+	}
+	path := filepath.Join(a.root, "logs", verb+"-"+time.Now().UTC().Format("20060102T150405Z")+".log")
+	return path, a.addLogFile(path)
+}
+
+// findOrPull takes the image from the store, and from its registry where it is not there.
+func (a *app) findOrPull(ctx context.Context, cmd *cobra.Command, st *store.Store, image string) (store.Tagged, error) {
+	tag, err := st.Resolve(ctx, image)
+	var missing *store.NotFoundError
+	if !errors.As(err, &missing) {
+		return tag, err
+	}
+	if _, pullErr := a.pull(ctx, cmd, st, image, nil); pullErr != nil {
+		return store.Tagged{}, fmt.Errorf("%w; pulling it: %w", err, pullErr)
+	}
+	return st.Resolve(ctx, image)
+}
+
+type deleteFlags struct {
+	sshFlags
+	clusterfile, name string
+	all, yes, force   bool
+}
+
+func newDelete(a *app) *cobra.Command {
+	var o deleteFlags
+	cmd := &cobra.Command{
+		Use:   "delete --all",
+		Short: "Take a cluster off its hosts",
+		Long: `delete --all resets Kubernetes on every host of the cluster, workers first, and puts
+the hosts back as they were. It knows the hosts from the run; --masters and --nodes, or a
+Clusterfile, name them where that is gone. It can be repeated.`,
+		Example: `  sealer delete --all --yes
+  sealer delete --all --yes -f Clusterfile
+  sealer delete --all --yes --masters 10.0.0.1 --nodes 10.0.0.2`,
+		Args: noArgs,
+	}
+	f := cmd.Flags()
+	f.StringVarP(&o.clusterfile, "Clusterfile", "f", "", "file that describes the cluster")
+	f.StringVar(&o.name, "name", "", "name of the cluster (default "+clusterfile.DefaultName+")")
+	f.BoolVarP(&o.all, "all", "a", false, "delete the whole cluster (required)")
+	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
+	f.BoolVar(&o.force, "force", false, "go on where a host cannot be reached, and say which")
+	o.add(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.delete(cmd, o) }
+	return cmd
+}
+
+func (a *app) delete(cmd *cobra.Command, o deleteFlags) (err error) {
+	if !o.all {
+		return usagef(cmd, "--all is missing: this version deletes whole clusters only")
+	}
+	desired, err := o.known(a, cmd)
+	if err != nil {
+		return err
+	}
+	if err := a.confirm(cmd, o.yes, desired); err != nil {
+		return err
+	}
+	logFile, err := a.openRunLog("delete")
+	if err != nil {
+		return err
+	}
+	if err := a.openDisplay(cmd); err != nil {
+		return err
+	}
+	defer a.close(&err)
+	return cluster.Delete(cmd.Context(), cluster.DeleteOptions{
+		Clusterfile:   desired,
+		Dial:          a.dialer(&o.sshFlags),
+		Distributions: distributions(),
+		Display:       a.display,
+		StateDir:      filepath.Join(a.root, "clusters"),
+		LogFile:       logFile,
+		Force:         o.force,
+	})
+}
+
+// known is the cluster as the flags, the Clusterfile or the run before say it is.
+func (o *deleteFlags) known(a *app, cmd *cobra.Command) (*clusterfile.File, error) {
+	fromFlags := runFlags{sshFlags: o.sshFlags, clusterfile: o.clusterfile, name: o.name}
+	if o.clusterfile == "" && o.masters == "" && o.nodes == "" {
+		name := o.name
+		if name == "" {
+			name = clusterfile.DefaultName
+		}
+		fromFlags.clusterfile = cluster.ClusterfilePath(filepath.Join(a.root, "clusters"), name)
+		if _, err := os.Stat(fromFlags.clusterfile); err != nil {
+			return nil, &unknownClusterError{name: name, err: err}
+		}
+	}
+	file, err := fromFlags.desired(a, cmd)
+	o.sshFlags = fromFlags.sshFlags
+	return file, err
+}
+
+// unknownClusterError is for a cluster that this machine did not make, or has deleted.
+type unknownClusterError struct {
+	name string
+	err  error
+}
+
+func (e *unknownClusterError) Error() string {
+	return fmt.Sprintf("deleting cluster %q: this machine knows no such cluster", e.name)
+}
+func (e *unknownClusterError) Unwrap() error { return e.err }
+func (e *unknownClusterError) Hint() string {
+	return "name its hosts with --masters and --nodes, or give its Clusterfile with -f"
+}
+
+// confirm asks on a terminal, and wants --yes elsewhere.
+func (a *app) confirm(cmd *cobra.Command, yes bool, f *clusterfile.File) error {
+	if yes {
+		return nil
+	}
+	machines := f.Machines()
+	names := make([]string, 0, len(machines))
+	for _, m := range machines {
+		names = append(names, m.String())
+	}
+	if !isTerminal(a.streams.In) {
+		return usagef(cmd, "--yes is missing, and there is no terminal to ask on")
+	}
+	answer, err := a.ask(cmd, fmt.Sprintf("Delete cluster %q from %s? [y/N] ", f.Name, strings.Join(names, ", ")))
+	if err != nil {
+		return err
+	}
+	if !slices.Contains([]string{"y", "yes"}, strings.ToLower(answer)) {
+		return errors.New("nothing was deleted")
+	}
+	return nil
+}

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/host"
+)
+
+// passwordEnv is the environment variable of the SSH password, for scripts.
+const passwordEnv = "SEALER_SSH_PASSWD" //nolint:gosec // a name, no credential
+
+// sshFlags say how the hosts are reached.
+type sshFlags struct {
+	masters, nodes  string
+	user, key       string
+	port            int
+	password        host.Secret
+	passphrase      host.Secret
+	passwordFile    string
+	askPassword     bool
+	acceptNewHosts  bool
+	flagsWereChosen func() bool
+}
+
+func (o *sshFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVarP(&o.masters, "masters", "m", "", "addresses of the control plane hosts: 10.0.0.1,10.0.0.2 or 10.0.0.1-10.0.0.3")
+	f.StringVarP(&o.nodes, "nodes", "n", "", "addresses of the worker hosts")
+	f.StringVarP(&o.user, "user", "u", "root", "user to log in as; another than root needs sudo")
+	f.IntVar(&o.port, "port", 22, "port of SSH")
+	f.StringVar(&o.key, "pk", "", "private key file (default: the SSH agent and ~/.ssh/id_*)")
+	f.Var(secretValue{&o.passphrase}, "pk-passwd", "passphrase of the private key")
+	f.VarP(secretValue{&o.password}, "passwd", "p", "password to log in with; "+passwordEnv+", --passwd-file and --ask-passwd keep it out of the shell's history")
+	f.StringVar(&o.passwordFile, "passwd-file", "", "file that holds the password")
+	f.BoolVar(&o.askPassword, "ask-passwd", false, "ask for the password on the terminal")
+	f.BoolVar(&o.acceptNewHosts, "accept-new-host-keys", false, "trust hosts that are seen for the first time; a changed key is refused all the same")
+	cmd.MarkFlagsMutuallyExclusive("passwd", "passwd-file", "ask-passwd")
+	o.flagsWereChosen = func() bool { return f.Changed("user") || f.Changed("port") || f.Changed("pk") }
+}
+
+// resolve reads the password from where the user said it is.
+func (o *sshFlags) resolve(a *app, cmd *cobra.Command) error {
+	switch {
+	case o.password != "":
+		return nil
+	case o.passwordFile != "":
+		text, err := passwordFromFile(o.passwordFile)
+		o.password = host.Secret(text)
+		return err
+	case o.askPassword:
+		text, err := a.askPassword(cmd, "SSH password: ")
+		o.password = host.Secret(text)
+		return err
+	}
+	o.password = host.Secret(os.Getenv(passwordEnv))
+	return nil
+}
+
+func (o *sshFlags) ssh() clusterfile.SSH {
+	return clusterfile.SSH{
+		User: o.user, Port: o.port, KeyFile: o.key,
+		Password:    clusterfile.Secret(o.password.Reveal()),
+		KeyPassword: clusterfile.Secret(o.passphrase.Reveal()),
+	}
+}
+
+// overlay fills what a host of a Clusterfile leaves open, and puts flags that
+// were given over what it says.
+func (o *sshFlags) overlay(h clusterfile.SSH) clusterfile.SSH {
+	flags := o.ssh()
+	if !o.flagsWereChosen() {
+		flags.User, flags.Port, flags.KeyFile = h.User, h.Port, h.KeyFile
+	}
+	if flags.Password == "" {
+		flags.Password = h.Password
+	}
+	if flags.KeyPassword == "" {
+		flags.KeyPassword = h.KeyPassword
+	}
+	flags.SudoPassword = h.SudoPassword
+	return flags
+}
+
+// dialer connects to hosts; a host without an address is this machine.
+func (a *app) dialer(o *sshFlags) func(context.Context, clusterfile.Host) (host.Runner, error) {
+	return func(ctx context.Context, h clusterfile.Host) (host.Runner, error) {
+		if h.Local() {
+			return host.NewLocal(ctx, host.LocalConfig{Sudo: true, SudoPassword: host.Secret(o.password.Reveal()), Logger: a.log})
+		}
+		login := o.overlay(h.SSH)
+		return host.Dial(ctx, host.Config{
+			Address: h.Address, Port: login.Port, User: login.User,
+			Password: host.Secret(login.Password.Reveal()),
+			Agent:    os.Getenv("SSH_AUTH_SOCK") != "",
+			KeyFile:  keyFile(login.KeyFile), KeyPassphrase: host.Secret(login.KeyPassword.Reveal()),
+			Sudo: true, SudoPassword: host.Secret(login.SudoPassword.Reveal()),
+			NewHostKeys: filepath.Join(a.root, "known_hosts"), AcceptNewHostKeys: o.acceptNewHosts,
+			Logger: a.log,
+		})
+	}
+}
+
+// keyFile is the first of the user's keys that is there, where none is named,
+// in the order of ssh(1).
+func keyFile(named string) string {
+	if named != "" {
+		return named
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	names := []string{"id_rsa", "id_ecdsa", "id_ed25519"}
+	at := slices.IndexFunc(names, func(name string) bool {
+		_, err := os.Stat(filepath.Join(home, ".ssh", name))
+		return err == nil
+	})
+	if at < 0 {
+		return ""
+	}
+	return filepath.Join(home, ".ssh", names[at])
+}
+
+// nodeBinary finds the sealer-node for a host's architecture: beside this
+// program, as sealer-node-linux-ARCH or, for this machine's own, sealer-node.
+func nodeBinary(arch string) (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("finding this program's folder: %w", err)
+	}
+	if resolved, err := filepath.EvalSymlinks(self); err == nil {
+		self = resolved
+	}
+	names := []string{"sealer-node-linux-" + arch}
+	if arch == goruntime.GOARCH && goruntime.GOOS == "linux" {
+		names = append(names, "sealer-node")
+	}
+	for _, name := range names {
+		path := filepath.Join(filepath.Dir(self), name)
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	return "", &nodeBinaryError{arch: arch, dir: filepath.Dir(self), names: names}
+}
+
+// nodeBinaryError says that the program for the hosts is not installed.
+type nodeBinaryError struct {
+	arch, dir string
+	names     []string
+}
+
+func (e *nodeBinaryError) Error() string {
+	return fmt.Sprintf("looking for the program that runs on linux/%s hosts: %q holds none of %q", e.arch, e.dir, e.names)
+}
+
+func (e *nodeBinaryError) Hint() string {
+	return "install sealer-node beside sealer ('make build' makes both)"
+}
