@@ -109,7 +109,7 @@ func (k keychain) Resolve(target authn.Resource) (authn.Authenticator, error) {
 
 // Login checks the credentials with the registry and, where it takes them,
 // keeps them as docker login does: with the credential helper of docker's
-// config, or in its config.json.
+// config, or, where it names none, encoded but not encrypted in its config.json.
 func (c *Client) Login(ctx context.Context, host, user, password string) error {
 	host, err := loginHost(host)
 	if err != nil {
@@ -126,7 +126,14 @@ func (c *Client) Login(ctx context.Context, host, user, password string) error {
 		return err
 	}
 	key := credentialKey(host)
-	err = cf.GetCredentialsStore(key).Store(types.AuthConfig{Username: user, Password: password, ServerAddress: key})
+	login := types.AuthConfig{Username: user, Password: password, ServerAddress: key}
+	if cf.CredentialsStore == "" && cf.CredentialHelpers[key] == "" {
+		// Not through docker's file store, which writes to standard error.
+		cf.AuthConfigs[key] = login
+		err = cf.Save()
+	} else {
+		err = cf.GetCredentialsStore(key).Store(login)
+	}
 	if err != nil {
 		return fmt.Errorf("keeping the login for %s: %w", host, err)
 	}

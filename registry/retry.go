@@ -97,7 +97,7 @@ func transient(err error) bool {
 	case errors.As(err, &te):
 		return transientStatus(te.StatusCode)
 	case errors.As(err, &insecure), errors.As(err, &wrong), errors.As(err, &schema), errors.As(err, &cert),
-		errors.As(err, &permanent), errors.Is(err, http.ErrSchemeMismatch):
+		errors.As(err, &permanent):
 		return false
 	case errors.As(err, &dns):
 		return !dns.IsNotFound

@@ -4,6 +4,7 @@ package registry
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -177,8 +178,10 @@ func newApp(ctx context.Context, o ServerOptions, dir string) (app *handlers.App
 		},
 	}
 	config.HTTP.Addr = o.Address
-	// Indexes are served, and may be pushed, of which one platform is here.
-	config.Validation.Manifests.Indexes.Platforms = "none"
 	config.HTTP.RelativeURLs = true
+	// It signs the state of uploads; one that a restart cuts starts over.
+	config.HTTP.Secret = rand.Text()
+	// Indexes are served, and may be pushed, of which one platform is here.
+	config.Validation.Disabled = true
 	return handlers.NewApp(ctx, config), nil
 }

@@ -24,6 +24,7 @@ import (
 type hostState struct {
 	name      string
 	registry  name.Registry
+	plain     bool // plain HTTP is allowed
 	once      sync.Mutex
 	challenge *transport.Challenge
 }
@@ -42,16 +43,18 @@ func (h *hostState) url(p string) string {
 
 // explain names the flag where HTTPS was answered in plain HTTP.
 func (h *hostState) explain(err error) error {
-	var insecure *InsecureError
-	if errors.Is(err, http.ErrSchemeMismatch) && !errors.As(err, &insecure) {
-		return &InsecureError{Host: h.name}
+	if h.plain {
+		return err
 	}
-	if errors.As(err, &insecure) {
-		// The library tried HTTPS first and joins both failures. Only where
-		// HTTPS was answered in HTTP is plain HTTP the way out.
-		if errors.Is(err, http.ErrSchemeMismatch) || insecure.Host != h.registry.RegistryStr() {
-			return &InsecureError{Host: insecure.Host}
-		}
+	// For addresses that it takes for local, the library also tried HTTP, and
+	// was refused; that says nothing unless HTTPS was answered in HTTP.
+	var insecure *InsecureError
+	refused := errors.As(err, &insecure)
+	switch {
+	case refused && insecure.Host != h.registry.RegistryStr():
+		return insecure
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return &InsecureError{Host: h.name}
 	}
 	return err
 }
@@ -72,7 +75,7 @@ func (c *Client) host(ctx context.Context, host string) (*hostState, error) {
 		return h, nil
 	}
 	var opts []name.Option
-	if c.plainAllowed(host) {
+	if h.plain = c.plainAllowed(host); h.plain {
 		opts = append(opts, name.Insecure)
 	}
 	reg, err := name.NewRegistry(host, opts...)

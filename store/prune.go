@@ -236,13 +236,14 @@ func (s *Store) pruneLeftovers(o PruneOptions, res *PruneResult) error {
 		filepath.Join(s.dir, "."+ocispec.ImageIndexFile+".*"),
 		filepath.Join(s.dir, "."+ocispec.ImageLayoutFile+".*"),
 		filepath.Join(s.dir, locksDir, "*"),
+		filepath.Join(s.dir, ".fsverity-check-*"), // containerd's, made at Open
 	} {
 		names, err := filepath.Glob(pattern)
 		if err != nil {
 			return err
 		}
 		for _, name := range names {
-			if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := os.RemoveAll(name); err != nil {
 				return err
 			}
 		}
