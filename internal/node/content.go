@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/sealerio/sealer/internal/blobstream"
+	"github.com/sealerio/sealer/store"
+)
+
+// Wanted is a blob that the sender would send.
+type Wanted struct {
+	Digest digest.Digest `json:"digest"`
+	Size   int64         `json:"size"`
+}
+
+// Missing is a blob that the host lacks; it has the bytes before Offset.
+type Missing struct {
+	Digest digest.Digest `json:"digest"`
+	Offset int64         `json:"offset"`
+}
+
+// Received is what a stream brought. Blobs that were there already count for nothing.
+type Received struct {
+	Blobs int   `json:"blobs"`
+	Bytes int64 `json:"bytes"`
+}
+
+// ingestRef names the half of a blob that a cut stream left.
+func ingestRef(d digest.Digest) string { return "node-" + d.String() }
+
+// Missing tells which blobs are to be sent, in the order asked, each once.
+func (n *Node) Missing(ctx context.Context, wanted []Wanted) ([]Missing, error) {
+	st, err := n.openStore()
+	if err != nil {
+		return nil, err
+	}
+	missing := []Missing{} // [] in JSON, not null
+	seen := map[digest.Digest]bool{}
+	for _, w := range wanted {
+		if err := w.Digest.Validate(); err != nil {
+			return nil, fmt.Errorf("looking for %q: %w", w.Digest, err)
+		}
+		if seen[w.Digest] || whole(st, w.Digest, w.Size) {
+			continue
+		}
+		seen[w.Digest] = true
+		m := Missing{Digest: w.Digest}
+		status, err := st.Content().Status(ctx, ingestRef(w.Digest))
+		switch {
+		case err == nil && status.Offset <= w.Size:
+			m.Offset = status.Offset
+		case err != nil && !errdefs.IsNotFound(err):
+			return nil, fmt.Errorf("looking for %s: %w", w.Digest, err)
+		}
+		missing = append(missing, m)
+	}
+	return missing, nil
+}
+
+// whole: a blob gets its name only after it was verified, so its size is enough to look at.
+func whole(st *store.Store, d digest.Digest, size int64) bool {
+	info, err := os.Stat(st.BlobPath(d))
+	return err == nil && info.Size() == size
+}
+
+// Receive stores the blobs of a blob stream, each verified by its digest and on disk before it counts. What a cut
+// stream has brought of a blob is kept, and Missing tells how much. Blobs whose content is wrong are dropped, the
+// others stored; the error names all of them.
+func (n *Node) Receive(ctx context.Context, r io.Reader) (got Received, err error) {
+	st, err := n.openStore()
+	if err != nil {
+		return got, err
+	}
+	release, err := st.Hold(ctx)
+	if err != nil {
+		return got, err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	stream := blobstream.NewReader(r)
+	var wrong []error
+	for {
+		h, err := stream.Next()
+		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			break
+		}
+		var mismatch *DigestError
+		if err == nil {
+			var bytes int64
+			bytes, err = receiveBlob(ctx, st, h, stream)
+			if err == nil && bytes >= 0 {
+				got.Blobs++
+				got.Bytes += bytes
+			}
+		}
+		if errors.As(err, &mismatch) {
+			wrong = append(wrong, err)
+			continue
+		}
+		if err != nil {
+			return got, errors.Join(append(wrong, err)...)
+		}
+	}
+	if err := syncDir(filepath.Dir(st.BlobPath(digest.FromString("")))); err != nil {
+		return got, err
+	}
+	return got, errors.Join(wrong...)
+}
+
+// receiveBlob stores one blob and returns how many bytes the stream had for it; -1 where it was there.
+func receiveBlob(ctx context.Context, st *store.Store, h blobstream.Header, r io.Reader) (int64, error) {
+	if whole(st, h.Digest, h.Size) {
+		return -1, nil
+	}
+	if _, err := os.Stat(st.BlobPath(h.Digest)); err == nil { // of another size: the disk has lost something
+		if err := st.Content().Delete(ctx, h.Digest); err != nil {
+			return 0, fmt.Errorf("replacing %s: %w", h.Digest, err)
+		}
+	}
+	w, err := openIngest(ctx, st, h)
+	if errdefs.IsAlreadyExists(err) { // another stream has brought it meanwhile
+		return -1, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("receiving %s: %w", h.Digest, err)
+	}
+	done, err := copyBlob(w, h, r)
+	if err != nil {
+		return 0, errors.Join(err, w.Close())
+	}
+	err = w.Commit(ctx, h.Size, h.Digest)
+	switch {
+	case err == nil, errdefs.IsAlreadyExists(err):
+		return done, w.Close()
+	case errdefs.IsFailedPrecondition(err): // the digest or the size is another
+		return 0, errors.Join(&DigestError{h.Digest, err}, w.Close(), dropIngest(ctx, st, h.Digest))
+	default:
+		return 0, errors.Join(fmt.Errorf("receiving %s: %w", h.Digest, err), w.Close())
+	}
+}
+
+func dropIngest(ctx context.Context, st *store.Store, d digest.Digest) error {
+	if err := st.Content().Abort(ctx, ingestRef(d)); err != nil && !errdefs.IsNotFound(err) {
+		return err
+	}
+	return nil
+}
+
+// openIngest waits while another process receives the same blob.
+func openIngest(ctx context.Context, st *store.Store, h blobstream.Header) (content.Writer, error) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		w, err := st.Content().Writer(ctx, content.WithRef(ingestRef(h.Digest)),
+			content.WithDescriptor(ocispec.Descriptor{Digest: h.Digest, Size: h.Size}))
+		if !errdefs.IsUnavailable(err) {
+			return w, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// copyBlob appends the bytes that the ingest lacks.
+func copyBlob(w content.Writer, h blobstream.Header, r io.Reader) (int64, error) {
+	status, err := w.Status()
+	if err != nil {
+		return 0, fmt.Errorf("receiving %s: %w", h.Digest, err)
+	}
+	have := status.Offset
+	if have > h.Size || h.Offset == 0 && have > 0 { // the sender begins anew
+		if err := w.Truncate(0); err != nil {
+			return 0, fmt.Errorf("receiving %s: %w", h.Digest, err)
+		}
+		have = 0
+	}
+	if h.Offset > have {
+		return 0, fmt.Errorf("receiving %s: it comes from byte %d on, and the host has %d", h.Digest, h.Offset, have)
+	}
+	if _, err := io.CopyN(io.Discard, r, have-h.Offset); err != nil {
+		return 0, fmt.Errorf("receiving %s: %w", h.Digest, err)
+	}
+	if _, err := io.CopyBuffer(w, r, make([]byte, 1<<20)); err != nil {
+		return 0, fmt.Errorf("receiving %s: %w", h.Digest, err)
+	}
+	return h.Size - h.Offset, nil
+}
+
+// DigestError is a blob whose bytes are not what its digest says.
+type DigestError struct {
+	Want digest.Digest
+	Err  error
+}
+
+func (e *DigestError) Error() string {
+	return fmt.Sprintf("receiving %s: its content is something else: %v", e.Want, e.Err)
+}
+func (e *DigestError) Unwrap() error { return e.Err }
+
+// Tag names an image in the host's store, which keeps its blobs from Prune.
+func (n *Node) Tag(ctx context.Context, name string, desc ocispec.Descriptor) error {
+	st, err := n.openStore()
+	if err != nil {
+		return err
+	}
+	if !whole(st, desc.Digest, desc.Size) {
+		return fmt.Errorf("tagging %q: the host has no %s of %d bytes", name, desc.Digest, desc.Size)
+	}
+	return st.Tag(ctx, name, desc)
+}
+
+// Untag takes a name away. One that is not there is no error.
+func (n *Node) Untag(ctx context.Context, name string) error {
+	st, err := n.openStore()
+	if err != nil {
+		return err
+	}
+	var absent *store.NotFoundError
+	if err := st.Untag(ctx, name); err != nil && !errors.As(err, &absent) {
+		return err
+	}
+	return nil
+}
+
+// Prune deletes the blobs that no named image needs.
+func (n *Node) Prune(ctx context.Context) (store.PruneResult, error) {
+	st, err := n.openStore()
+	if err != nil {
+		return store.PruneResult{}, err
+	}
+	return st.Prune(ctx, store.PruneOptions{})
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

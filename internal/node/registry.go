@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/sealerio/sealer/registry"
+)
+
+// Publish makes the packed images of a ClusterImage available in the host's registry, as links to the store's blobs. It may run while the registry serves.
+func (n *Node) Publish(ctx context.Context, image digest.Digest) (err error) {
+	st, err := n.openStore()
+	if err != nil {
+		return err
+	}
+	release, err := st.Hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	img, err := n.image(ctx, st, image)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(n.registryDir(), 0o700); err != nil {
+		return fmt.Errorf("publishing images: %w", err)
+	}
+	return registry.Publish(ctx, st, img, n.registryDir())
+}
+
+// Serve serves the registry that InitRegistry has prepared, until ctx ends. Troubles go to errorLog.
+func (n *Node) Serve(ctx context.Context, errorLog io.Writer) error {
+	c, err := n.registryConfig()
+	if err != nil {
+		return err
+	}
+	in := func(name string) string { return filepath.Join(n.registryDir(), name) }
+	return registry.Serve(ctx, registry.ServerOptions{
+		Dir:          n.registryDir(),
+		Address:      net.JoinHostPort("", strconv.Itoa(c.Port)),
+		CertFile:     in(certFile),
+		KeyFile:      in(keyFile),
+		HtpasswdFile: in(htpasswdFile),
+		ReadOnly:     !c.Writable,
+		ErrorLog:     errorLog,
+		Ready:        func(a net.Addr) { n.log.Info("serving images", "address", a.String()) },
+	})
+}
+
+// registryConfig reads what InitRegistry wrote.
+func (n *Node) registryConfig() (c RegistryConfig, err error) {
+	f, err := os.Open(filepath.Join(n.registryDir(), configFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return c, errors.New("finding the registry's configuration: run `sealer-node registry init` first")
+	}
+	if err != nil {
+		return c, fmt.Errorf("finding the registry's configuration: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return c, readJSON(f, "the registry's configuration", &c)
+}
+
+// Clean takes away all that sealer-node has made on this host: the registry's unit, mounts, content. What else lies in the root folder stays.
+func (n *Node) Clean(ctx context.Context) error {
+	if err := n.UninstallRegistry(ctx); err != nil {
+		return err
+	}
+	if _, err := os.Stat(n.rootfsDir()); err == nil {
+		fs, err := n.openRootfs()
+		if err != nil {
+			return err
+		}
+		if err := fs.Wipe(ctx); err != nil {
+			return err
+		}
+	}
+	for _, dir := range []string{n.registryDir(), n.storeDir(), n.run} {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("cleaning up: %w", err)
+		}
+	}
+	if entries, err := os.ReadDir(n.root); err == nil && len(entries) == 0 {
+		if err := os.Remove(n.root); err != nil {
+			return fmt.Errorf("cleaning up: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sealerio/sealer/internal/atomicfile"
+)
+
+// RegistryUnit is the systemd unit that runs `sealer-node registry serve`.
+const RegistryUnit = "sealer-registry.service"
+
+// exitNamespace is what systemd says where it could not set up a unit's mount namespace: EXIT_NAMESPACE, systemd.exec(5).
+const exitNamespace = "226"
+
+// UnitOptions say how the registry is run.
+type UnitOptions struct {
+	Program string        // sealer-node; default: this program
+	Timeout time.Duration // for the registry to answer; default 60 s
+}
+
+func (o UnitOptions) withDefaults() (UnitOptions, error) {
+	if o.Timeout == 0 {
+		o.Timeout = time.Minute
+	}
+	if o.Program == "" {
+		program, err := os.Executable()
+		if err != nil {
+			return o, fmt.Errorf("finding this program: %w", err)
+		}
+		o.Program = program
+	}
+	return o, nil
+}
+
+// UnitError is a registry that was started and does not answer.
+type UnitError struct {
+	Unit string
+	Log  string // its last lines
+	Err  error
+}
+
+func (e *UnitError) Error() string {
+	msg := fmt.Sprintf("starting %s: %v", e.Unit, e.Err)
+	if e.Log != "" {
+		msg += "\n" + e.Log
+	}
+	return msg
+}
+func (e *UnitError) Unwrap() error { return e.Err }
+
+// Hint says where to look.
+func (e *UnitError) Hint() string { return "look at `journalctl -u " + e.Unit + "` on the host" }
+
+// InstallRegistry writes the unit, enables and starts it, and waits until the registry answers. One that answers
+// already and has nothing new is left alone. Where systemd cannot sandbox the unit, as in some containers, it runs without.
+func (n *Node) InstallRegistry(ctx context.Context, o UnitOptions) error {
+	o, err := o.withDefaults()
+	if err != nil {
+		return err
+	}
+	c, err := n.registryConfig()
+	if err != nil {
+		return err
+	}
+	client, err := n.registryClient()
+	if err != nil {
+		return err
+	}
+	err = n.startUnit(ctx, o, c, client, true)
+	if err != nil && exitStatus(ctx) == exitNamespace {
+		n.log.Warn("systemd cannot sandbox the registry here; running it without", "unit", RegistryUnit)
+		err = n.startUnit(ctx, o, c, client, false)
+	}
+	return err
+}
+
+func (n *Node) startUnit(ctx context.Context, o UnitOptions, c RegistryConfig, client *http.Client, sandbox bool) error {
+	file := filepath.Join(n.unitDir, RegistryUnit)
+	text := n.unit(o.Program, c.Port, sandbox)
+	old, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("reading the unit: %w", err)
+	}
+	changed := string(old) != text
+	if !changed && n.upToDate(ctx) && answers(ctx, client, c.Port) == nil {
+		return nil
+	}
+	if changed {
+		if err := atomicfile.Write(file, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	for _, args := range [][]string{{"daemon-reload"}, {"enable", RegistryUnit}, {"restart", RegistryUnit}} {
+		if err := systemctl(ctx, args...); err != nil {
+			return &UnitError{RegistryUnit, unitLog(ctx), err}
+		}
+	}
+	return n.waitUnit(ctx, o, c.Port, client)
+}
+
+func (n *Node) waitUnit(ctx context.Context, o UnitOptions, port int, client *http.Client) error {
+	limited, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for turn := 1; ; turn++ {
+		err := answers(limited, client, port)
+		if err == nil {
+			return nil
+		}
+		if turn%5 == 0 && exitStatus(limited) == exitNamespace {
+			return &UnitError{RegistryUnit, "", errors.New("systemd cannot sandbox it")}
+		}
+		select {
+		case <-tick.C:
+		case <-limited.Done():
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return &UnitError{RegistryUnit, unitLog(ctx), fmt.Errorf("no answer in %s: %w", o.Timeout, err)}
+		}
+	}
+}
+
+// upToDate tells whether what runs is started from the program and the certificate that are there now.
+func (n *Node) upToDate(ctx context.Context) bool {
+	pid := property(ctx, "MainPID")
+	if pid == "" || pid == "0" {
+		return false
+	}
+	exe, err := os.Readlink("/proc/" + pid + "/exe")
+	if err != nil || strings.HasSuffix(exe, " (deleted)") {
+		return false
+	}
+	started, err := os.Stat("/proc/" + pid)
+	config, cerr := os.Stat(filepath.Join(n.registryDir(), configFile))
+	return err == nil && cerr == nil && !config.ModTime().After(started.ModTime())
+}
+
+// UninstallRegistry stops and removes the unit. One that is not there is no error.
+func (n *Node) UninstallRegistry(ctx context.Context) error {
+	file := filepath.Join(n.unitDir, RegistryUnit)
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("removing the registry: %w", err)
+	}
+	if !strings.Contains(string(text), " --root "+n.quotedRoot()+" ") {
+		return nil // that of another root folder
+	}
+	if err := systemctl(ctx, "disable", "--now", RegistryUnit); err != nil {
+		return fmt.Errorf("stopping the registry: %w", err)
+	}
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing the registry: %w", err)
+	}
+	if err := systemctl(ctx, "daemon-reload"); err != nil {
+		return fmt.Errorf("removing the registry: %w", err)
+	}
+	_ = systemctl(ctx, "reset-failed", RegistryUnit) // it is an error where it has not failed
+	return nil
+}
+
+// unit is the text of the unit. The registry needs no right but to read its folder: what it serves are files.
+func (n *Node) unit(program string, port int, sandbox bool) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `# Written by sealer-node; "sealer-node registry uninstall" removes it.
+[Unit]
+Description=sealer image registry
+Wants=network-online.target
+After=network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+ExecStart=%s --root %s registry serve
+Restart=always
+RestartSec=2
+LimitNOFILE=1048576
+UMask=0077
+`, quoteUnit(program), n.quotedRoot())
+	if sandbox {
+		capability := ""
+		if port < 1024 {
+			capability = "CAP_NET_BIND_SERVICE"
+		}
+		fmt.Fprintf(&b, `NoNewPrivileges=yes
+CapabilityBoundingSet=%s
+ProtectSystem=strict
+ReadWritePaths=%s
+ProtectHome=read-only
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectHostname=yes
+ProtectClock=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+SystemCallArchitectures=native
+`, capability, quoteUnit(n.registryDir()))
+	}
+	b.WriteString("\n[Install]\nWantedBy=multi-user.target\n")
+	return b.String()
+}
+
+func (n *Node) quotedRoot() string { return quoteUnit(n.root) }
+
+// quoteUnit quotes one word of a unit file (systemd.syntax(7), "Quoting"); % and $ are doubled.
+func quoteUnit(s string) string {
+	s = strings.NewReplacer("%", "%%", "$", "$$").Replace(s)
+	if strings.ContainsAny(s, " \t\"'\\;") {
+		return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+	}
+	return s
+}
+
+// registryClient trusts the registry's own CA and nothing else.
+func (n *Node) registryClient() (*http.Client, error) {
+	ca, err := os.ReadFile(filepath.Join(n.registryDir(), caFile))
+	if err != nil {
+		return nil, fmt.Errorf("reading the registry's CA: %w", err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	return &http.Client{
+		Timeout:   5 * time.Second,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, DisableKeepAlives: true},
+	}, nil
+}
+
+// answers: 200, or 401 where it asks who we are. https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#determining-support
+func answers(ctx context.Context, client *http.Client, port int) error {
+	url := "https://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) + "/v2/"
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, io.LimitReader(res.Body, 64<<10))
+	if err = errors.Join(err, res.Body.Close()); err != nil {
+		return err
+	}
+	if res.StatusCode != http.StatusOK && res.StatusCode != http.StatusUnauthorized {
+		return fmt.Errorf("%s answers %s", url, res.Status)
+	}
+	return nil
+}
+
+func systemctl(ctx context.Context, args ...string) error {
+	out, err := exec.CommandContext(ctx, "systemctl", args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("running systemctl %s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// property is one of the unit's, "" where systemd does not say.
+func property(ctx context.Context, name string) string {
+	out, err := exec.CommandContext(ctx, "systemctl", "show", "--property", name, "--value", RegistryUnit).Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
+}
+
+func exitStatus(ctx context.Context) string { return property(ctx, "ExecMainStatus") }
+
+// unitLog are the last lines that the unit wrote.
+func unitLog(ctx context.Context) string {
+	out, err := exec.CommandContext(ctx, "journalctl", "--unit", RegistryUnit, "--lines", "20", "--no-pager", "--output", "cat").Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
+}
