@@ -6,14 +6,9 @@ package build_test
 
 import (
 	"archive/tar"
-	"bytes"
-	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -23,21 +18,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	ggcrregistry "github.com/google/go-containerregistry/pkg/registry"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/random"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/klauspost/compress/zstd"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealerio/sealer/build"
 	"github.com/sealerio/sealer/build/engine"
 	"github.com/sealerio/sealer/build/toolbox"
 	"github.com/sealerio/sealer/clusterimage"
-	"github.com/sealerio/sealer/kubefile"
 	"github.com/sealerio/sealer/registry"
 	"github.com/sealerio/sealer/store"
 )
@@ -217,5 +204,3 @@ CMD ["kubectl", "apply", "-f", "a file"]
 	require.Equal(t, "me", r.Config.Author)
 	require.Equal(t, runtime.GOARCH, r.Config.Architecture)
 }
-
-var _ = []any{bytes.NewReader, context.Background, fmt.Sprint, http.NewRequest, httptest.NewServer, name.NewTag, ggcrregistry.New, v1.Hash{}, mutate.Annotations, random.Image, remote.Write, ocispec.Platform{}, kubefile.Parse}

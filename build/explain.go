@@ -5,8 +5,15 @@ package build
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
 
 	"github.com/moby/buildkit/solver/errdefs"
+	"github.com/moby/buildkit/util/suggest"
+	"github.com/moby/patternmatcher"
 
 	"github.com/sealerio/sealer/build/convert"
 	"github.com/sealerio/sealer/kubefile"
@@ -14,7 +21,7 @@ import (
 
 // explain turns what a solve returned into what the user has to know: our own error where it was ours, else the line of
 // the Kubefile that failed, with the innermost reason. own is the error of our build function, err that of the solve.
-func explain(ctx context.Context, f *kubefile.File, own, err error) error {
+func explain(ctx context.Context, o Options, in *inputs, own, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -24,9 +31,14 @@ func explain(ctx context.Context, f *kubefile.File, own, err error) error {
 	}
 	for _, one := range []error{own, err} {
 		for _, s := range errdefs.Sources(one) {
-			if s.Info != nil && s.Info.Filename == f.Name && len(s.Ranges) > 0 {
-				return convert.At(f, int(s.Ranges[0].Start.Line), innermost(one))
+			if s.Info == nil || s.Info.Filename != in.file.Name || len(s.Ranges) == 0 {
+				continue
 			}
+			line := int(s.Ranges[0].Start.Line)
+			if missing := missingSource(o, in, line); missing != nil {
+				return convert.At(in.file, line, missing)
+			}
+			return convert.At(in.file, line, innermost(one))
 		}
 	}
 	if own != nil {
@@ -44,4 +56,69 @@ func innermost(err error) error {
 		}
 		err = next
 	}
+}
+
+// MissingSourceError says that COPY or ADD names a file that the build context does not have.
+type MissingSourceError struct {
+	Source  string // as written
+	Near    string // a name beside it that looks like it; "" where there is none
+	Ignored bool   // it is there, and the ignore file leaves it out
+}
+
+func (e *MissingSourceError) Error() string {
+	switch {
+	case e.Ignored:
+		return fmt.Sprintf("%q is left out of the build context by the ignore file", e.Source)
+	case e.Near != "":
+		return fmt.Sprintf("%q is not in the build context (did you mean %q?)", e.Source, e.Near)
+	}
+	return fmt.Sprintf("%q is not in the build context", e.Source)
+}
+
+// Hint says where sources are looked for.
+func (e *MissingSourceError) Hint() string {
+	if e.Ignored {
+		return "see .sealerignore, .dockerignore or the ignore file beside the Kubefile"
+	}
+	return "sources are relative to the folder that is built: the last argument of sealer build"
+}
+
+// missingSource looks for the source that made a COPY fail; nil where it was something else. The solver says it too, but
+// among its own words.
+func missingSource(o Options, in *inputs, line int) error {
+	for _, c := range in.contexts {
+		if r := c.Lines(); line < r.First || line > r.Last {
+			continue
+		}
+		for _, source := range c.Sources {
+			if strings.ContainsAny(source, "$*?[") || strings.Contains(source, "://") {
+				continue
+			}
+			rel := strings.TrimPrefix(path.Join("/", source), "/")
+			if _, err := os.Lstat(filepath.Join(o.ContextDir, rel)); err != nil {
+				return &MissingSourceError{Source: source, Near: nearName(o.ContextDir, rel)}
+			}
+			if ignored, err := patternmatcher.Matches(rel, in.ignore); err == nil && ignored {
+				return &MissingSourceError{Source: source, Ignored: true}
+			}
+		}
+	}
+	return nil
+}
+
+func nearName(dir, rel string) string {
+	parent := path.Dir(rel)
+	entries, err := os.ReadDir(filepath.Join(dir, parent))
+	if err != nil {
+		return ""
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	near, ok := suggest.Search(path.Base(rel), names, true)
+	if !ok {
+		return ""
+	}
+	return path.Join(parent, near)
 }

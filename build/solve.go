@@ -79,7 +79,7 @@ func solve(ctx context.Context, o Options, in *inputs, from bases, pack *packer)
 		return r, err
 	}, o.Display.Solve())
 	if err != nil {
-		return nil, nil, explain(ctx, in.file, own, err)
+		return nil, nil, explain(ctx, o, in, own, err)
 	}
 	desc, err := exported(resp)
 	if err != nil {

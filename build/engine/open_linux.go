@@ -201,13 +201,21 @@ func (e *Engine) close() error {
 		if !e.worker.steps.wait(stepGrace) {
 			errs = append(errs, fmt.Errorf("a RUN step still runs after %s", stepGrace))
 		}
+		e.worker.forget()
 	}
 	if e.ctrl != nil {
-		errs = append(errs, e.ctrl.Close())
+		errs = append(errs, closing("cache", e.ctrl.Close()))
 	}
 	if e.worker != nil {
-		errs = append(errs, e.worker.close(e.ctrl == nil))
+		errs = append(errs, closing("worker", e.worker.close(e.ctrl == nil)))
 	}
 	errs = append(errs, e.lock.Unlock())
 	return errors.Join(errs...)
+}
+
+func closing(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("closing the %s: %w", what, err)
 }

@@ -15,6 +15,8 @@ import (
 	"github.com/containerd/containerd/v2/plugins/content/local"
 	"github.com/containerd/containerd/v2/plugins/diff/walking"
 	"github.com/containerd/platforms"
+	"github.com/moby/buildkit/cache"
+	"github.com/moby/buildkit/cache/contenthash"
 	"github.com/moby/buildkit/cache/metadata"
 	"github.com/moby/buildkit/executor/resources"
 	containerdsnapshot "github.com/moby/buildkit/snapshot/containerd"
@@ -113,6 +115,26 @@ func openWorker(ctx context.Context, o Options, hosts docker.RegistryHosts) (_ *
 	}
 	return w, nil
 }
+
+// forget drops what BuildKit remembers of this worker's files for the whole process: it would look into the closed
+// database when the process opens the same folder again.
+func (w *buildWorker) forget() {
+	items, err := w.MetadataStore.All()
+	if err != nil {
+		return // closed, or broken: nothing that closing could mend
+	}
+	for _, i := range items {
+		contenthash.ClearCacheContext(refID{id: i.ID()})
+	}
+}
+
+// refID is all of a cache reference that contenthash asks for here.
+type refID struct {
+	cache.RefMetadata
+	id string
+}
+
+func (r refID) ID() string { return r.id }
 
 // close ends what BuildKit's controller does not; alone says that there is no controller that closed the worker.
 func (w *buildWorker) close(alone bool) error {
