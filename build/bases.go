@@ -139,8 +139,8 @@ func chooseManifest(ctx context.Context, st *store.Store, name string, desc ocis
 	if !clusterimage.IsIndex(desc.MediaType) {
 		return desc, nil
 	}
-	index, err := clusterimage.ReadIndex(ctx, st.Content(), desc)
-	if err != nil {
+	var index ocispec.Index
+	if err := clusterimage.ReadJSON(ctx, st.Content(), desc, &index); err != nil {
 		return ocispec.Descriptor{}, err
 	}
 	match := clusterimage.Matcher(p)

@@ -6,6 +6,7 @@ package build_test
 
 import (
 	"archive/tar"
+	"compress/gzip"
 	"errors"
 	"io"
 	"io/fs"
@@ -126,6 +127,9 @@ func (b *bench) files(img *clusterimage.Image, i int) map[string]file {
 			require.NoError(b.t, err)
 			defer z.Close()
 			r = z
+		} else if strings.HasSuffix(l.MediaType, "gzip") {
+			r, err = gzip.NewReader(f)
+			require.NoError(b.t, err)
 		}
 		for tr := tar.NewReader(r); ; {
 			h, err := tr.Next()

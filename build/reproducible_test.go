@@ -30,15 +30,16 @@ RUN mkdir made && echo x > made/x && cp etc/a made/b && touch bin
 ADD z.tar unpacked/
 CMD true
 `,
-		"rootfs/bin/x": "x", "rootfs/manifests/deep": "y", "a": "a", "z.tar": archive(t),
+		"rootfs/bin/x": "x", "rootfs/manifests/deep": "y", "a": "a", "z.tar": archive(t, "packed"),
 	}
 }
 
-func archive(t *testing.T) string {
+// archive is a tar with one file of the given name.
+func archive(t *testing.T, name string) string {
 	t.Helper()
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
-	require.NoError(t, w.WriteHeader(&tar.Header{Name: "packed", Mode: 0o644, Size: 1, ModTime: time.Unix(1e9, 0)}))
+	require.NoError(t, w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: 1, ModTime: time.Unix(1e9, 0)}))
 	_, err := w.Write([]byte("p"))
 	require.NoError(t, err)
 	require.NoError(t, w.Close())

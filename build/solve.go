@@ -329,8 +329,8 @@ func split(ctx context.Context, o Options, desc ocispec.Descriptor) (rootfs, kee
 		bare.Platform = &o.Platforms[0]
 		return []ocispec.Descriptor{bare}, nil, nil
 	}
-	index, err := clusterimage.ReadIndex(ctx, o.Store.Content(), desc)
-	if err != nil {
+	var index ocispec.Index
+	if err := clusterimage.ReadJSON(ctx, o.Store.Content(), desc, &index); err != nil {
 		return nil, nil, fmt.Errorf("reading what the builder exported: %w", err)
 	}
 	for _, d := range index.Manifests {
