@@ -4,6 +4,7 @@ package registry_test
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"slices"
 	"testing"
@@ -14,6 +15,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
+
+	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/store"
 )
 
 type (
@@ -40,4 +44,9 @@ func newTarLayer(data []byte) (v1.Layer, error) {
 func sortedStrings(s []string) []string {
 	slices.Sort(s)
 	return s
+}
+
+func readJSON(t testing.TB, st *store.Store, d ocispec.Descriptor, v any) {
+	t.Helper()
+	require.NoError(t, clusterimage.ReadJSON(context.Background(), st.Content(), d, v))
 }
