@@ -12,6 +12,7 @@ import (
 	"slices"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -245,8 +246,25 @@ func once(entries []ocispec.Descriptor) []ocispec.Descriptor {
 // writeDocument stores bytes under their digest; content that is there already is fine.
 func writeDocument(ctx context.Context, cs content.Ingester, mediaType string, data []byte) (ocispec.Descriptor, error) {
 	desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
-	if err := content.WriteBlob(ctx, cs, "document-"+desc.Digest.String(), bytes.NewReader(data), desc); err != nil {
+	err := ingest(ctx, cs, desc, data)
+	if err != nil && !errdefs.IsAlreadyExists(err) {
 		return ocispec.Descriptor{}, fmt.Errorf("writing %s: %w", desc.Digest, err)
 	}
 	return desc, nil
+}
+
+func ingest(ctx context.Context, cs content.Ingester, desc ocispec.Descriptor, data []byte) error {
+	w, err := content.OpenWriter(ctx, cs, content.WithRef("document-"+desc.Digest.String()), content.WithDescriptor(desc))
+	if err != nil {
+		return err
+	}
+	defer w.Close() //nolint:errcheck // after Commit there is nothing to close
+	// What a power cut left of an earlier try may be damaged.
+	if err := w.Truncate(0); err != nil {
+		return err
+	}
+	if _, err := w.Write(data); err != nil {
+		return err
+	}
+	return w.Commit(ctx, desc.Size, desc.Digest)
 }

@@ -27,9 +27,14 @@ type Options struct {
 	// The mirror is asked instead of the domain's own registry, which is then
 	// never contacted. Names stay what they are.
 	Mirrors map[string]string
-	// Insecure lists the hosts (host or host:port) that may be asked in plain
-	// HTTP where they do not answer HTTPS. Loopback hosts always may.
+	// Insecure lists the hosts (host or host:port) whose certificate is not
+	// checked, and that may be asked in plain HTTP where they do not answer
+	// HTTPS. Loopback hosts may always be asked in plain HTTP.
 	Insecure []string
+	// CertsDir has a folder for each host with an authority of its own: HOST/*.crt,
+	// and HOST/*.cert with *.key for client certificates. The default is
+	// /etc/docker/certs.d.
+	CertsDir string
 	// Jobs is how many blobs are in transfer at once. The default is 8.
 	Jobs int
 	// AuthDir is the folder of docker's config.json. The default is
@@ -79,18 +84,21 @@ const (
 )
 
 // Client talks to registries. It is safe for concurrent use; what it learned
-// of a registry (scheme, tokens) is kept for its lifetime. It needs no closing.
+// of a registry (scheme, tokens) is kept for its lifetime. Close lets idle
+// connections go, which otherwise end after a minute.
 type Client struct {
-	o        Options
-	base     http.RoundTripper
-	mirrors  map[string]mirror
-	keys     keychain
-	slots    *semaphore.Weighted
-	flights  flights
-	buffers  sync.Pool // of *[]byte, shared by all transfers
-	mu       sync.Mutex
-	hosts    map[string]*hostState
-	sessions map[string]*session
+	o    Options
+	base http.RoundTripper
+	// transports are nil where Options.Transport is set.
+	transports *hostTransports
+	mirrors    map[string]mirror
+	keys       keychain
+	slots      *semaphore.Weighted
+	flights    flights
+	buffers    sync.Pool // of *[]byte, shared by all transfers
+	mu         sync.Mutex
+	hosts      map[string]*hostState
+	sessions   map[string]*session
 }
 
 // mirror is a parsed entry of Options.Mirrors.
@@ -120,6 +128,9 @@ func NewClient(o Options) (*Client, error) {
 	if o.Track == nil {
 		o.Track = func(string, int64) Tracker { return silentTracker{} }
 	}
+	if o.CertsDir == "" {
+		o.CertsDir = "/etc/docker/certs.d"
+	}
 	if o.UserAgent == "" {
 		o.UserAgent = "sealer"
 	}
@@ -134,11 +145,14 @@ func NewClient(o Options) (*Client, error) {
 		hosts:    map[string]*hostState{},
 		sessions: map[string]*session{},
 	}
-	tr := o.Transport
-	if tr == nil {
-		tr = newTransport(o.Jobs)
+	c.base = &guard{next: o.Transport, allowed: c.plainAllowed, userAgent: o.UserAgent}
+	if o.Transport == nil {
+		c.transports = &hostTransports{
+			jobs: o.Jobs, certsDir: o.CertsDir, insecure: c.listedInsecure,
+			common: newTransport(o.Jobs, &tls.Config{MinVersion: tls.VersionTLS12}),
+		}
+		c.base = &guard{byHost: c.transports, allowed: c.plainAllowed, userAgent: o.UserAgent}
 	}
-	c.base = &guard{next: tr, allowed: c.plainAllowed, userAgent: o.UserAgent}
 	var errs []error
 	for domain, raw := range o.Mirrors {
 		m, err := c.parseMirror(raw)
@@ -191,26 +205,6 @@ func canonicalDomain(d string) string {
 	return d
 }
 
-// newTransport is Go's own transport, for many connections to few hosts.
-func newTransport(jobs int) http.RoundTripper {
-	dialer := &net.Dialer{Timeout: 20 * time.Second, KeepAlive: 30 * time.Second}
-	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         dialer.DialContext,
-		ForceAttemptHTTP2:   true,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout: 15 * time.Second,
-		MaxIdleConns:        4 * jobs,
-		MaxIdleConnsPerHost: 2 * jobs,
-		IdleConnTimeout:     60 * time.Second,
-		// Blobs come as they are stored; a registry that compressed on the way
-		// would break Range.
-		DisableCompression: true,
-		ReadBufferSize:     64 << 10,
-		WriteBufferSize:    64 << 10,
-	}
-}
-
 // plainAllowed tells whether a host may be asked in plain HTTP.
 func (c *Client) plainAllowed(host string) bool {
 	name := hostname(host)
@@ -220,6 +214,12 @@ func (c *Client) plainAllowed(host string) bool {
 	if ip := net.ParseIP(name); ip != nil && ip.IsLoopback() {
 		return true
 	}
+	return c.listedInsecure(host)
+}
+
+// listedInsecure tells whether the options list a host as insecure.
+func (c *Client) listedInsecure(host string) bool {
+	name := hostname(host)
 	for _, in := range c.o.Insecure {
 		if strings.EqualFold(in, host) || strings.EqualFold(in, name) {
 			return true
@@ -234,6 +234,13 @@ func hostname(host string) string {
 		return h
 	}
 	return strings.Trim(host, "[]")
+}
+
+// Close closes idle connections. The client may be used again.
+func (c *Client) Close() {
+	if c.transports != nil {
+		c.transports.closeIdle()
+	}
 }
 
 // acquire takes a transfer slot; release gives it back.

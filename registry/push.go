@@ -386,6 +386,11 @@ func (p *pusher) sendBlob(ctx context.Context, location *url.URL, desc ocispec.D
 	if desc.Size == 0 {
 		req.Body = http.NoBody
 	}
+	// For a registry that redirects the upload.
+	req.GetBody = func() (io.ReadCloser, error) {
+		body.rewind(content.NewReader(ra))
+		return body, nil
+	}
 	req.ContentLength = desc.Size
 	req.Header.Set("Content-Type", "application/octet-stream")
 	resp, err := p.s.client.Do(req)
@@ -424,6 +429,14 @@ func (b *blobBody) Read(p []byte) (int, error) {
 		b.dog.allow(commitTime)
 	}
 	return n, err
+}
+
+// rewind starts over with r.
+func (b *blobBody) rewind(r io.Reader) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.track.Advance(-b.sent)
+	b.r, b.sent = r, 0
 }
 
 // Close leaves the reader, which the sender closes, alone.

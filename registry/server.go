@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/distribution/distribution/v3/configuration"
@@ -99,6 +100,7 @@ func Serve(ctx context.Context, o ServerOptions) (err error) {
 		return fmt.Errorf("serving images on %s: %w", ln.Addr(), err)
 	case <-ctx.Done():
 	}
+	srv.fresh.closeAll()
 	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
 	if err := srv.http.Shutdown(stopCtx); err != nil {
@@ -116,8 +118,37 @@ func loopbackAddress(address string) bool {
 }
 
 type server struct {
-	app  *handlers.App
-	http *http.Server
+	app   *handlers.App
+	http  *http.Server
+	fresh freshConns
+}
+
+// freshConns are connections on which nothing was asked yet. Clients open some
+// in reserve, and Shutdown would wait five seconds for their first request.
+type freshConns struct {
+	mu    sync.Mutex
+	conns map[net.Conn]bool
+}
+
+func (f *freshConns) note(c net.Conn, s http.ConnState) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.conns == nil {
+		f.conns = map[net.Conn]bool{}
+	}
+	if s == http.StateNew {
+		f.conns[c] = true
+		return
+	}
+	delete(f.conns, c)
+}
+
+func (f *freshConns) closeAll() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for c := range f.conns {
+		_ = c.Close() // it has carried nothing
+	}
 }
 
 func newServer(ctx context.Context, o ServerOptions, dir string) (*server, error) {
@@ -142,14 +173,16 @@ func newServer(ctx context.Context, o ServerOptions, dir string) (*server, error
 	if o.AccessLog != nil {
 		handler = &accessLog{next: handler, out: o.AccessLog}
 	}
-	s := &server{app: app, http: &http.Server{
+	s := &server{app: app}
+	s.http = &http.Server{
+		ConnState:         s.fresh.note,
 		Handler:           handler,
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          log.New(errorLog, "", log.LstdFlags),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
-	}}
+	}
 	if o.CertFile != "" {
 		c := &certificate{cert: o.CertFile, key: o.KeyFile}
 		if _, err := c.get(nil); err != nil {

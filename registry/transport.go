@@ -3,7 +3,17 @@
 package registry
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
 )
 
 // guard stands below everything that sends a request: token servers, redirects
@@ -11,6 +21,7 @@ import (
 // not allowed it, whoever asks.
 type guard struct {
 	next      http.RoundTripper
+	byHost    *hostTransports // nil: next serves every host
 	allowed   func(host string) bool
 	userAgent string
 }
@@ -23,5 +34,117 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 		r = r.Clone(r.Context())
 		r.Header.Set("User-Agent", g.userAgent)
 	}
-	return g.next.RoundTrip(r)
+	if g.byHost == nil {
+		return g.next.RoundTrip(r)
+	}
+	next, err := g.byHost.get(r.URL.Host)
+	if err != nil {
+		return nil, &permanentError{err}
+	}
+	return next.RoundTrip(r)
+}
+
+// newTransport is Go's own transport, for many connections to few hosts.
+func newTransport(jobs int, config *tls.Config) *http.Transport {
+	dialer := &net.Dialer{Timeout: 20 * time.Second, KeepAlive: 30 * time.Second}
+	return &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         dialer.DialContext,
+		ForceAttemptHTTP2:   true,
+		TLSClientConfig:     config,
+		TLSHandshakeTimeout: 15 * time.Second,
+		MaxIdleConns:        4 * jobs,
+		MaxIdleConnsPerHost: 2 * jobs,
+		IdleConnTimeout:     60 * time.Second,
+		// Blobs come as they are stored; a registry that compressed on the way
+		// would break Range.
+		DisableCompression: true,
+		ReadBufferSize:     64 << 10,
+		WriteBufferSize:    64 << 10,
+	}
+}
+
+// hostTransports are transports for hosts with certificates of their own, and
+// one for all others.
+type hostTransports struct {
+	jobs     int
+	certsDir string
+	insecure func(host string) bool
+	common   *http.Transport
+
+	mu    sync.Mutex
+	hosts map[string]*http.Transport
+}
+
+func (h *hostTransports) get(host string) (*http.Transport, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if t, ok := h.hosts[host]; ok {
+		return t, nil
+	}
+	config, err := hostCertificates(filepath.Join(h.certsDir, host))
+	if err != nil {
+		return nil, fmt.Errorf("reading the certificates for %s: %w", host, err)
+	}
+	t := h.common
+	if h.insecure(host) {
+		// As good as the plain HTTP that was allowed.
+		config = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true} //nolint:gosec // asked for by the user, for this host
+	}
+	if config != nil {
+		t = newTransport(h.jobs, config)
+	}
+	if h.hosts == nil {
+		h.hosts = map[string]*http.Transport{}
+	}
+	h.hosts[host] = t
+	return t, nil
+}
+
+func (h *hostTransports) closeIdle() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.common.CloseIdleConnections()
+	for _, t := range h.hosts {
+		t.CloseIdleConnections()
+	}
+}
+
+// hostCertificates reads a folder as Docker does: *.crt are authorities, and
+// each *.cert with its *.key is a client certificate. nil where there is no folder.
+// See https://docs.docker.com/engine/security/certificates/
+func hostCertificates(dir string) (*tls.Config, error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		switch filepath.Ext(e.Name()) {
+		case ".crt":
+			if config.RootCAs == nil {
+				if config.RootCAs, err = x509.SystemCertPool(); err != nil {
+					config.RootCAs = x509.NewCertPool()
+				}
+			}
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return nil, err
+			}
+			if !config.RootCAs.AppendCertsFromPEM(data) {
+				return nil, fmt.Errorf("%q holds no certificate", path)
+			}
+		case ".cert":
+			pair, err := tls.LoadX509KeyPair(path, strings.TrimSuffix(path, ".cert")+".key")
+			if err != nil {
+				return nil, err
+			}
+			config.Certificates = append(config.Certificates, pair)
+		}
+	}
+	return config, nil
 }
