@@ -48,8 +48,10 @@ type upstream struct {
 	log  []string
 	// fault answers a request instead of the registry when it returns true.
 	fault func(w http.ResponseWriter, r *http.Request) bool
-	// limit, where positive, cuts the body of a blob after so many bytes.
+	// cut, where positive, ends the body of a response after so many bytes.
 	cut func(r *http.Request) int64
+	// slow makes bodies come in pieces.
+	slow bool
 }
 
 func newUpstream(t testing.TB) *upstream {
@@ -63,8 +65,11 @@ func newUpstream(t testing.TB) *upstream {
 			entry += " " + rg
 		}
 		u.log = append(u.log, entry)
-		fault, cut := u.fault, u.cut
+		fault, cut, slow := u.fault, u.cut, u.slow
 		u.mu.Unlock()
+		if slow {
+			w = &slowWriter{ResponseWriter: w}
+		}
 		if fault != nil && fault(w, r) {
 			return
 		}
@@ -95,6 +100,23 @@ func (c *cutter) Write(p []byte) (int, error) {
 	_, _ = c.ResponseWriter.Write(p[:c.left])
 	_ = http.NewResponseController(c.ResponseWriter).Flush()
 	panic(http.ErrAbortHandler)
+}
+
+// slowWriter sends 32 KiB a millisecond.
+type slowWriter struct{ http.ResponseWriter }
+
+func (s *slowWriter) Write(p []byte) (int, error) {
+	sent := 0
+	for len(p) > 0 {
+		n, err := s.ResponseWriter.Write(p[:min(len(p), 32<<10)])
+		sent += n
+		if err != nil {
+			return sent, err
+		}
+		p = p[n:]
+		<-time.After(time.Millisecond)
+	}
+	return sent, nil
 }
 
 func (u *upstream) step(fault func(http.ResponseWriter, *http.Request) bool) {
