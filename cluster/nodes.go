@@ -213,6 +213,9 @@ func (r *run) waitReady(ctx context.Context, log io.Writer) error {
 	for well := 0; ; {
 		waiting, err := r.notReady(ctx)
 		if err == nil {
+			if !slices.Equal(waiting, last) {
+				_, _ = fmt.Fprintln(log, strings.Join(waiting, "\n"))
+			}
 			last = waiting
 			err = r.checkPods(ctx)
 		}
@@ -233,9 +236,6 @@ func (r *run) waitReady(ctx context.Context, log io.Writer) error {
 			}
 			return &NotReadyError{r.ReadyTimeout, last}
 		case <-tick.C:
-			if len(waiting) > 0 {
-				_, _ = fmt.Fprintf(log, "%d of %s not Ready\n", len(waiting), hosts(len(r.cluster.Hosts)))
-			}
 		}
 	}
 }

@@ -90,6 +90,12 @@ func clusterConfig(c *runtime.Cluster) object {
 	return config
 }
 
+// serviceSubnet is the services' network, as the cluster will have it.
+func serviceSubnet(c *runtime.Cluster) string {
+	subnet, _ := child(clusterConfig(c), "networking")["serviceSubnet"].(string)
+	return subnet
+}
+
 // secrets are what a host needs to join; they live for minutes, in files of mode 0600.
 type secrets struct {
 	token          host.Secret

@@ -10,6 +10,7 @@ set -eu
 	exit 0
 }
 systemctl disable --quiet --now kubelet 2>/dev/null || :
+systemctl disable --quiet --now sealer-service-route 2>/dev/null || :
 unmount_below /var/lib/kubelet
 
 # Network links of known pod networks, where they were not there before.

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Prepares a host for kubeadm: swap, kernel modules and settings, firewall, kubelet's unit, binaries. Running it
-# again changes nothing; clean-kube.sh puts the host back. KeepSwap=true leaves swap on.
+# again changes nothing; clean-kube.sh puts the host back. KeepSwap=true leaves swap on; ServiceCIDR and HostIP are
+# for hosts without a default route.
 set -eu
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -86,6 +87,32 @@ for name in kubeadm kubelet kubectl; do
 done
 place "$ROOTFS/etc/kubelet/kubelet.service" /etc/systemd/system/kubelet.service 0644
 place "$ROOTFS/etc/kubelet/10-kubeadm.conf" /etc/systemd/system/kubelet.service.d/10-kubeadm.conf 0644
+# Services' addresses exist in NAT rules alone, yet the kernel wants a route before it looks at those: a host
+# without a default route would not reach a single service.
+routes=
+for cidr in $(printf '%s' "${ServiceCIDR:-}" | tr , ' '); do
+	family=-4
+	case $cidr in *:*) family=-6 ;; esac
+	if [ -z "$(ip $family route show default)" ]; then
+		link=$(ip -o addr show | awk -v ip="${HostIP:-}" 'index($4, ip "/") == 1 { print $2; exit }')
+		[ -n "$link" ] || die "no interface has the address ${HostIP:-}"
+		routes="$routes$(printf 'ExecStart=ip %s route replace %s dev %s\nExecStop=-ip %s route del %s dev %s\n.' "$family" "$cidr" "$link" "$family" "$cidr" "$link")"
+		routes=${routes%.}
+	fi
+done
+if [ -n "$routes" ]; then
+	unit=$STATE/sealer-service-route.service
+	{
+		printf '[Unit]\nDescription=Route to the services of Kubernetes, on a host without a default route\n'
+		printf 'Wants=network-online.target\nAfter=network-online.target\nBefore=kubelet.service\n\n'
+		printf '[Service]\nType=oneshot\nRemainAfterExit=yes\n%s\n[Install]\nWantedBy=multi-user.target\n' "$routes"
+	} >"$unit"
+	place "$unit" /etc/systemd/system/sealer-service-route.service 0644
+	systemctl daemon-reload
+	systemctl enable --quiet sealer-service-route
+	systemctl restart sealer-service-route
+fi
+
 folder /etc/kubernetes/manifests # kubelet watches it, and complains where it is missing
 systemctl daemon-reload
 systemctl enable --quiet kubelet # kubeadm starts it, when it has a configuration
