@@ -88,6 +88,29 @@ func TestReproducible(t *testing.T) {
 	require.Equal(t, later.Descriptor.Digest, clean.Descriptor.Digest)
 }
 
+// What the cache knows from another Kubefile does not show.
+func TestReproducible_BesideOthers(t *testing.T) {
+	t.Parallel()
+	needToolbox(t)
+	files := map[string]string{"Kubefile": "FROM scratch\nCOPY f .\nCOPY f .\nRUN cp f g\n", "f": "x"}
+	clean := newBench(t, files)
+	want, err := clean.build()
+	require.NoError(t, err)
+	used := newBench(t, files)
+	used.write(map[string]string{"Kubefile": "FROM scratch AS other\nCOPY f .\nCOPY f .\nRUN cp f g\nFROM other\nCOPY f x/\n"})
+	used.mustBuild()
+	used.write(files)
+	got, err := used.build()
+	require.NoError(t, err)
+	require.Equal(t, used.read(got).Rootfs[0].Config, clean.read(want).Rootfs[0].Config)
+	require.Equal(t, want.Descriptor.Digest, got.Descriptor.Digest)
+	var made []string
+	for _, h := range clean.read(want).Rootfs[0].Config.History {
+		made = append(made, h.CreatedBy)
+	}
+	require.Equal(t, []string{"COPY f .", "COPY f .", "RUN cp f g", "Metadata"}, made)
+}
+
 func TestReproducible_Config(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, map[string]string{"Kubefile": "FROM scratch\nCOPY f .\n", "f": "x"})

@@ -48,6 +48,7 @@ func (c *converter) run(s *stage, i *kubefile.Run, name string) error {
 	if err != nil {
 		return err
 	}
+	s.history = append(s.history, i.Text())
 	opts = append(opts, mounts...)
 	opts = append(opts, llb.AddEnv("SOURCE_DATE_EPOCH", strconv.FormatInt(c.o.Epoch.Unix(), 10)))
 	if i.InRootfs {

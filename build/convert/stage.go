@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/moby/buildkit/client/llb"
@@ -28,6 +29,7 @@ type stage struct {
 	solid   llb.State
 	changed bool        // solid is more than bottom
 	layers  []llb.State // on top of solid
+	history []string    // the instruction that made each layer since the base
 
 	labels   map[string]string
 	author   string
@@ -51,6 +53,7 @@ func (s *stage) child(in *kubefile.Stage) *stage {
 	n.in = in
 	n.scope = s.scope.Child()
 	n.layers = slices.Clone(s.layers)
+	n.history = slices.Clone(s.history)
 	n.labels = maps.Clone(s.labels)
 	n.env = slices.Clone(s.env)
 	n.cmds = slices.Clone(s.cmds)
@@ -118,7 +121,8 @@ func (s *stage) result(c *converter) (*Result, error) {
 		r.Extension.Base = &clusterimage.Base{Name: s.base.Name, Digest: s.base.Digest}
 	}
 	r.Config.Platform = platforms.Normalize(c.o.Target)
-	r.Config.Created, r.Config.History, r.Config.RootFS = nil, nil, ocispec.RootFS{Type: "layers"}
+	r.Config.History = s.layerHistory(c.o.Epoch)
+	r.Config.Created, r.Config.RootFS = nil, ocispec.RootFS{Type: "layers"}
 	r.Config.Config.Labels = maps.Clone(r.Config.Config.Labels)
 	if r.Config.Config.Labels == nil {
 		r.Config.Config.Labels = map[string]string{}
@@ -138,6 +142,33 @@ func (s *stage) result(c *converter) (*Result, error) {
 		r.Extension.Env[v.Key] = v.Value
 	}
 	return r, nil
+}
+
+// layerHistory has one entry for each layer. Without it the exporter would write what the cache knows of a layer, which
+// is the line that made it first, in whatever Kubefile that was.
+func (s *stage) layerHistory(epoch time.Time) []ocispec.History {
+	var out []ocispec.History
+	if s.base != nil {
+		out = slices.Clone(s.base.Config.History)
+		have := 0
+		for _, h := range out {
+			if !h.EmptyLayer {
+				have++
+			}
+		}
+		for range len(s.base.Config.RootFS.DiffIDs) - have {
+			out = append(out, History(epoch, "FROM "+s.base.Name))
+		}
+	}
+	for _, text := range s.history {
+		out = append(out, History(epoch, text))
+	}
+	return out
+}
+
+// History is the config's entry of one layer.
+func History(epoch time.Time, text string) ocispec.History {
+	return ocispec.History{Created: &epoch, CreatedBy: text, Comment: "sealer"}
 }
 
 // launchCommand is the launch commands as an OCI config has them, for tools that know no ClusterImage.

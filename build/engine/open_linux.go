@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -181,6 +182,16 @@ func (e *Engine) newController(ctx context.Context, sessions *session.Manager, h
 
 // Client talks to the engine. It ends with the engine.
 func (e *Engine) Client() *client.Client { return e.client }
+
+// Serve lets other processes build here, as with a BuildKit daemon, until ctx ends. It closes l.
+func (e *Engine) Serve(ctx context.Context, l net.Listener) error {
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer stop()
+	if err := e.server.Serve(l); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serving builds on %s: %w", l.Addr(), err)
+	}
+	return nil
+}
 
 // Close stops what runs, waits for it and leaves nothing behind: no process, no mount, no lock. It may be called twice.
 func (e *Engine) Close() error {

@@ -6,6 +6,7 @@ package engine
 
 import (
 	"context"
+	"net"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/moby/buildkit/client"
@@ -26,6 +27,9 @@ func Open(context.Context, Options) (*Engine, error) {
 
 // Client is never called.
 func (*Engine) Client() *client.Client { return nil }
+
+// Serve is never called.
+func (*Engine) Serve(context.Context, net.Listener) error { return ErrUnsupported }
 
 // Close is never called.
 func (*Engine) Close() error { return nil }

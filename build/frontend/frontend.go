@@ -208,6 +208,7 @@ func (b *builder) finish(ctx context.Context, made *convert.Result, found *findi
 	}
 	out := &dockerui.BuildResult{Reference: ref, Image: &dockerspec.DockerOCIImage{Image: made.Config}}
 	out.Image.Config.ImageConfig = made.Config.Config
+	out.Image.History = append(out.Image.History, convert.History(at, "Metadata"))
 	out.Epoch = &at
 	if made.Base != nil { // the exporter leaves a base's layers as they are
 		out.BaseImage = &dockerspec.DockerOCIImage{Image: made.Base.Config}
