@@ -208,3 +208,13 @@ CMD ["kubectl", "apply", "-f", "a file"]
 	require.Equal(t, "me", r.Config.Author)
 	require.Equal(t, runtime.GOARCH, r.Config.Architecture)
 }
+
+// A folder that is a symbolic link below stays one, and the files go where it leads.
+func TestCopy_ThroughSymbolicLinks(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, map[string]string{"Kubefile": "FROM scratch\nCOPY rootfs .\nCOPY f lib64/deep/\n", "rootfs/lib/x": "x", "f": "f"})
+	require.NoError(t, os.Symlink("lib", filepath.Join(b.context, "rootfs", "lib64")))
+	files := b.files(b.mustBuild(), 0)
+	require.Equal(t, "f", files["lib/deep/f"].text)
+	require.NotZero(t, files["lib64"].mode&fs.ModeSymlink)
+}

@@ -69,6 +69,16 @@ type Result struct {
 	Extension clusterimage.Extension // without Type
 	Labels    map[string]string      // of the Kubefile's own LABEL lines
 	Warnings  []kubefile.Warning
+	// Beside is where files were merged beside others on the assumption that the folder is no symbolic link there. Where
+	// it is one, the result is another than Dockerfile's: convert again with Options.Exact.
+	Beside []Placement
+}
+
+// Placement is a folder that a COPY writes into, and what lies below it. A base that was only added to is not among it:
+// looking into it would unpack it.
+type Placement struct {
+	Dir   string // absolute
+	Below []llb.State
 }
 
 // ToLLB converts the last stage of a Kubefile and those that it needs. An error in a line is a *kubefile.PositionError.

@@ -85,6 +85,7 @@ func (c *converter) layer(s *stage, i *kubefile.Copy, name string, b *fileBuilde
 	s.history = append(s.history, i.Text())
 	opts := c.constraints(i.Lines(), name, s.platform)
 	if !c.o.Exact && (i.Link || s.base == nil || s.linked) && independent(i) {
+		s.place(b.dest)
 		s.layers = append(s.layers, llb.Scratch().File(b.action, opts...))
 		return
 	}

@@ -4,6 +4,7 @@ package convert
 
 import (
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -29,7 +30,8 @@ type stage struct {
 	solid   llb.State
 	changed bool        // solid is more than bottom
 	layers  []llb.State // on top of solid
-	history []string    // the instruction that made each layer since the base
+	beside  []Placement
+	history []string // the instruction that made each layer since the base
 
 	labels   map[string]string
 	author   string
@@ -54,6 +56,7 @@ func (s *stage) child(in *kubefile.Stage) *stage {
 	n.scope = s.scope.Child()
 	n.layers = slices.Clone(s.layers)
 	n.history = slices.Clone(s.history)
+	n.beside = slices.Clone(s.beside)
 	n.labels = maps.Clone(s.labels)
 	n.env = slices.Clone(s.env)
 	n.cmds = slices.Clone(s.cmds)
@@ -78,6 +81,18 @@ func (s *stage) state() llb.State {
 // replace sets all files to what an operation on them made.
 func (s *stage) replace(st llb.State) {
 	s.solid, s.changed, s.layers = st, true, nil
+}
+
+// place notes that files go below dest, beside what is there.
+func (s *stage) place(dest string) {
+	dir := path.Dir(dest) // of a folder, which ends with /, that is the folder itself
+	below := slices.Clone(s.layers)
+	if s.changed {
+		below = append(below, s.solid)
+	}
+	if dir != "/" && len(below) > 0 {
+		s.beside = append(s.beside, Placement{Dir: dir, Below: below})
+	}
 }
 
 // added is what is new since the base.
@@ -108,7 +123,7 @@ func (s *stage) setEnv(key, value string) {
 }
 
 func (s *stage) result(c *converter) (*Result, error) {
-	r := &Result{State: s.state(), Added: s.added(), Base: s.base, Labels: s.labels, Warnings: s.scope.Warnings()}
+	r := &Result{State: s.state(), Added: s.added(), Base: s.base, Labels: s.labels, Warnings: s.scope.Warnings(), Beside: s.beside}
 	if s.base != nil {
 		r.Config = s.base.Config
 		if label, ok := r.Config.Config.Labels[clusterimage.LabelExtension]; ok {

@@ -149,20 +149,7 @@ func (b *builder) platform(ctx context.Context, p *ocispec.Platform, index int) 
 	if err != nil {
 		return nil, err
 	}
-	var contextErr error
-	made, err := convert.ToLLB(ctx, b.file, convert.Options{
-		Scope: scope, Target: target, Build: build, Source: b.source,
-		Image: b.image,
-		Context: func(paths []string) llb.State {
-			st, err := b.context(ctx, paths)
-			contextErr = err
-			return st
-		},
-		Toolbox:        func(ctx context.Context) (convert.Toolbox, error) { return b.toolbox(ctx, build) },
-		Epoch:          at,
-		NoCache:        b.ui.IsNoCache(""),
-		CacheNamespace: b.ui.CacheIDNamespace,
-	})
+	made, contextErr, err := b.convert(ctx, scope, target, build, at)
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +157,7 @@ func (b *builder) platform(ctx context.Context, p *ocispec.Platform, index int) 
 		b.warnings(ctx, scope, made)
 	}
 	found, err := b.look(ctx, made)
-	if err = errors.Join(err, contextErr); err != nil {
+	if err = errors.Join(err, *contextErr); err != nil {
 		return nil, err
 	}
 	if b.o.Found != nil {
@@ -179,6 +166,56 @@ func (b *builder) platform(ctx context.Context, p *ocispec.Platform, index int) 
 		}
 	}
 	return b.finish(ctx, made, found, target, at)
+}
+
+// convert makes the graph; exactly as a Dockerfile's where the quicker way would give other files. The context is opened
+// when the graph is marshalled, and contextErr is set then.
+func (b *builder) convert(ctx context.Context, scope *kubefile.Scope, target, build ocispec.Platform, at time.Time) (_ *convert.Result, contextErr *error, err error) {
+	contextErr = new(error)
+	o := convert.Options{
+		Scope: scope, Target: target, Build: build, Source: b.source,
+		Image: b.image,
+		Context: func(paths []string) llb.State {
+			var st llb.State
+			st, *contextErr = b.context(ctx, paths)
+			return st
+		},
+		Toolbox:        func(ctx context.Context) (convert.Toolbox, error) { return b.toolbox(ctx, build) },
+		Epoch:          at,
+		NoCache:        b.ui.IsNoCache(""),
+		CacheNamespace: b.ui.CacheIDNamespace,
+	}
+	made, err := convert.ToLLB(ctx, b.file, o)
+	if err != nil {
+		return nil, contextErr, err
+	}
+	if o.Exact, err = b.throughLinks(ctx, made.Beside); err != nil || !o.Exact {
+		return made, contextErr, err
+	}
+	made, err = convert.ToLLB(ctx, b.file, o)
+	return made, contextErr, err
+}
+
+// throughLinks says whether a COPY goes through a symbolic link that lies below it.
+func (b *builder) throughLinks(ctx context.Context, places []convert.Placement) (bool, error) {
+	known := map[llb.Output]*refFS{}
+	for _, p := range places {
+		for _, st := range p.Below {
+			files, ok := known[st.Output()]
+			if !ok {
+				ref, err := b.solve(ctx, st, true)
+				if err != nil {
+					return false, err
+				}
+				files = newRefFS(ctx, ref)
+				known[st.Output()] = files
+			}
+			if linked, err := files.throughLink(p.Dir); err != nil || linked {
+				return linked, err
+			}
+		}
+	}
+	return false, nil
 }
 
 func (b *builder) warnings(ctx context.Context, scope *kubefile.Scope, made *convert.Result) {

@@ -103,6 +103,23 @@ func (f *refFS) find(op, name string) (string, *fstypes.Stat, error) {
 	return at, here, nil
 }
 
+// throughLink says whether a part of dir, an absolute path, is a symbolic link.
+func (f *refFS) throughLink(dir string) (bool, error) {
+	at := "."
+	for word := range strings.SplitSeq(strings.Trim(dir, "/"), "/") {
+		entries, err := f.list(at)
+		if err != nil {
+			return false, err
+		}
+		i := slices.IndexFunc(entries, func(s *fstypes.Stat) bool { return path.Base(s.Path) == word })
+		if i < 0 || !fs.FileMode(entries[i].Mode).IsDir() {
+			return i >= 0 && fs.FileMode(entries[i].Mode)&fs.ModeSymlink != 0, nil
+		}
+		at = path.Join(at, word)
+	}
+	return false, nil
+}
+
 func (f *refFS) Open(name string) (fs.File, error) {
 	at, st, err := f.find("open", name)
 	if err != nil {
