@@ -119,7 +119,7 @@ func (c *Client) Login(ctx context.Context, host, user, password string) error {
 		return fmt.Errorf("logging in to %s: the user or the password is empty", host)
 	}
 	if err := c.verifyLogin(ctx, host, user, password); err != nil {
-		return fmt.Errorf("logging in to %s: %w", host, err)
+		return &LoginError{Host: host, Err: err}
 	}
 	cf, err := c.keys.load(true)
 	if err != nil {
@@ -213,7 +213,7 @@ func (c *Client) authorize(ctx context.Context, h *hostState, auth authn.Authent
 				ctx, dog := watch(ctx, c.o.StallTimeout)
 				defer dog.end()
 				token, err = transport.Exchange(ctx, h.registry, auth, c.base, scopes, h.challenge)
-				return h.explain(dog.cause(ctx, err))
+				return withStatus(h.explain(dog.cause(ctx, err)), h.name)
 			})
 			if err != nil {
 				return nil, fmt.Errorf("asking for a token for %s: %w", h.name, err)

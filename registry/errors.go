@@ -22,12 +22,35 @@ type InsecureError struct {
 }
 
 func (e *InsecureError) Error() string {
-	return fmt.Sprintf("%s would have to be asked in plain HTTP, which is not allowed for it", e.Host)
+	return fmt.Sprintf("%s would have to be asked in plain HTTP, which is refused without --insecure-registry %s", e.Host, e.Host)
 }
 
-// Hint names the flag.
+// Hint says when the flag is right.
 func (e *InsecureError) Hint() string {
-	return "if the network up to that host can be trusted, pass --insecure-registry " + e.Host
+	return "pass --insecure-registry " + e.Host + " only if the whole network up to that host can be trusted; better, give the registry a certificate"
+}
+
+// LoginError says that a registry did not take a login, or could not be asked.
+type LoginError struct {
+	Host string
+	Err  error
+}
+
+func (e *LoginError) Error() string { return fmt.Sprintf("logging in to %s: %v", e.Host, e.Err) }
+
+func (e *LoginError) Unwrap() error { return e.Err }
+
+// Hint tells the user what to do.
+func (e *LoginError) Hint() string {
+	var se *StatusError
+	if errors.As(e.Err, &se) && (se.Status == http.StatusUnauthorized || se.Status == http.StatusForbidden) {
+		return "check the user and the password; some registries want an access token in its place"
+	}
+	var h interface{ Hint() string }
+	if errors.As(e.Err, &h) {
+		return h.Hint()
+	}
+	return "check the name of the registry, and that it can be reached"
 }
 
 // DigestError says that a registry sent other bytes than were asked for.
@@ -145,10 +168,16 @@ func checkStatus(resp *http.Response, codes ...int) error {
 	return se
 }
 
-// isNotFound tells whether a registry said that it does not have something.
-func isNotFound(err error) bool {
-	var se *StatusError
-	return errors.As(err, &se) && se.Status == http.StatusNotFound
+// withStatus gives the library's own errors, from its handshakes, our type.
+func withStatus(err error, host string) error {
+	var (
+		ours *StatusError
+		te   *transport.Error
+	)
+	if err == nil || errors.As(err, &ours) || !errors.As(err, &te) {
+		return err
+	}
+	return &StatusError{Status: te.StatusCode, Host: host, Err: err}
 }
 
 // missingPlatform makes the error for an image that lacks a platform.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -15,12 +16,10 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
 
-	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/registry"
 	"github.com/sealerio/sealer/store"
 )
@@ -123,6 +122,32 @@ func TestPackImages_Faults(t *testing.T) {
 			require.Equal(t, tc.want, up.requests(gets))
 			require.Empty(t, ingests(t, st))
 		})
+	}
+}
+
+// A server may ask for a wait; beyond two minutes the user is told at once.
+func TestPackImages_RetryAfter(t *testing.T) {
+	t.Parallel()
+	data := randomBytes(7, 1000)
+	d := digest.FromBytes(data).String()
+	for after, ok := range map[string]bool{"1": true, "3600": false, time.Now().Add(time.Hour).UTC().Format(http.TimeFormat): false} {
+		up := newUpstream(t)
+		ref := up.push(t, "a/b:1", image(t, "linux/amd64", layer(7, len(data))))
+		up.step(onBlob(d, 1, status(429, "Retry-After", after)))
+		up.forget()
+		var log syncBuffer
+		c := newClient(t, func(o *registry.Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		_, err := c.PackImages(context.Background(), newStore(t), []registry.ImageRequest{request(ref)})
+		if ok {
+			require.NoError(t, err)
+			require.Contains(t, log.String(), "after=1s")
+			continue
+		}
+		var se *registry.StatusError
+		require.ErrorAs(t, err, &se)
+		require.Equal(t, 429, se.Status)
+		require.Contains(t, se.Hint(), "mirror")
+		require.Len(t, up.requests(d), 1)
 	}
 }
 
@@ -328,81 +353,6 @@ func newStoreIn(t *testing.T, dir string) *store.Store {
 	st, err := store.Open(dir)
 	require.NoError(t, err)
 	return st
-}
-
-func TestPackImages_Kinds(t *testing.T) {
-	t.Parallel()
-	ctx := context.Background()
-	up := newUpstream(t)
-	am := image(t, "linux/amd64", layer(1, 10))
-	v6, v7 := image(t, "linux/arm/v6", layer(2, 10)), image(t, "linux/arm/v7", layer(3, 10))
-	arm := image(t, "linux/arm64", layer(4, 10))
-	idx := index(t, map[string]v1Image{"linux/amd64": am, "linux/arm64/v8": arm, "linux/arm/v6": v6, "linux/arm/v7": v7}, true)
-	multi := up.push(t, "a/multi:1", idx)
-	list := up.push(t, "a/list:1", mutate.IndexMediaType(idx, types.DockerManifestList))
-	single := up.push(t, "a/single:1", am)
-	onlyV6 := up.push(t, "a/v6:1", index(t, map[string]v1Image{"linux/arm/v6": v6}, false))
-	idxDigest, err := idx.Digest()
-	require.NoError(t, err)
-	amDigest, err := am.Digest()
-	require.NoError(t, err)
-	repo := strings.TrimSuffix(multi, ":1")
-
-	for name, tc := range map[string]struct {
-		ref, platform string
-		want          v1Image
-		index         bool
-		have          []string // of the error
-	}{
-		"index":                    {ref: multi, platform: "linux/amd64", want: am, index: true},
-		"arm64 is arm64/v8":        {ref: multi, platform: "linux/arm64", want: arm, index: true},
-		"the best variant":         {ref: multi, platform: "linux/arm/v7", want: v7, index: true},
-		"a lesser variant":         {ref: onlyV6, platform: "linux/arm/v7", want: v6, index: true},
-		"a greater one is none":    {ref: onlyV6, platform: "linux/arm/v5", have: []string{"linux/arm/v6"}},
-		"docker's list":            {ref: list, platform: "linux/amd64", want: am, index: true},
-		"single":                   {ref: single, platform: "linux/amd64", want: am},
-		"single of another":        {ref: single, platform: "linux/arm64", have: []string{"linux/amd64"}},
-		"none":                     {ref: multi, platform: "linux/s390x", have: []string{"linux/amd64", "linux/arm/v6", "linux/arm/v7", "linux/arm64"}},
-		"digest of the index":      {ref: repo + "@" + idxDigest.String(), platform: "linux/amd64", want: am, index: true},
-		"digest of the manifest":   {ref: repo + "@" + amDigest.String(), platform: "linux/amd64", want: am},
-		"the digest wins over tag": {ref: list + "@" + amDigest.String(), platform: "linux/amd64", want: am},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			p := parsePlatform(t, tc.platform)
-			packed, err := newClient(t).PackImages(ctx, newStore(t), []registry.ImageRequest{{Name: tc.ref, Platform: p, App: "x"}})
-			if tc.have != nil {
-				var pe *clusterimage.PlatformError
-				require.ErrorAs(t, err, &pe)
-				require.Equal(t, tc.have, pe.Have)
-				require.ErrorContains(t, err, tc.ref)
-				return
-			}
-			require.NoError(t, err)
-			d, err := tc.want.Digest()
-			require.NoError(t, err)
-			require.Equal(t, d.String(), packed[0].Manifest.Digest.String())
-			require.Equal(t, tc.ref, packed[0].Name)
-			require.Equal(t, tc.platform, packed[0].Platform)
-			require.Equal(t, tc.index, packed[0].Index != nil)
-		})
-	}
-}
-
-func TestPackImages_SchemaOne(t *testing.T) {
-	t.Parallel()
-	up := newUpstream(t)
-	up.step(func(w http.ResponseWriter, r *http.Request) bool {
-		if !strings.Contains(r.URL.Path, "/manifests/") {
-			return false
-		}
-		w.Header().Set("Content-Type", "application/vnd.docker.distribution.manifest.v1+prettyjws")
-		_, _ = w.Write([]byte(`{"schemaVersion":1,"name":"a/b","fsLayers":[],"history":[]}`))
-		return true
-	})
-	_, err := newClient(t).PackImages(context.Background(), newStore(t), []registry.ImageRequest{request(up.host + "/a/b:1")})
-	var old *registry.SchemaOneError
-	require.ErrorAs(t, err, &old)
 }
 
 func TestPackImages_AllErrors(t *testing.T) {

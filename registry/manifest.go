@@ -148,8 +148,9 @@ func (s *session) headManifest(ctx context.Context, id string) (digest.Digest, e
 	return out, err
 }
 
-// manifestType tells what a document is. Its own mediaType wins over the
-// header; where it has none, its shape decides.
+// manifestType tells what a document is: by its own mediaType and, where it
+// has none, by its shape. The header tells only Docker's old format: a
+// document is the same thing whether it comes from a registry or the store.
 func manifestType(header string, data []byte) (string, error) {
 	var m struct {
 		SchemaVersion int               `json:"schemaVersion"`
@@ -173,18 +174,13 @@ func manifestType(header string, data []byte) (string, error) {
 	if m.Manifests != nil && (m.Layers != nil || m.Config != nil) {
 		return "", errors.New("the manifest is an index and an image at once")
 	}
-	for _, t := range []string{m.MediaType, header} {
-		switch {
-		case clusterimage.IsIndex(t) && m.Layers == nil && m.Config == nil:
-			return t, nil
-		case clusterimage.IsManifest(t) && m.Manifests == nil:
-			return t, nil
-		}
-	}
 	switch {
-	case m.Manifests != nil:
+	case clusterimage.IsIndex(m.MediaType) && m.Layers == nil && m.Config == nil,
+		clusterimage.IsManifest(m.MediaType) && m.Manifests == nil:
+		return m.MediaType, nil
+	case m.MediaType == "" && m.Manifests != nil:
 		return ocispec.MediaTypeImageIndex, nil
-	case m.Config != nil:
+	case m.MediaType == "" && m.Config != nil:
 		return ocispec.MediaTypeImageManifest, nil
 	}
 	return "", fmt.Errorf("the manifest is of no kind that sealer knows (media type %q)", m.MediaType)

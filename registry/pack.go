@@ -229,7 +229,7 @@ func (s *session) choose(ctx context.Context, st *store.Store, doc document, wan
 			return found{}, err
 		}
 		if platform.Architecture != "" && !clusterimage.Matcher(want).Match(platform) {
-			return found{}, missingPlatform(s.src.name(), platforms.Format(want), []string{formatPlatform(platform)})
+			return found{}, missingPlatform(s.src.label(), platforms.Format(want), []string{formatPlatform(platform)})
 		}
 		return f, nil
 	}
@@ -242,7 +242,7 @@ func (s *session) choose(ctx context.Context, st *store.Store, doc document, wan
 		return found{}, err
 	}
 	if entry == nil {
-		return found{}, missingPlatform(s.src.name(), platforms.Format(want), have)
+		return found{}, missingPlatform(s.src.label(), platforms.Format(want), have)
 	}
 	if clusterimage.IsIndex(entry.MediaType) {
 		return found{}, fmt.Errorf("its index for %s names another index (%s), which sealer does not pack", platforms.Format(want), entry.Digest)

@@ -86,7 +86,7 @@ func (p *puller) pullManifest(ctx context.Context, doc document) (ocispec.Descri
 	}
 	for _, w := range p.want {
 		if platform.Architecture != "" && !clusterimage.Matcher(w).Match(platform) {
-			return ocispec.Descriptor{}, missingPlatform(p.s.src.name(), platforms.Format(w), []string{formatPlatform(platform)})
+			return ocispec.Descriptor{}, missingPlatform(p.s.src.label(), platforms.Format(w), []string{formatPlatform(platform)})
 		}
 	}
 	return doc.desc, p.s.fetchAll(ctx, p.st, layersOf(f.manifest))
@@ -199,7 +199,7 @@ func (p *puller) entries(index ocispec.Index) ([]ocispec.Descriptor, error) {
 		if err != nil {
 			var pe *clusterimage.PlatformError
 			if errors.As(err, &pe) {
-				pe.Image = p.s.src.name()
+				pe.Image = p.s.src.label()
 			}
 			return nil, err
 		}

@@ -12,8 +12,6 @@ import (
 	"strconv"
 	"syscall"
 	"time"
-
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 )
 
 const (
@@ -82,7 +80,6 @@ func (c *Client) retry(ctx context.Context, what string, do func(ctx context.Con
 func transient(err error) bool {
 	var (
 		status   *StatusError
-		te       *transport.Error
 		insecure *InsecureError
 		wrong    *DigestError
 		schema   *SchemaOneError
@@ -94,8 +91,6 @@ func transient(err error) bool {
 	switch {
 	case errors.As(err, &status):
 		return transientStatus(status.Status)
-	case errors.As(err, &te):
-		return transientStatus(te.StatusCode)
 	case errors.As(err, &insecure), errors.As(err, &wrong), errors.As(err, &schema), errors.As(err, &cert),
 		errors.As(err, &permanent):
 		return false

@@ -17,6 +17,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/sealerio/sealer/clusterimage"
 )
 
 // hostState is what a registry's first answer told: its scheme, and how it
@@ -88,7 +90,7 @@ func (c *Client) host(ctx context.Context, host string) (*hostState, error) {
 		defer dog.end()
 		ch, err := transport.Ping(ctx, reg, c.base)
 		if err != nil {
-			return h.explain(refused(dog.cause(ctx, err)))
+			return withStatus(h.explain(refused(dog.cause(ctx, err))), host)
 		}
 		h.challenge = ch
 		return nil
@@ -146,8 +148,13 @@ func (s source) label() string {
 
 // fail names the image in an error; one that names it already is kept.
 func (s source) fail(err error) error {
-	var ie *ImageError
-	if err == nil || errors.As(err, &ie) {
+	var (
+		named    *ImageError
+		wrong    *DigestError
+		old      *SchemaOneError
+		platform *clusterimage.PlatformError
+	)
+	if err == nil || errors.As(err, &named) || errors.As(err, &wrong) || errors.As(err, &old) || errors.As(err, &platform) {
 		return err
 	}
 	return &ImageError{Image: s.name(), Via: s.via, Err: err}
