@@ -6,9 +6,12 @@ package main
 
 import (
 	"context"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/sirupsen/logrus"
 
 	"github.com/sealerio/sealer/internal/node"
 )
@@ -17,6 +20,7 @@ func main() {
 	if node.Init() {
 		return // this process was started to unpack a layer, and has done so
 	}
+	logrus.SetOutput(io.Discard) // libraries log there what they also return, or what is of no concern
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the first signal cancels and cleans up, a second one kills
 	os.Exit(node.Run(ctx, os.Args[1:], node.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))

@@ -65,12 +65,9 @@ func Run(ctx context.Context, args []string, s Streams) int {
 }
 
 func (c *commands) root() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:           "sealer-node",
-		Short:         "What sealer does on a host; sealer itself runs it",
-		SilenceErrors: true,
-		SilenceUsage:  true,
-	}
+	cmd := group("sealer-node", "What sealer does on a host; sealer itself runs it",
+		c.version(), c.content(), c.rootfs(), c.render(), c.registry(), c.clean())
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.SetIn(c.In)
 	cmd.SetOut(c.Out)
 	cmd.SetErr(c.Err)
@@ -78,7 +75,6 @@ func (c *commands) root() *cobra.Command {
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.PersistentFlags().StringVar(&c.node.Root, "root", DefaultRoot, "folder of everything that is kept")
 	cmd.PersistentFlags().StringVar(&c.node.UnitDir, "unit-dir", "/etc/systemd/system", "folder of systemd units")
-	cmd.AddCommand(c.version(), c.content(), c.rootfs(), c.render(), c.registry(), c.clean())
 	return cmd
 }
 
@@ -113,6 +109,7 @@ func group(use, short string, below ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   use,
 		Short: short,
+		Args:  cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usageError{fmt.Errorf("unknown command %q of %q", args[0], cmd.CommandPath())}
