@@ -63,7 +63,7 @@ func initialise(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io
 		return err
 	}
 	begun, err := succeeds(ctx, h.Runner, "sh", "-c",
-		`[ -e /etc/kubernetes/admin.conf ] || [ -e /etc/kubernetes/pki/ca.crt ] || [ -e /var/lib/etcd/member ]`)
+		`[ -e /etc/kubernetes/admin.conf ] || [ -e /etc/kubernetes/pki/ca.crt ] || [ -e "$1/member" ]`, "sh", etcdDir(c))
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,19 @@ func resetHalf(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.
 		}
 	}
 	_, _ = fmt.Fprintln(log, "an earlier start was cut: resetting")
-	return reset(ctx, h, log)
+	if err := reset(ctx, h, log); err != nil {
+		return err
+	}
+	// kubeadm empties etcd's folder in the phase that takes the member out, which a cluster of one cannot do.
+	return run(ctx, h, log, "sh", "-c", `[ ! -d "$1" ] || find "$1" -mindepth 1 -delete`, "sh", etcdDir(c))
+}
+
+// etcdDir is where the cluster's own etcd keeps its data.
+func etcdDir(c *runtime.Cluster) string {
+	if dir, ok := child(child(clusterConfig(c), "etcd"), "local")["dataDir"].(string); ok && dir != "" {
+		return dir
+	}
+	return "/var/lib/etcd"
 }
 
 // StuckError is a control plane that does not answer and on which other hosts depend.
