@@ -46,6 +46,8 @@ type RunOptions struct {
 	Out           io.Writer         // gets the plan of a dry run, and one line at the end; nil: nothing
 	// ReadyTimeout is how long nodes may take to become Ready after the image's CMD. Default 5 minutes.
 	ReadyTimeout time.Duration
+	// PollInterval is how often they are asked. Default 2 seconds.
+	PollInterval time.Duration
 }
 
 func (o RunOptions) withDefaults() RunOptions {
@@ -54,6 +56,9 @@ func (o RunOptions) withDefaults() RunOptions {
 	}
 	if o.ReadyTimeout == 0 {
 		o.ReadyTimeout = 5 * time.Minute
+	}
+	if o.PollInterval == 0 {
+		o.PollInterval = 2 * time.Second
 	}
 	return o
 }

@@ -92,7 +92,7 @@ func (r *run) missing(ctx context.Context, h *runtime.Host) ([]blobstream.Header
 		}
 	}
 	var lacks []missingBlob
-	if err := (nodeCall{in: want, out: &lacks}).run(ctx, h, "content", "missing"); err != nil {
+	if err := (nodeCall{in: want, out: &lacks, reads: true}).run(ctx, h, "content", "missing"); err != nil {
 		return nil, err
 	}
 	headers := make([]blobstream.Header, 0, len(lacks))

@@ -92,10 +92,11 @@ type nodeCall struct {
 	stdin  io.Reader
 	out    any // nil: the answer is dropped
 	secret bool
+	reads  bool // changes nothing
 }
 
 func (n nodeCall) run(ctx context.Context, h *runtime.Host, args ...string) error {
-	c := host.Command{Argv: append([]string{nodeBinary}, args...), Stdin: n.stdin, Stderr: n.log, Mutates: true, Secret: n.secret}
+	c := host.Command{Argv: append([]string{nodeBinary}, args...), Stdin: n.stdin, Stderr: n.log, Mutates: !n.reads, Secret: n.secret}
 	if n.in != nil {
 		data, err := json.Marshal(n.in)
 		if err != nil {

@@ -19,8 +19,6 @@ import (
 	"github.com/sealerio/sealer/runtime"
 )
 
-const readyInterval = 2 * time.Second
-
 // nodeObject and podObject are what is read of the Kubernetes API's Node and Pod (v1).
 type nodeObject struct {
 	Metadata struct {
@@ -207,7 +205,7 @@ func readiness(n nodeObject) string {
 func (r *run) waitReady(ctx context.Context, log io.Writer) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, r.ReadyTimeout, errTimeout)
 	defer cancel()
-	tick := time.NewTicker(readyInterval)
+	tick := time.NewTicker(r.PollInterval)
 	defer tick.Stop()
 	var last []string
 	for well := 0; ; {

@@ -90,10 +90,10 @@ func clusterConfig(c *runtime.Cluster) object {
 	return config
 }
 
-// serviceSubnet is the services' network, as the cluster will have it.
-func serviceSubnet(c *runtime.Cluster) string {
-	subnet, _ := child(clusterConfig(c), "networking")["serviceSubnet"].(string)
-	return subnet
+// subnet is one of the cluster's networks, podSubnet or serviceSubnet, as the cluster will have it.
+func subnet(c *runtime.Cluster, which string) string {
+	s, _ := child(clusterConfig(c), "networking")[which].(string)
+	return s
 }
 
 // secrets are what a host needs to join; they live for minutes, in files of mode 0600.

@@ -77,7 +77,7 @@ func (Distribution) Install(c *runtime.Cluster, h *runtime.Host) []runtime.Step 
 // script runs a script of the rootfs with the host's environment.
 func script(c *runtime.Cluster, h *runtime.Host, name string) func(context.Context, io.Writer) error {
 	return func(ctx context.Context, log io.Writer) error {
-		env := append(c.EnvList(h), "HostIP="+h.IP(), "ServiceCIDR="+serviceSubnet(c))
+		env := append(c.EnvList(h), "HostIP="+h.IP(), "PodCIDR="+subnet(c, "podSubnet"), "ServiceCIDR="+subnet(c, "serviceSubnet"))
 		if v, ok := c.File.Kubeadm["KubeletConfiguration"]["failSwapOn"].(bool); ok && !v {
 			env = append(env, "KeepSwap=true")
 		}

@@ -41,12 +41,19 @@ for tool in iptables ip6tables iptables-legacy ip6tables-legacy; do
 done
 if command -v nft >/dev/null; then
 	nft list tables 2>/dev/null | while read -r _ family table; do
+		new=1
+		if grep -qxF "table $family $table" "$STATE/tables" 2>/dev/null; then new=0; fi
 		case $table in
 		kube-proxy | cni_hostport | cni_plugins_masquerade) nft delete table "$family" "$table" || : ;;
 		filter | nat | mangle | raw)
 			# iptables made it for the rules that are gone: remove it where it is new and empty.
-			grep -qxF "table $family $table" "$STATE/tables" 2>/dev/null && continue
-			if ! nft list table "$family" "$table" 2>/dev/null | grep -qvE '^(#.*|table .*|[[:space:]]*chain .*|[[:space:]]*type .* policy accept;|[[:space:]]*\}?)$'; then
+			if [ $new = 1 ] && ! nft list table "$family" "$table" 2>/dev/null | grep -qvE '^(#.*|table .*|[[:space:]]*chain .*|[[:space:]]*type .* policy accept;|[[:space:]]*\}?)$'; then
+				nft delete table "$family" "$table" || :
+			fi
+			;;
+		*)
+			# A table that was not there before and speaks of pods is the pod network's.
+			if [ $new = 1 ] && [ -s "$STATE/pods" ] && nft list table "$family" "$table" 2>/dev/null | grep -qFf "$STATE/pods"; then
 				nft delete table "$family" "$table" || :
 			fi
 			;;
@@ -90,6 +97,6 @@ if [ -f "$STATE/firewall" ]; then
 		esac
 	done <"$STATE/firewall"
 fi
-rm -f "$STATE/sysctl" "$STATE/links" "$STATE/tables" "$STATE/swap" "$STATE/modules" "$STATE/fstab" "$STATE/firewall"
+rm -f "$STATE/sysctl" "$STATE/links" "$STATE/tables" "$STATE/pods" "$STATE/swap" "$STATE/modules" "$STATE/fstab" "$STATE/firewall"
 finish
 say "the host is as it was before Kubernetes"

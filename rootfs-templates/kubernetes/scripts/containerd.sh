@@ -6,7 +6,8 @@ set -eu
 . "$(dirname "$0")/lib.sh"
 
 begin containerd
-for dir in /etc/containerd /var/lib/containerd /run/containerd /etc/cni/net.d /var/lib/cni /opt/cni; do
+for dir in /etc/containerd /var/lib/containerd /run/containerd /opt/containerd /run/nri \
+	/etc/cni/net.d /var/lib/cni /opt/cni; do
 	tree "$dir"
 done
 

@@ -1,16 +1,17 @@
 #!/bin/sh
 # Prepares a host for kubeadm: swap, kernel modules and settings, firewall, kubelet's unit, binaries. Running it
 # again changes nothing; clean-kube.sh puts the host back. KeepSwap=true leaves swap on; ServiceCIDR and HostIP are
-# for hosts without a default route.
+# for hosts without a default route, PodCIDR tells the pod network's leftovers.
 set -eu
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 
 begin kube
 for dir in /etc/kubernetes /var/lib/kubelet /var/lib/etcd /var/log/pods /var/log/containers \
-	/run/flannel /var/lib/calico /run/calico /run/netns /run/xtables.lock; do
+	/usr/libexec/kubernetes /run/flannel /var/lib/calico /run/calico /run/netns /run/xtables.lock; do
 	tree "$dir"
 done
+[ -e /lib/modules ] || note D /lib/modules # kube-proxy mounts it, and makes it where it is missing
 
 # once FILE: has this been recorded? A second run would record what the first has changed.
 once() { [ ! -e "$STATE/$1" ]; }
@@ -33,6 +34,11 @@ fi
 if once tables; then
 	{ nft list tables 2>/dev/null || :; } | keep tables
 fi
+
+# What addresses of pods begin with: 10.244.0.0/16 is 10.244. and fd00:10:244::/56 is fd00:10:244:
+printf '%s\n' "${PodCIDR:-}" | tr , '\n' | awk -F/ '
+	/:/ { sub(/::.*/, ":", $1); print $1 }
+	/\./ { split($1, o, "."); s = ""; for (i = 1; i <= int($2 / 8); i++) s = s o[i] "."; if (s) print s }' | keep pods
 
 if [ "${KeepSwap:-}" != true ]; then
 	if once swap; then

@@ -38,8 +38,15 @@ note() { listed "$1" "$2" || printf '%s %s\n' "$1" "$2" >>"$LIST"; }
 folder() {
 	[ -d "$1" ] && return 0
 	folder "$(dirname "$1")"
-	note D "$1"
+	listed T "$1" || note D "$1"
 	mkdir "$1"
+}
+
+# parents PATH: note the folders that are not there, without making them.
+parents() {
+	[ -d "$1" ] && return 0
+	parents "$(dirname "$1")"
+	note D "$1"
 }
 
 # tree PATH: whatever will be in the folder is ours, unless something is in it already.
@@ -47,6 +54,7 @@ tree() {
 	if listed T "$1" || listed C "$1"; then
 		return 0
 	elif [ ! -e "$1" ]; then
+		parents "$(dirname "$1")"
 		note T "$1"
 	elif [ -d "$1" ] && [ -z "$(ls -A "$1")" ]; then
 		note C "$1"

@@ -24,6 +24,7 @@ for exe in /proc/[0-9]*/exe; do
 		;;
 	esac
 done
+systemctl stop kubepods.slice 2>/dev/null || : # pods' cgroups, transient units of the kubelet
 unmount_below /run/containerd
 unmount_below /var/lib/containerd
 take_away containerd

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sealerio/sealer/cluster"
+	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/host"
+	"github.com/sealerio/sealer/host/hosttest"
+	"github.com/sealerio/sealer/internal/blobstream"
+	"github.com/sealerio/sealer/runtime"
+	"github.com/sealerio/sealer/store"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.Equal(t, string(want), got)
+}
+
+// distribution plans steps that run "dist VERB", and asks "kubectl".
+type distribution struct{}
+
+func (distribution) Name() string                             { return "fake" }
+func (distribution) Check(*runtime.Cluster) []runtime.Problem { return nil }
+func (distribution) Kubectl() runtime.Kubectl {
+	return runtime.Kubectl{Argv: []string{"kubectl"}, Kubeconfig: "/admin.conf"}
+}
+func verb(h *runtime.Host, name string) []runtime.Step {
+	return []runtime.Step{{Name: name, Key: name, Do: func(ctx context.Context, log io.Writer) error {
+		return h.Runner.Run(ctx, host.Command{Argv: []string{"dist", name}, Stdout: log, Stderr: log, Mutates: true})
+	}}}
+}
+func (distribution) Install(_ *runtime.Cluster, h *runtime.Host) []runtime.Step {
+	return verb(h, "install")
+}
+func (distribution) Init(_ *runtime.Cluster, h *runtime.Host) []runtime.Step { return verb(h, "init") }
+func (distribution) Join(_ *runtime.Cluster, h *runtime.Host) []runtime.Step { return verb(h, "join") }
+func (distribution) Reset(_ *runtime.Cluster, h *runtime.Host) []runtime.Step {
+	s := verb(h, "reset")
+	s[0].Key = ""
+	return s
+}
+
+func put(t *testing.T, cs content.Store, mediaType string, data []byte) ocispec.Descriptor {
+	t.Helper()
+	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
+	require.NoError(t, content.WriteBlob(t.Context(), cs, d.Digest.String(), bytes.NewReader(data), d))
+	return d
+}
+
+func putJSON(t *testing.T, cs content.Store, mediaType string, v any) ocispec.Descriptor {
+	t.Helper()
+	data, err := json.Marshal(v)
+	require.NoError(t, err)
+	return put(t, cs, mediaType, data)
+}
+
+func putImage(t *testing.T, cs content.Store, config ocispec.Image, layer string) ocispec.Descriptor {
+	t.Helper()
+	return putJSON(t, cs, ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+		Config: putJSON(t, cs, ocispec.MediaTypeImageConfig, config),
+		Layers: []ocispec.Descriptor{put(t, cs, ocispec.MediaTypeImageLayerZstd, []byte(layer))},
+	})
+}
+
+// bed is an image, its store and some hosts.
+type bed struct {
+	opts  cluster.RunOptions
+	hosts map[string]*fakeHost
+	out   bytes.Buffer
+}
+
+func newBed(t *testing.T, clusterfileText string) *bed {
+	t.Helper()
+	st, err := store.Open(filepath.Join(t.TempDir(), "store"))
+	require.NoError(t, err)
+	cs := st.Content()
+	amd64 := ocispec.Platform{OS: "linux", Architecture: "amd64"}
+	config := ocispec.Image{Platform: amd64}
+	config.Config.Env = []string{"PATH=/bin", "GREETING=hello"}
+	config.Config.Labels = map[string]string{
+		clusterimage.LabelClusterRuntime: "fake",
+		clusterimage.LabelExtension: string(clusterimage.Extension{
+			Type: clusterimage.KubeInstaller, Launch: clusterimage.Launch{Cmds: []string{"kubectl apply -f manifests", "echo done"}},
+		}.Marshal()),
+	}
+	rootfs := putImage(t, cs, config, "rootfs")
+	rootfs.Platform = &amd64
+	var packed []clusterimage.PackedImage
+	for _, name := range []string{"registry.k8s.io/kube-apiserver:v1.36.3", "registry.k8s.io/pause:3.10.2", "docker.io/library/nginx:1.27"} {
+		packed = append(packed, clusterimage.PackedImage{
+			Name: name, Platform: "linux/amd64", Manifest: putImage(t, cs, ocispec.Image{Platform: amd64}, "layer of "+name), Size: 1000,
+		})
+	}
+	desc, err := clusterimage.Compose(t.Context(), cs, clusterimage.Composition{Rootfs: []ocispec.Descriptor{rootfs}, Images: packed})
+	require.NoError(t, err)
+	img, err := clusterimage.Read(t.Context(), cs, desc)
+	require.NoError(t, err)
+
+	f, err := clusterfile.Parse("Clusterfile", []byte("apiVersion: sealer.io/v2\nkind: Cluster\nmetadata: {name: prod}\n"+clusterfileText))
+	require.NoError(t, err)
+	binary := filepath.Join(t.TempDir(), "sealer-node")
+	require.NoError(t, os.WriteFile(binary, []byte("the node program"), 0o755))
+
+	b := &bed{hosts: map[string]*fakeHost{}}
+	for i, m := range f.Machines() {
+		b.hosts[m.String()] = newFakeHost(m, fmt.Sprintf("h%d", i+1))
+	}
+	b.opts = cluster.RunOptions{
+		Image: img, ImageName: "registry.example.com/app:v1", Content: cs, Clusterfile: f,
+		Dial: func(_ context.Context, h clusterfile.Host) (host.Runner, error) {
+			fake := b.hosts[h.String()]
+			if fake.unreachable != nil {
+				return nil, fake.unreachable
+			}
+			return fake, nil
+		},
+		NodeBinary:    func(string) (string, error) { return binary, nil },
+		Distributions: map[string]runtime.Distribution{"fake": distribution{}},
+		StateDir:      filepath.Join(t.TempDir(), "clusters"),
+		LogFile:       "/var/log/run.log",
+		Out:           &b.out,
+		ReadyTimeout:  time.Minute,
+		PollInterval:  time.Millisecond,
+	}
+	return b
+}
+
+func (b *bed) run(t *testing.T) error {
+	t.Helper()
+	b.out.Reset()
+	return cluster.Run(t.Context(), b.opts)
+}
+
+func (b *bed) deleteOptions() cluster.DeleteOptions {
+	return cluster.DeleteOptions{
+		Clusterfile: b.opts.Clusterfile, Dial: b.opts.Dial, Distributions: b.opts.Distributions, StateDir: b.opts.StateDir,
+	}
+}
+
+// fakeHost is a host with a sealer-node that keeps blobs, and a cluster whose nodes are Ready.
+type fakeHost struct {
+	*hosttest.Runner
+	unreachable error
+
+	mu    sync.Mutex
+	blobs map[digest.Digest]bool
+	ready bool
+	pods  string
+}
+
+const nodeJSON = `{"metadata":{"name":%q,"labels":{}},"spec":{"taints":[{"key":"node-role.kubernetes.io/control-plane","effect":"NoSchedule"}]},
+"status":{"conditions":[{"type":"Ready","status":%q,"message":"cni plugin not initialized"}]}}`
+
+func newFakeHost(m clusterfile.Host, name string) *fakeHost {
+	f := &fakeHost{Runner: hosttest.New(m.String()), blobs: map[digest.Digest]bool{}, ready: true, pods: `{"items":[]}`}
+	address := m.Address
+	if m.Local() {
+		address = "192.168.0.5"
+	}
+	f.On("^sh -s$", hosttest.Answer{Do: func(context.Context, hosttest.Call) hosttest.Answer {
+		out := fmt.Sprintf("time=%d\nuid=0\narch=x86_64\nhostname=%s\nmachine-id=id-%s\ninit=systemd\ncgroup=2\ncpus=4\nmemory=8e9\ndisk-free=8e10\naddress=%s/24 eth0\n",
+			time.Now().Unix(), name, name, address)
+		if s, ok := f.Files()[runtime.StateFile]; ok {
+			out += "state=" + strings.ReplaceAll(string(s.Data), "\n", "") + "\n"
+		}
+		return hosttest.Answer{Stdout: out + "end=1\n"}
+	}})
+	f.Put("/etc/hosts", "127.0.0.1 localhost\n", 0o644)
+	f.On(`(?s)sealer-new.* sh /etc/hosts$`, hosttest.Answer{Do: func(_ context.Context, c hosttest.Call) hosttest.Answer {
+		f.Put("/etc/hosts", string(c.Stdin), 0o644)
+		return hosttest.Answer{}
+	}})
+	f.On("content missing", hosttest.Answer{Do: f.missing})
+	f.On("content receive", hosttest.Answer{Do: f.receive})
+	f.On("rootfs mount", hosttest.Answer{Stdout: `{"path":"/var/lib/sealer/node/rootfs/x"}`})
+	f.On("registry init", hosttest.Answer{Stdout: `{"ca":"PEM","username":"sealer","password":"very-secret"}`})
+	f.On("^kubectl get nodes", hosttest.Answer{Do: func(context.Context, hosttest.Call) hosttest.Answer {
+		var items []string
+		for i := range 9 {
+			items = append(items, f.node(fmt.Sprintf("h%d", i+1)))
+		}
+		return hosttest.Answer{Stdout: `{"items":[` + strings.Join(items, ",") + `]}`}
+	}})
+	f.On("^kubectl get node h", hosttest.Answer{Do: func(_ context.Context, c hosttest.Call) hosttest.Answer {
+		return hosttest.Answer{Stdout: f.node(c.Argv[3])}
+	}})
+	f.On("^kubectl get pods", hosttest.Answer{Do: func(context.Context, hosttest.Call) hosttest.Answer {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return hosttest.Answer{Stdout: f.pods}
+	}})
+	return f
+}
+
+func (f *fakeHost) node(name string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return fmt.Sprintf(nodeJSON, name, map[bool]string{true: "True", false: "False"}[f.ready])
+}
+
+func (f *fakeHost) missing(_ context.Context, c hosttest.Call) hosttest.Answer {
+	var want []struct{ Digest digest.Digest }
+	if err := json.Unmarshal(c.Stdin, &want); err != nil {
+		return hosttest.Answer{Err: err}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	type lack struct {
+		Digest digest.Digest `json:"digest"`
+		Offset int64         `json:"offset"`
+	}
+	lacks := []lack{}
+	for _, w := range want {
+		if !f.blobs[w.Digest] {
+			lacks = append(lacks, lack{Digest: w.Digest})
+		}
+	}
+	out, err := json.Marshal(lacks)
+	return hosttest.Answer{Stdout: string(out), Err: err}
+}
+
+func (f *fakeHost) receive(_ context.Context, c hosttest.Call) hosttest.Answer {
+	r := blobstream.NewReader(bytes.NewReader(c.Stdin))
+	n, total := 0, 0
+	for {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return hosttest.Answer{Stdout: fmt.Sprintf(`{"blobs":%d,"bytes":%d}`, n, total)}
+		}
+		if err != nil {
+			return hosttest.Answer{Stderr: err.Error(), Code: 1}
+		}
+		body, err := io.ReadAll(r)
+		if err != nil || digest.FromBytes(body) != h.Digest {
+			return hosttest.Answer{Stderr: "wrong content", Code: 1}
+		}
+		f.mu.Lock()
+		f.blobs[h.Digest] = true
+		f.mu.Unlock()
+		n, total = n+1, total+len(body)
+	}
+}
+
+// did is what changed the host, one line each.
+func (f *fakeHost) did() []string {
+	var lines []string
+	for _, c := range f.Calls() {
+		if c.Mutates {
+			line, _, _ := strings.Cut(strings.ReplaceAll(c.String(), "'", ""), "\n")
+			lines = append(lines, line)
+		}
+	}
+	// Nodes are labelled at once: in any order.
+	var at []int
+	var labels []string
+	for i, line := range lines {
+		if strings.HasPrefix(line, "kubectl label") || strings.HasPrefix(line, "kubectl taint") {
+			at, labels = append(at, i), append(labels, line)
+		}
+	}
+	slices.Sort(labels)
+	for i, line := range labels {
+		lines[at[i]] = line
+	}
+	return lines
+}
