@@ -99,7 +99,8 @@ restart)
   echo $! >"$d/pid" ;;
 disable) stop ;;
 show)
-  case "$3" in MainPID) cat "$d/pid" 2>/dev/null || echo 0 ;; ExecMainStatus) cat "$d/status" 2>/dev/null ;; esac ;;
+  case "$3" in MainPID) cat "$d/pid" 2>/dev/null || echo 0 ;; ExecMainStatus) cat "$d/status" 2>/dev/null ;;
+  NRestarts) if kill -0 "$(cat "$d/pid")" 2>/dev/null; then echo 0; else echo 3; fi ;; esac ;;
 *) exit 1 ;;
 esac
 `
@@ -145,7 +146,7 @@ func TestRegistry_InstallServesWhatWasPublished(t *testing.T) {
 	m.load(st, desc, blobs)
 	port := freePort(t)
 	access := m.initRegistry("--address", "127.0.0.1", "--port", strconv.Itoa(port))
-	m.run(nil, "registry", "install", "--timeout", "30s")
+	m.run(nil, "registry", "install", "--timeout", "5m")
 	base := fmt.Sprintf("https://127.0.0.1:%d/v2/", port)
 	code, _ := get(t, access, base, false)
 	require.Equal(t, 401, code)
@@ -178,7 +179,7 @@ func TestRegistry_InstallWithoutSandbox(t *testing.T) {
 	useFakeSystemd(t, m)
 	t.Setenv("SYSTEMD_NO_SANDBOX", "1")
 	m.initRegistry("--address", "127.0.0.1", "--port", strconv.Itoa(freePort(t)))
-	m.run(nil, "registry", "install", "--timeout", "30s")
+	m.run(nil, "registry", "install", "--timeout", "5m")
 	require.NotContains(t, string(must(os.ReadFile(filepath.Join(m.unitDir, node.RegistryUnit)))), "ProtectSystem")
 }
 
@@ -189,8 +190,9 @@ func TestRegistry_InstallSaysWhyItDoesNotAnswer(t *testing.T) {
 	defer func() { require.NoError(t, taken.Close()) }()
 	port := taken.Addr().(*net.TCPAddr).Port
 	m.initRegistry("--address", "127.0.0.1", "--port", strconv.Itoa(port))
-	r := m.try(nil, "registry", "install", "--timeout", "2s")
+	r := m.try(nil, "registry", "install", "--timeout", "5m")
 	require.Equal(t, 1, r.code)
+	require.Contains(t, r.err, "it has ended 3 times")
 	require.Contains(t, r.err, "address already in use")
 	require.Contains(t, r.err, "hint: look at `journalctl -u sealer-registry.service`")
 }

@@ -29,6 +29,9 @@ const RegistryUnit = "sealer-registry.service"
 // exitNamespace is what systemd says where it could not set up a unit's mount namespace: EXIT_NAMESPACE, systemd.exec(5).
 const exitNamespace = "226"
 
+// maxRestarts is how often a registry that is being started may end before we give up.
+const maxRestarts = 3
+
 // UnitOptions say how the registry is run.
 type UnitOptions struct {
 	Program string        // sealer-node; default: this program
@@ -107,7 +110,11 @@ func (n *Node) startUnit(ctx context.Context, o UnitOptions, c RegistryConfig, c
 			return err
 		}
 	}
-	for _, args := range [][]string{{"daemon-reload"}, {"enable", RegistryUnit}, {"restart", RegistryUnit}} {
+	if err := systemctl(ctx, "daemon-reload"); err != nil {
+		return &UnitError{RegistryUnit, "", err}
+	}
+	_ = systemctl(ctx, "reset-failed", RegistryUnit) // its counters; an error where there is nothing to reset
+	for _, args := range [][]string{{"enable", RegistryUnit}, {"restart", RegistryUnit}} {
 		if err := systemctl(ctx, args...); err != nil {
 			return &UnitError{RegistryUnit, unitLog(ctx), err}
 		}
@@ -125,8 +132,13 @@ func (n *Node) waitUnit(ctx context.Context, o UnitOptions, port int, client *ht
 		if err == nil {
 			return nil
 		}
-		if turn%5 == 0 && exitStatus(limited) == exitNamespace {
-			return &UnitError{RegistryUnit, "", errors.New("systemd cannot sandbox it")}
+		if turn%5 == 0 {
+			if exitStatus(limited) == exitNamespace {
+				return &UnitError{RegistryUnit, "", errors.New("systemd cannot sandbox it")}
+			}
+			if n, convErr := strconv.Atoi(property(limited, "NRestarts")); convErr == nil && n >= maxRestarts {
+				return &UnitError{RegistryUnit, unitLog(ctx), fmt.Errorf("it has ended %d times: %w", n, err)}
+			}
 		}
 		select {
 		case <-tick.C:
