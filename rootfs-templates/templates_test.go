@@ -136,7 +136,7 @@ echo CHANGED=$CHANGED
 
 	require.Contains(t, library(t, dir, install), "CHANGED=0", "the second time changes nothing")
 
-	library(t, dir, "take_away x\nfinish\nrmdir host/var\n")
+	library(t, dir, "take_away x\nfinish\n")
 	require.Equal(t, before, tree(t, host))
 	require.NoDirExists(t, filepath.Join(dir, "state"))
 }
