@@ -46,7 +46,8 @@ func (Distribution) Name() string { return Name }
 
 // Kubectl asks as cluster-admin.
 func (Distribution) Kubectl() runtime.Kubectl {
-	return runtime.Kubectl{Argv: []string{kubectlBin}, Kubeconfig: adminConf}
+	// Its cache would stand in root's .kube, which is there only once root has a kubeconfig.
+	return runtime.Kubectl{Argv: []string{kubectlBin, "--cache-dir", keptDir + "/kubectl-cache"}, Kubeconfig: adminConf}
 }
 
 // Install puts containerd and Kubernetes' programs on a host, and lets containerd ask the cluster's registry only.

@@ -109,7 +109,7 @@ func (l *Lab) RunArgs(clusterfile string) []string {
 
 // Kubectl runs kubectl on the first control plane.
 func (l *Lab) Kubectl(ctx context.Context, args ...string) (string, error) {
-	out, err := l.Hosts.Hosts[0].Exec(ctx, append([]string{"/usr/bin/kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"}, args...)...)
+	out, err := l.Hosts.Hosts[0].Exec(ctx, append([]string{"kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"}, args...)...)
 	return strings.TrimSpace(string(out)), err
 }
 

@@ -1,0 +1,42 @@
+//go:build e2e
+
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// snapshot prints what a host holds: files with modes, owners and, for the
+// configuration, content; units; rules; links; routes; mounts; settings. What
+// the system itself changes as time passes is left out.
+const snapshot = `set -eu
+find /etc /usr /opt /root /home /srv /var/lib /var/spool -xdev \
+	\( -path /var/lib/systemd -o -path /var/lib/private -o -path /var/lib/dbus -o -path /root/.cache -o -path /etc/resolv.conf \) -prune \
+	-o -printf '%p %y %m %U:%G %l\n' | sort
+find /etc -xdev -type f ! -name resolv.conf -exec sha256sum {} + | sort -k2
+systemctl list-unit-files --no-legend --no-pager | sort
+systemctl list-units --no-legend --no-pager --plain --type service,socket --state active | awk '{print $1}' |
+	grep -v -E '^(systemd-|user@|user-runtime|dbus|session-)' | sort
+iptables-save | grep -v '^#' | sed 's/\[[0-9]*:[0-9]*\]//' | grep '^-' || true
+ip -o link | awk '{print $2}' | sed 's/@.*//' | sort
+ip route
+awk '{print $2, $3}' /proc/mounts | grep -v -E '^/run/(user|credentials)' | sort
+ls /run/netns 2>/dev/null || true
+for key in net.ipv4.ip_forward; do echo "$key $(sysctl -n $key)"; done
+`
+
+// snapshots of all hosts, by name.
+func snapshots(t *testing.T) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, h := range shared.Hosts.Hosts {
+		out, err := h.Exec(t.Context(), "sh", "-c", snapshot)
+		require.NoError(t, err, string(out))
+		all[h.Name] = string(out)
+	}
+	return all
+}
