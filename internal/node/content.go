@@ -3,18 +3,21 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sealerio/sealer/internal/blobstream"
 	"github.com/sealerio/sealer/store"
@@ -76,6 +79,12 @@ func whole(st *store.Store, d digest.Digest, size int64) bool {
 	return err == nil && info.Size() == size
 }
 
+// Small blobs, which are most of them, wait for the disk rather than for the stream: so many of them at once.
+const (
+	smallBlob  = 1 << 20
+	smallBlobs = 16
+)
+
 // Receive stores the blobs of a blob stream, each verified by its digest and on disk before it counts. What a cut
 // stream has brought of a blob is kept, and Missing tells how much. Blobs whose content is wrong are dropped, the
 // others stored; the error names all of them.
@@ -89,34 +98,72 @@ func (n *Node) Receive(ctx context.Context, r io.Reader) (got Received, err erro
 		return got, err
 	}
 	defer func() { err = errors.Join(err, release()) }()
-	stream := blobstream.NewReader(r)
-	var wrong []error
-	for {
+	in := receiver{st: st}
+	in.group.SetLimit(smallBlobs)
+	if err := in.all(ctx, blobstream.NewReader(r)); err != nil {
+		return in.got, err
+	}
+	return in.got, syncDir(filepath.Dir(st.BlobPath(digest.FromString(""))))
+}
+
+// receiver is one run of Receive.
+type receiver struct {
+	st    *store.Store
+	group errgroup.Group
+
+	mu   sync.Mutex // guards what follows
+	got  Received
+	errs []error
+	over bool // an error that no further blob can survive
+}
+
+func (in *receiver) all(ctx context.Context, stream *blobstream.Reader) error {
+	for !in.failed() {
 		h, err := stream.Next()
 		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 			break
 		}
-		var mismatch *DigestError
-		if err == nil {
-			var bytes int64
-			bytes, err = receiveBlob(ctx, st, h, stream)
-			if err == nil && bytes >= 0 {
-				got.Blobs++
-				got.Bytes += bytes
-			}
+		if err != nil {
+			in.done(0, err)
+			break
 		}
-		if errors.As(err, &mismatch) {
-			wrong = append(wrong, err)
+		if h.Offset > 0 || h.Size > smallBlob {
+			in.done(receiveBlob(ctx, in.st, h, stream))
 			continue
 		}
+		data, err := io.ReadAll(stream)
 		if err != nil {
-			return got, errors.Join(append(wrong, err)...)
+			in.done(0, fmt.Errorf("receiving %s: %w", h.Digest, err))
+			break
 		}
+		in.group.Go(func() error {
+			in.done(receiveBlob(ctx, in.st, h, bytes.NewReader(data)))
+			return nil
+		})
 	}
-	if err := syncDir(filepath.Dir(st.BlobPath(digest.FromString("")))); err != nil {
-		return got, err
+	_ = in.group.Wait() // done has the errors
+	return errors.Join(in.errs...)
+}
+
+// done notes how one blob ended: bytes is -1 where it was there already.
+func (in *receiver) done(bytes int64, err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	var mismatch *DigestError
+	switch {
+	case err != nil:
+		in.errs = append(in.errs, err)
+		in.over = in.over || !errors.As(err, &mismatch)
+	case bytes >= 0:
+		in.got.Blobs++
+		in.got.Bytes += bytes
 	}
-	return got, errors.Join(wrong...)
+}
+
+func (in *receiver) failed() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.over
 }
 
 // receiveBlob stores one blob and returns how many bytes the stream had for it; -1 where it was there.

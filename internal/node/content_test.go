@@ -84,6 +84,27 @@ func TestContent_ResumesAtTheVeryByte(t *testing.T) {
 	require.JSONEq(t, `{"blobs":1,"bytes":3145728}`, other.run(bytes.NewReader(stream), "content", "receive"))
 }
 
+func TestContent_ManySmallBlobsAndACut(t *testing.T) {
+	m := newMachine(t)
+	var wanted []node.Wanted
+	var stream bytes.Buffer
+	w := blobstream.NewWriter(&stream)
+	for i := range 300 {
+		data := []byte(strings.Repeat(strconv.Itoa(i), 1+i%7))
+		wanted = append(wanted, node.Wanted{Digest: digest.FromBytes(data), Size: int64(len(data))})
+		require.NoError(t, w.Blob(blobstream.Header{Digest: digest.FromBytes(data), Size: int64(len(data))}, bytes.NewReader(data)))
+	}
+	require.NoError(t, w.Close())
+	cut := stream.Bytes()[:stream.Len()*2/3]
+	require.Equal(t, 1, m.try(bytes.NewReader(cut), "content", "receive").code)
+	missing := len(m.missing(wanted))
+	require.Equal(t, 300-bytes.Count(cut, []byte("{"))+1, missing, "all that came whole is there")
+	var got node.Received
+	require.NoError(t, json.Unmarshal([]byte(m.run(&stream, "content", "receive")), &got))
+	require.Equal(t, missing, got.Blobs)
+	require.Empty(t, m.missing(wanted))
+}
+
 func TestContent_WrongBytesAreNotKept(t *testing.T) {
 	m := newMachine(t)
 	good, bad := []byte("good"), []byte("bad!")
