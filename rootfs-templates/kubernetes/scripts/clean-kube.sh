@@ -26,6 +26,17 @@ if [ -f "$STATE/links" ]; then
 		esac
 	done
 fi
+# Routes to pods on other hosts, which stay where the pod network that set them is gone.
+if [ -s "$STATE/pods" ] && [ -f "$STATE/routes" ]; then
+	for family in -4 -6; do
+		ip "$family" route show 2>/dev/null | while read -r to rest; do
+			grep -qxF "$to $rest" "$STATE/routes" && continue
+			while read -r prefix; do
+				case $to in "$prefix"*) ip "$family" route delete "$to" 2>/dev/null || : ;; esac
+			done <"$STATE/pods"
+		done
+	done
+fi
 if command -v ip >/dev/null; then
 	ip netns list 2>/dev/null | awk '/^cni-/ { print $1 }' | while read -r ns; do ip netns delete "$ns" || :; done
 fi
@@ -97,6 +108,6 @@ if [ -f "$STATE/firewall" ]; then
 		esac
 	done <"$STATE/firewall"
 fi
-rm -f "$STATE/sysctl" "$STATE/links" "$STATE/tables" "$STATE/pods" "$STATE/swap" "$STATE/modules" "$STATE/fstab" "$STATE/firewall"
+rm -f "$STATE/sysctl" "$STATE/links" "$STATE/routes" "$STATE/tables" "$STATE/pods" "$STATE/swap" "$STATE/modules" "$STATE/fstab" "$STATE/firewall"
 finish
 say "the host is as it was before Kubernetes"

@@ -31,6 +31,9 @@ fi
 if once links; then
 	for link in /sys/class/net/*; do basename "$link"; done | keep links
 fi
+if once routes; then
+	{ ip -4 route show && ip -6 route show; } 2>/dev/null | keep routes
+fi
 if once tables; then
 	{ nft list tables 2>/dev/null || :; } | keep tables
 fi
