@@ -171,7 +171,7 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 
 	// Whatever fails first ends the rest; nothing is left running.
 	ctx, cancel := context.WithCancelCause(ctx)
-	pack := newPacker(o, cancel)
+	pack := newPacker(o)
 	defer pack.wait()
 	defer cancel(nil)
 	pack.guess(ctx, in)
@@ -182,7 +182,7 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 	}
 	rootfs, keep, err := solve(ctx, o, in, bases, pack)
 	if err != nil {
-		return Result{}, pack.explain(err)
+		return Result{}, err
 	}
 	images, err := pack.images(ctx, in)
 	if err != nil {

@@ -44,7 +44,7 @@ func TestErrors_CarryTheLine(t *testing.T) {
 			if c.toolbox {
 				needToolbox(t)
 			}
-			site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "x") }))
+			site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, "x") }))
 			defer site.Close()
 			b := newBench(t, map[string]string{"Kubefile": strings.ReplaceAll(c.kubefile, "SITE", site.URL), "f": "x", "rootfs/x": "x", "secret.key": "x", ".sealerignore": "*.key\n"})
 			_, err := b.build()

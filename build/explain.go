@@ -25,8 +25,7 @@ func explain(ctx context.Context, o Options, in *inputs, own, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	var positioned *kubefile.PositionError
-	if errors.As(own, &positioned) {
+	if positioned, ok := errors.AsType[*kubefile.PositionError](own); ok {
 		return positioned
 	}
 	for _, one := range []error{own, err} {

@@ -28,8 +28,7 @@ func registryPull(p ocispec.Platform) registry.PullOptions {
 // packer fetches container images beside the solve: first those that the context probably asks for, then what the rootfs
 // turned out to ask for. No image is looked up twice.
 type packer struct {
-	o      Options
-	cancel context.CancelCauseFunc
+	o Options
 
 	mu      sync.Mutex
 	found   map[string][]imagelist.Image // by platform, what the rootfs asks for
@@ -37,10 +36,10 @@ type packer struct {
 	done    chan struct{} // closed when the guesses are there
 }
 
-func newPacker(o Options, cancel context.CancelCauseFunc) *packer {
+func newPacker(o Options) *packer {
 	done := make(chan struct{})
 	close(done)
-	return &packer{o: o, cancel: cancel, found: map[string][]imagelist.Image{}, guessed: map[string]clusterimage.PackedImage{}, done: done}
+	return &packer{o: o, found: map[string][]imagelist.Image{}, guessed: map[string]clusterimage.PackedImage{}, done: done}
 }
 
 func requestKey(r registry.ImageRequest) string {
@@ -88,9 +87,6 @@ func (p *packer) add(_ context.Context, platform ocispec.Platform, images []imag
 	p.found[platforms.FormatAll(platform)] = images
 	return nil
 }
-
-// explain gives the reason why the build was cancelled, where it was.
-func (p *packer) explain(err error) error { return err }
 
 // images are the packed images of all platforms.
 func (p *packer) images(ctx context.Context, in *inputs) ([]clusterimage.PackedImage, error) {

@@ -29,7 +29,7 @@ import (
 func TestRun(t *testing.T) {
 	t.Parallel()
 	needToolbox(t)
-	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "from ", r.URL.Path) }))
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprint(w, "from ", r.URL.Path) }))
 	t.Cleanup(site.Close)
 	for _, isolation := range []string{"chroot", "runc"} {
 		t.Run(isolation, func(t *testing.T) {

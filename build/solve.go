@@ -51,7 +51,7 @@ func solve(ctx context.Context, o Options, in *inputs, from bases, pack *packer)
 	if err != nil {
 		return nil, nil, err
 	}
-	b, err := openBuilder(ctx, o, in, from)
+	b, err := openBuilder(ctx, o, from)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -240,7 +240,7 @@ type builder struct {
 	close  func(context.Context) error
 }
 
-func openBuilder(ctx context.Context, o Options, in *inputs, from bases) (*builder, error) {
+func openBuilder(ctx context.Context, o Options, from bases) (*builder, error) {
 	if o.Builder != "" {
 		c, err := engine.Dial(ctx, o.Builder, o.BuilderCerts)
 		if err != nil {

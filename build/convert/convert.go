@@ -187,7 +187,8 @@ func (c *converter) from(in *kubefile.Stage) (*stage, error) {
 	if err != nil {
 		return nil, c.at(line, err)
 	}
-	return s, c.at(line, s.startFrom(c, base))
+	s.startFrom(c, base)
+	return s, nil
 }
 
 // image asks for each image once.
@@ -240,8 +241,7 @@ func (c *converter) at(line int, err error) error {
 	if err == nil {
 		return nil
 	}
-	var positioned *kubefile.PositionError
-	if errors.As(err, &positioned) {
+	if _, ok := errors.AsType[*kubefile.PositionError](err); ok {
 		return err
 	}
 	return At(c.file, line, err)

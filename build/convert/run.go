@@ -25,10 +25,7 @@ const (
 // run converts RUN. It runs in the toolbox, on the platform that builds, with the rootfs mounted: the rootfs needs no
 // shell, and one for another architecture is built without emulation. --in-rootfs is what a Dockerfile's RUN is.
 func (c *converter) run(s *stage, i *kubefile.Run, name string) error {
-	args, opts, err := command(i)
-	if err != nil {
-		return err
-	}
+	args, opts := command(i)
 	switch i.Network {
 	case "", "default":
 	case "none":
@@ -114,17 +111,17 @@ func environment(env []string) []llb.RunOption {
 }
 
 // command is what is started: a shell with the line, or the words themselves.
-func command(i *kubefile.Run) ([]string, []llb.RunOption, error) {
+func command(i *kubefile.Run) ([]string, []llb.RunOption) {
 	if !i.Shell {
-		return i.Args, nil, nil
+		return i.Args, nil
 	}
 	script := i.Script()
 	if !i.OnlyHeredoc() || !strings.HasPrefix(script, "#!") {
-		return []string{"/bin/sh", "-ec", script}, nil, nil
+		return []string{"/bin/sh", "-ec", script}, nil
 	}
 	name := path.Base(i.Heredocs[0].Name)
 	st := llb.Scratch().File(llb.Mkfile("/"+name, 0o755, []byte(script)), llb.WithCustomName("[internal] inline document "+name))
-	return []string{path.Join(scriptsDir, name)}, []llb.RunOption{llb.AddMount(scriptsDir, st, llb.Readonly)}, nil
+	return []string{path.Join(scriptsDir, name)}, []llb.RunOption{llb.AddMount(scriptsDir, st, llb.Readonly)}
 }
 
 func proxyEnv(vars map[string]string) llb.ProxyEnv {

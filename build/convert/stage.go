@@ -40,13 +40,12 @@ type stage struct {
 	basePATH string
 }
 
-func (s *stage) startFrom(c *converter, base Base) error {
+func (s *stage) startFrom(c *converter, base Base) {
 	s.base = &base
 	s.bottom, s.solid = base.State, base.State
 	s.scope = c.o.Scope.Stage(base.Config.Config.Env)
 	s.basePATH = pathOf(base.Config.Config.Env)
 	_, s.linked = base.Config.Config.Labels[clusterimage.LabelExtension]
-	return nil
 }
 
 // child begins a stage that is based on this one. The layers stay where they are.

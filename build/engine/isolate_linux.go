@@ -32,11 +32,11 @@ func Reexec() {
 	switch filepath.Base(os.Args[0]) {
 	case stepName:
 		stepMain()
-		os.Exit(setupFailed)
+		os.Exit(setupFailed) //nolint:forbidigo // this process is a step that did not become one: no main runs in it
 	case isolatedName:
 		if err := enterIsolation(); err != nil {
 			fmt.Fprintln(os.Stderr, "sealer:", err)
-			os.Exit(setupFailed)
+			os.Exit(setupFailed) //nolint:forbidigo // called from main, before there is anything to end
 		}
 	}
 }
@@ -57,7 +57,7 @@ func Isolate(ctx context.Context) (code int, done bool, err error) {
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	defer signal.Stop(signals)
 
-	cmd := exec.Command(selfExecutable)
+	cmd := exec.Command(selfExecutable) //nolint:noctx // ctx cancels it by a signal, so that it can clean up
 	cmd.Args = append([]string{isolatedName}, os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{

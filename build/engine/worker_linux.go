@@ -140,7 +140,7 @@ func (r refID) ID() string { return r.id }
 func (w *buildWorker) close(alone bool) error {
 	var errs []error
 	if alone {
-		errs = append(errs, w.Worker.Close())
+		errs = append(errs, w.Close())
 	}
 	return errors.Join(append(errs, w.sn.Close(), w.db.Close())...)
 }

@@ -24,9 +24,11 @@ const (
 )
 
 // binaries say which distribution a rootfs holds.
-var binaries = []struct{ path, runtime string }{
-	{"bin/k3s", "k3s"}, {"bin/k0s", "k0s"}, {"bin/kubeadm", "kubernetes"},
+func binaries() []binary {
+	return []binary{{"bin/k3s", "k3s"}, {"bin/k0s", "k0s"}, {"bin/kubeadm", "kubernetes"}}
 }
+
+type binary struct{ path, runtime string }
 
 // findings are what was read from a solved rootfs.
 type findings struct {
@@ -70,7 +72,7 @@ func (b *builder) look(ctx context.Context, made *convert.Result) (*findings, er
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("reading Metadata: %w", err)
 	}
-	for _, bin := range binaries {
+	for _, bin := range binaries() {
 		if info, err := files.Stat(bin.path); err == nil && !info.IsDir() {
 			f.binaries = append(f.binaries, bin.path)
 		}
@@ -110,7 +112,7 @@ func (f *findings) runtime(made *convert.Result) (string, error) {
 	if made.Base != nil {
 		add(made.Base.Config.Config.Labels[clusterimage.LabelClusterRuntime], "the base image "+made.Base.Name)
 	}
-	for _, bin := range binaries {
+	for _, bin := range binaries() {
 		for _, have := range f.binaries {
 			if have == bin.path {
 				claims = append(claims, claim{bin.runtime, bin.path + " is of " + bin.runtime})

@@ -21,8 +21,7 @@ func TestUnpack(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	layout, image, err := toolbox.Unpack(dir, runtime.GOARCH)
-	var missing *toolbox.MissingError
-	if errors.As(err, &missing) {
+	if _, missing := errors.AsType[*toolbox.MissingError](err); missing {
 		t.Skip("this binary carries no toolbox: hack/toolbox.sh makes it")
 	}
 	require.NoError(t, err)

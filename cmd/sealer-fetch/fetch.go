@@ -237,7 +237,7 @@ func (j *job) request(ctx context.Context) (*http.Request, error) {
 	if j.body != "" {
 		body = strings.NewReader(j.body)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, j.url, body)
+	req, err := http.NewRequestWithContext(ctx, method, j.url, body) //nolint:gosec // the URL is what the user asks for
 	if err != nil {
 		return nil, &permanentError{err}
 	}
@@ -272,15 +272,14 @@ func (j *job) once(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	resp, err := j.client.Do(req)
+	resp, err := j.client.Do(req) //nolint:gosec // as above
 	if err != nil {
-		var unknown x509.UnknownAuthorityError
-		if errors.As(err, &unknown) {
+		if _, unknown := errors.AsType[x509.UnknownAuthorityError](err); unknown {
 			return &permanentError{fmt.Errorf("%w (SSL_CERT_FILE names a file of further authorities)", err)}
 		}
-		var host x509.HostnameError
-		var invalid x509.CertificateInvalidError
-		if errors.As(err, &host) || errors.As(err, &invalid) {
+		_, host := errors.AsType[x509.HostnameError](err)
+		_, invalid := errors.AsType[x509.CertificateInvalidError](err)
+		if host || invalid {
 			return &permanentError{err}
 		}
 		return err

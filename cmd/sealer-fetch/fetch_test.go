@@ -31,7 +31,7 @@ func site(t *testing.T) *http.ServeMux {
 	}
 	mux.HandleFunc("/file", file)
 	mux.HandleFunc("/moved", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/file", http.StatusFound) })
-	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.Header.Get("X-Token")) })
+	mux.HandleFunc("/echo", func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprint(w, r.Header.Get("X-Token")) })
 	var busy, cut atomic.Int32
 	mux.HandleFunc("/busy", func(w http.ResponseWriter, r *http.Request) {
 		if busy.Add(1) == 1 {
