@@ -174,6 +174,8 @@ COPY --chown=1:2 --chmod=750 a bin/tool
 COPY a manifests
 COPY *.txt docs/
 COPY --exclude=*.bak tree tree
+COPY --parents tree/./deep/x parents/
+COPY --parents tree/dee*/x whole/
 COPY <<greeting etc/
 hello
 greeting
@@ -190,7 +192,7 @@ CMD ["kubectl", "apply", "-f", "a file"]
 	img := b.mustBuild()
 	files := b.files(img, 0)
 	require.Equal(t, []string{
-		"Metadata", "bin/tool", "docs/one.txt", "etc/a", "etc/b", "etc/greeting", "manifests/a", "manifests/x.yaml", "tree/deep/x",
+		"Metadata", "bin/tool", "docs/one.txt", "etc/a", "etc/b", "etc/greeting", "manifests/a", "manifests/x.yaml", "parents/deep/x", "tree/deep/x", "whole/tree/deep/x",
 	}, names(files))
 	require.Equal(t, "A", files["manifests/a"].text, "manifests is a folder below: the file goes into it")
 	require.Equal(t, "hello\n", files["etc/greeting"].text)

@@ -69,8 +69,9 @@ func (c *converter) fromContext(p string) {
 func (c *converter) place(s *stage, i *kubefile.Copy, name string, src llb.State, used func(string)) error {
 	b := c.files(i)
 	for _, p := range i.Sources {
-		used(sourceFolder(p, i.Parents))
-		b.copy(src, path.Join("/", p), contents(p, i.Parents))
+		from, info := contents(p, i.Parents)
+		used(from)
+		b.copy(src, from, info)
 	}
 	b.heredocs(i.Heredocs)
 	c.layer(s, i, name, b)
@@ -123,30 +124,22 @@ func destination(dest string) string {
 	return p
 }
 
-func sourceFolder(p string, parents bool) string {
-	if before, _, ok := strings.Cut(p, "/./"); parents && ok {
-		return before
-	}
-	return p
-}
-
-// contents are the options for files of a context, a stage or an image.
-func contents(p string, parents bool) *llb.CopyInfo {
+// contents is where to copy from, an absolute path, and how, for files of a context, a stage or an image.
+func contents(p string, parents bool) (string, *llb.CopyInfo) {
 	info := &llb.CopyInfo{FollowSymlinks: true, CopyDirContentsOnly: true, CreateDestPath: true, AllowWildcard: true}
 	if !parents {
-		return info
+		return path.Join("/", p), info
 	}
-	// What stands before /./ is not kept; patterns are relative to it.
+	// What stands before /./ is not kept; the pattern is relative to it.
 	before, pattern, ok := strings.Cut(p, "/./")
 	if !ok {
-		pattern = before
+		before, pattern = "", p
 	}
-	pattern = strings.TrimPrefix(path.Join("/", pattern), "/")
-	info.IncludePatterns = []string{pattern}
+	info.IncludePatterns = []string{strings.TrimPrefix(path.Join("/", pattern), "/")}
 	if !strings.ContainsAny(p, "*?[") {
 		info.RequiredPaths = []string{path.Join("/", p)}
 	}
-	return info
+	return path.Join("/", before), info
 }
 
 func (c *converter) files(i *kubefile.Copy) *fileBuilder {
@@ -183,13 +176,6 @@ type fileBuilder struct {
 }
 
 func (b *fileBuilder) copy(src llb.State, p string, info *llb.CopyInfo) {
-	if len(info.IncludePatterns) > 0 {
-		if before, _, ok := strings.Cut(p, "/./"); ok {
-			p = before
-		} else {
-			p = "/"
-		}
-	}
 	opts := append([]llb.CopyOption{info}, b.opts...)
 	if b.action == nil {
 		b.action = llb.Copy(src, p, b.dest, opts...)
@@ -223,10 +209,10 @@ func (c *converter) add(s *stage, i *kubefile.Add, name string) error {
 			st, file := c.httpSource(s, p, i, name)
 			b.copy(st, file, &llb.CopyInfo{CreateDestPath: true, AttemptUnpack: i.Unpack != nil && *i.Unpack})
 		default:
-			c.fromContext(p)
-			info := contents(p, false)
+			from, info := contents(p, false)
 			info.AttemptUnpack = i.Unpack == nil || *i.Unpack
-			b.copy(c.context, path.Join("/", p), info)
+			c.fromContext(from)
+			b.copy(c.context, from, info)
 		}
 	}
 	b.heredocs(i.Heredocs)
