@@ -25,9 +25,11 @@ const (
 	apiInterval = 2 * time.Second
 )
 
+const lockFile = "/run/lock/sealer-kubeadm"
+
 // oneAtATime keeps a kubeadm that lost its operator from meeting the next one (flock(1), util-linux).
 func oneAtATime(argv ...string) []string {
-	return append([]string{"flock", "--timeout", "900", "/run/lock/sealer-kubeadm", kubeadmBin}, argv...)
+	return append([]string{"flock", "--timeout", "900", lockFile, kubeadmBin}, argv...)
 }
 
 // Init starts the control plane.
@@ -45,16 +47,16 @@ func (d Distribution) Init(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
 
 // initialised: the API server is ready and kubeadm has uploaded its configuration.
 func initialised(ctx context.Context, h *runtime.Host) (bool, error) {
-	k := Distribution{}.Kubectl()
-	for _, c := range []host.Command{
-		k.Command("get", "--raw", "/readyz", "--request-timeout", "10s"),
-		k.Command("--namespace", "kube-system", "get", "configmap", "kubeadm-config", "--output", "name", "--request-timeout", "10s"),
-	} {
-		if done, err := ok(h.Runner.Run(ctx, c)); err != nil || !done {
-			return false, err
-		}
+	ready, err := apiReady(ctx, h)
+	if err != nil || !ready {
+		return false, err
 	}
-	return true, nil
+	return ok(h.Runner.Run(ctx, Distribution{}.Kubectl().Command(
+		"--namespace", "kube-system", "get", "configmap", "kubeadm-config", "--output", "name", "--request-timeout", "10s")))
+}
+
+func apiReady(ctx context.Context, h *runtime.Host) (bool, error) {
+	return ok(h.Runner.Run(ctx, Distribution{}.Kubectl().Command("get", "--raw", "/readyz", "--request-timeout", "10s")))
 }
 
 func initialise(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writer) error {
@@ -101,32 +103,46 @@ func finishInit(ctx context.Context, h *runtime.Host, log io.Writer) error {
 	return nil
 }
 
+// waitInitialised waits for a control plane that may be on its way: after a
+// reboot, or because a kubeadm goes on whose operator is gone. false: it will not come.
 func waitInitialised(ctx context.Context, h *runtime.Host) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
 	tick := time.NewTicker(apiInterval)
 	defer tick.Stop()
-	for {
-		running, err := succeeds(ctx, h.Runner, "systemctl", "is-active", "--quiet", "kubelet")
-		if err == nil && !running {
-			return false, nil // nothing will start it by itself
-		}
+	for deadline := time.Now().Add(apiTimeout); ; {
 		done, err := initialised(ctx, h)
-		if done {
-			return true, nil
+		if err != nil || done {
+			return done, err
 		}
-		if err != nil && ctx.Err() == nil {
+		idle, err := succeeds(ctx, h.Runner, "flock", "--nonblock", lockFile, "true")
+		if err != nil {
+			return false, err
+		}
+		if !idle {
+			deadline = time.Now().Add(apiTimeout)
+		} else if dead, err := hopeless(ctx, h); err != nil || dead || time.Now().After(deadline) {
 			return false, err
 		}
 		select {
 		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-				return false, nil
-			}
 			return false, context.Cause(ctx)
 		case <-tick.C:
 		}
 	}
+}
+
+// hopeless, while no kubeadm runs: the kubelet does not run either, or the API server does, and kubeadm never came to
+// upload its configuration.
+func hopeless(ctx context.Context, h *runtime.Host) (bool, error) {
+	running, err := succeeds(ctx, h.Runner, "systemctl", "is-active", "--quiet", "kubelet")
+	if err != nil || !running {
+		return !running, err
+	}
+	ready, err := apiReady(ctx, h)
+	if err != nil || !ready {
+		return false, err
+	}
+	done, err := initialised(ctx, h) // it may have come up between the two questions
+	return !done, err
 }
 
 // resetHalf clears a control plane whose start was cut, as long as nothing depends on it.
