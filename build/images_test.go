@@ -251,7 +251,7 @@ func TestFromOtherImages(t *testing.T) {
 func TestToolboxImage(t *testing.T) {
 	t.Parallel()
 	needToolbox(t)
-	b := newBench(t, map[string]string{"Kubefile": "FROM scratch\nRUN cp /bin/busybox /bin/sh . && echo own > mark && mkdir bin && mv busybox sh bin/\n"})
+	b := newBench(t, map[string]string{"Kubefile": "FROM scratch\nRUN cp -r /bin /lib* . && echo own > mark\n"})
 	b.mustBuild(func(o *build.Options) { o.Tag = "test/tools:v1" })
 	b.write(map[string]string{"Kubefile": "# toolbox=test/tools:v1\nFROM scratch\nRUN [\"/bin/busybox\", \"cp\", \"/mark\", \"found\"]\n"})
 	img := b.mustBuild()

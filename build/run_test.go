@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/moby/sys/mountinfo"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealerio/sealer/build"
@@ -29,7 +30,11 @@ import (
 func TestRun(t *testing.T) {
 	t.Parallel()
 	needToolbox(t)
-	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprint(w, "from ", r.URL.Path) }))
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprint(w, "from ", r.URL.Path)
+		// Another wget, such as busybox's own, checks no certificates.
+		assert.Equal(t, "sealer-fetch", r.UserAgent(), r.URL.Path)
+	}))
 	t.Cleanup(site.Close)
 	for _, isolation := range []string{"chroot", "runc"} {
 		t.Run(isolation, func(t *testing.T) {
@@ -42,6 +47,7 @@ ARG SITE
 ENV WHO=world
 COPY f .
 RUN wget -q $SITE/a -O a && curl -fsSL $SITE/b -o sub && echo "hello $WHO" > greeting
+RUN timeout 9 wget -q -O /tmp/1 $SITE/1; env wget -q -O /tmp/2 $SITE/2; echo $SITE/3 | xargs wget -q -O /tmp/3; find . -name f -exec wget -q -O /tmp/4 $SITE/4 \;
 RUN ["/bin/sh", "-c", "mv greeting moved"]
 RUN <<EOF
 mkdir -p bin

@@ -29,8 +29,7 @@ import (
 	"github.com/moby/buildkit/solver/bboltcachestorage"
 	"github.com/moby/buildkit/util/db/boltutil"
 	"github.com/moby/buildkit/util/grpcerrors"
-	// The codec that buildkitd registers: without it every message is copied once more.
-	_ "github.com/moby/buildkit/util/grpcutil/encoding/proto"
+	_ "github.com/moby/buildkit/util/grpcutil/encoding/proto" // the codec that buildkitd registers too: fewer copies
 	"github.com/moby/buildkit/util/resolver"
 	resolverconfig "github.com/moby/buildkit/util/resolver/config"
 	"github.com/moby/buildkit/worker"
