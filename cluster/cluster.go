@@ -102,7 +102,7 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, closeHosts()) }()
 	describe(c, o)
-	id, err := kept.clusterID(c.Hosts)
+	id, err := kept.clusterID(o.Clusterfile.Name, c.Hosts)
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 		_, err := io.WriteString(o.Out, p.String())
 		return err
 	}
-	if err := kept.save(o.Clusterfile); err != nil {
+	if err := kept.save(o.Clusterfile, id); err != nil {
 		return err
 	}
 	e := newExecutor(c, kept.journal, o.Display, o.LogFile)

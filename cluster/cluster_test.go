@@ -46,7 +46,7 @@ func TestRun_Plan(t *testing.T) {
 	for _, h := range b.hosts {
 		require.Empty(t, h.did(), "a dry run changes nothing")
 	}
-	_, err := os.Stat(cluster.ClusterfilePath(b.opts.StateDir, "prod"))
+	_, err := os.Stat(filepath.Join(b.opts.StateDir, "prod"))
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 

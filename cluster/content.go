@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -118,8 +119,7 @@ func (r *run) send(ctx context.Context, h *runtime.Host, log io.Writer) error {
 			return err
 		}
 		err = r.stream(ctx, h, missing, log)
-		var lost *host.LostError
-		if !errors.As(err, &lost) {
+		if _, lost := errors.AsType[*host.LostError](err); !lost {
 			return err
 		}
 		_, _ = fmt.Fprintf(log, "the connection was lost: going on (%v)\n", err)
@@ -233,13 +233,11 @@ func (r *run) render(ctx context.Context, h *runtime.Host, log io.Writer) error 
 func (r *run) values(h *runtime.Host) map[string]string {
 	c := r.cluster
 	v := c.HostEnv(h)
-	for key, value := range map[string]string{
+	maps.Copy(v, map[string]string{
 		"ClusterName": c.File.Name, "KubeVersion": c.KubeVersion(), "PauseImage": c.PauseImage(),
 		"HostIP": h.IP(), "HostName": h.Facts.NodeName(), "HostRole": string(h.Spec.Role),
 		"RegistryDomain": c.Registry.Domain, "RegistryPort": strconv.Itoa(c.Registry.Port), "RegistryURL": c.Registry.Endpoint(),
-	} {
-		v[key] = value
-	}
+	})
 	return v
 }
 

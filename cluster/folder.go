@@ -98,11 +98,8 @@ func (f *folder) sign() error {
 // commandWords are the program's name and its verb: more could hold a password.
 func commandWords(args []string) []string {
 	words := []string{filepath.Base(args[0])}
-	for _, a := range args[1:] {
-		if strings.HasPrefix(a, "-") {
-			break
-		}
-		return append(words, a)
+	if len(args) > 1 && !strings.HasPrefix(args[1], "-") {
+		words = append(words, args[1])
 	}
 	return words
 }
@@ -116,11 +113,10 @@ func (f *folder) holder() Holder {
 	return h
 }
 
-// clusterID tells clusters of the same name apart. It is made once; where this
+// clusterID tells clusters of the same name apart. It is made once, and kept by save; where this
 // machine has lost it, the hosts have it.
-func (f *folder) clusterID(hosts []*runtime.Host) (string, error) {
-	file := filepath.Join(f.dir, "id")
-	data, err := os.ReadFile(file)
+func (f *folder) clusterID(name string, hosts []*runtime.Host) (string, error) {
+	data, err := os.ReadFile(filepath.Join(f.dir, "id"))
 	if err == nil && strings.TrimSpace(string(data)) != "" {
 		return strings.TrimSpace(string(data)), nil
 	}
@@ -131,19 +127,21 @@ func (f *folder) clusterID(hosts []*runtime.Host) (string, error) {
 	if _, err := rand.Read(raw); err != nil {
 		return "", fmt.Errorf("making an id for the cluster: %w", err)
 	}
-	id := hex.EncodeToString(raw)
 	for _, h := range hosts {
-		if s := h.Facts.State; s != nil && s.ClusterID != "" {
-			id = s.ClusterID
-			break
+		if s := h.Facts.State; s != nil && s.Cluster == name && s.ClusterID != "" {
+			return s.ClusterID, nil
 		}
 	}
-	return id, atomicfile.Write(file, []byte(id+"\n"), 0o600)
+	return hex.EncodeToString(raw), nil
 }
 
-func (f *folder) save(c *clusterfile.File) error {
+// save keeps which hosts the cluster has, before the first of them is touched.
+func (f *folder) save(c *clusterfile.File, id string) error {
 	data, err := c.Inventory()
 	if err != nil {
+		return err
+	}
+	if err := atomicfile.Write(filepath.Join(f.dir, "id"), []byte(id+"\n"), 0o600); err != nil {
 		return err
 	}
 	return atomicfile.Write(filepath.Join(f.dir, "Clusterfile"), data, 0o600)
@@ -158,8 +156,12 @@ func (f *folder) remove() error {
 	return nil
 }
 
+// close unlocks the folder. Where no cluster came of it, it leaves none behind.
 func (f *folder) close() error {
 	errs := []error{f.journal.close()}
+	if _, err := os.Stat(filepath.Join(f.dir, "Clusterfile")); errors.Is(err, fs.ErrNotExist) && !f.gone {
+		errs = append(errs, f.remove())
+	}
 	if !f.gone {
 		if err := os.Remove(filepath.Join(f.dir, "holder.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)

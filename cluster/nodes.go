@@ -240,8 +240,14 @@ func (r *run) waitReady(ctx context.Context, log io.Writer) error {
 
 var errTimeout = fmt.Errorf("the time is up: %w", context.DeadlineExceeded)
 
-// pullFailures are the kubelet's words for an image that cannot be had (kubelet/images/types.go).
-var pullFailures = []string{"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"}
+// cannotPull: the kubelet's words for an image that cannot be had (kubelet/images/types.go).
+func cannotPull(reason string) bool {
+	switch reason {
+	case "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull":
+		return true
+	}
+	return false
+}
 
 // checkPods finds a pod that waits for an image that nobody packed.
 func (r *run) checkPods(ctx context.Context) error {
@@ -255,7 +261,7 @@ func (r *run) checkPods(ctx context.Context) error {
 	}
 	for _, p := range list.Items {
 		for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
-			if c.State.Waiting != nil && slices.Contains(pullFailures, c.State.Waiting.Reason) && !packed[normal(c.Image)] {
+			if c.State.Waiting != nil && cannotPull(c.State.Waiting.Reason) && !packed[normal(c.Image)] {
 				return &UnpackedImageError{Pod: p.Metadata.Namespace + "/" + p.Metadata.Name, Image: normal(c.Image)}
 			}
 		}

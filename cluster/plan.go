@@ -97,7 +97,7 @@ func (r *run) plan() (plan, error) {
 }
 
 // finish marks the host as complete.
-func (r *run) finish(h *runtime.Host) []runtime.Step {
+func (r *run) finish(*runtime.Host) []runtime.Step {
 	return []runtime.Step{{Name: stepComplete, Key: r.cluster.Digest}}
 }
 

@@ -187,7 +187,7 @@ func (s *source) hosts(f *File, spec *node) {
 func (s *source) roles(g *node) (Role, []string) {
 	role, more := Role(""), []string(nil)
 	for i, text := range g.texts("roles") {
-		r := Role("")
+		var r Role
 		switch text {
 		case "master", "control-plane":
 			r = ControlPlane

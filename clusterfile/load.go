@@ -19,16 +19,18 @@ type kind struct {
 
 const kubeadmAPI = "kubeadm.k8s.io/v1beta4"
 
-var kinds = map[string]kind{
-	"Cluster":                {apiVersions: []string{"sealer.io/v2"}},
-	"Config":                 {apiVersions: []string{"sealer.io/v2", "sealer.io/v1"}, many: true},
-	"Application":            {refused: "applications are not run yet: use spec.cmd of the Cluster"},
-	"Plugin":                 {refused: "plugins are not run yet"},
-	"InitConfiguration":      {apiVersions: []string{kubeadmAPI}},
-	"JoinConfiguration":      {apiVersions: []string{kubeadmAPI}},
-	"ClusterConfiguration":   {apiVersions: []string{kubeadmAPI}},
-	"KubeletConfiguration":   {apiVersions: []string{"kubelet.config.k8s.io/v1beta1"}},
-	"KubeProxyConfiguration": {apiVersions: []string{"kubeproxy.config.k8s.io/v1alpha1"}},
+func allKinds() map[string]kind {
+	return map[string]kind{
+		"Cluster":                {apiVersions: []string{"sealer.io/v2"}},
+		"Config":                 {apiVersions: []string{"sealer.io/v2", "sealer.io/v1"}, many: true},
+		"Application":            {refused: "applications are not run yet: use spec.cmd of the Cluster"},
+		"Plugin":                 {refused: "plugins are not run yet"},
+		"InitConfiguration":      {apiVersions: []string{kubeadmAPI}},
+		"JoinConfiguration":      {apiVersions: []string{kubeadmAPI}},
+		"ClusterConfiguration":   {apiVersions: []string{kubeadmAPI}},
+		"KubeletConfiguration":   {apiVersions: []string{"kubelet.config.k8s.io/v1beta1"}},
+		"KubeProxyConfiguration": {apiVersions: []string{"kubeproxy.config.k8s.io/v1alpha1"}},
+	}
 }
 
 // Parse reads a Clusterfile; name stands in messages. It reads nothing else.
@@ -61,6 +63,7 @@ func (s *source) document(f *File, doc *node, seen map[string]*node, shapes sche
 		return
 	}
 	name, _ := doc.at("kind").scalar.(string)
+	kinds := allKinds()
 	k, known := kinds[name]
 	switch {
 	case doc.child("kind") == nil:

@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -135,9 +136,7 @@ func (c *Cluster) role(r clusterfile.Role) []*Host {
 func (c *Cluster) HostEnv(h *Host) map[string]string {
 	env := map[string]string{}
 	for _, m := range []map[string]string{c.Env, c.File.Env, h.Spec.Env} {
-		for k, v := range m {
-			env[k] = v
-		}
+		maps.Copy(env, m)
 	}
 	return env
 }

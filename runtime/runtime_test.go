@@ -192,17 +192,16 @@ func TestPreflight_Owner(t *testing.T) {
 		change func(*runtime.HostState)
 		want   string // empty: goes on
 	}{
-		"continue":             {func(*runtime.HostState) {}, ""},
-		"complete":             {func(s *runtime.HostState) { s.Complete = true }, ""},
-		"another cluster":      {func(s *runtime.HostState) { s.Cluster = "other" }, `belongs to the cluster "other"`},
-		"same name":            {func(s *runtime.HostState) { s.ClusterID = "theirs" }, "belongs to another cluster named"},
-		"another role":         {func(s *runtime.HostState) { s.Role = "worker" }, "was installed as worker"},
-		"another runtime":      {func(s *runtime.HostState) { s.Runtime = "k3s" }, "it runs k3s"},
-		"newer sealer":         {func(s *runtime.HostState) { s.SchemaVersion = "v9" }, `its state has the version "v9"`},
-		"image, half done":     {func(s *runtime.HostState) { s.ImageDigest = "sha256:2" }, ""},
-		"image, done":          {func(s *runtime.HostState) { s.ImageDigest, s.Complete = "sha256:2", true }, "installed from the image x:1"},
-		"version, half done":   {func(s *runtime.HostState) { s.ImageDigest, s.KubeVersion = "sha256:2", "v1.35.0" }, "installed from the image"},
-		"our ports and leaves": {func(s *runtime.HostState) {}, ""},
+		"continue":           {func(*runtime.HostState) {}, ""},
+		"complete":           {func(s *runtime.HostState) { s.Complete = true }, ""},
+		"another cluster":    {func(s *runtime.HostState) { s.Cluster = "other" }, `belongs to the cluster "other"`},
+		"same name":          {func(s *runtime.HostState) { s.ClusterID = "theirs" }, "belongs to another cluster named"},
+		"another role":       {func(s *runtime.HostState) { s.Role = "worker" }, "was installed as worker"},
+		"another runtime":    {func(s *runtime.HostState) { s.Runtime = "k3s" }, "it runs k3s"},
+		"newer sealer":       {func(s *runtime.HostState) { s.SchemaVersion = "v9" }, `its state has the version "v9"`},
+		"image, half done":   {func(s *runtime.HostState) { s.ImageDigest = "sha256:2" }, ""},
+		"image, done":        {func(s *runtime.HostState) { s.ImageDigest, s.Complete = "sha256:2", true }, "installed from the image x:1"},
+		"version, half done": {func(s *runtime.HostState) { s.ImageDigest, s.KubeVersion = "sha256:2", "v1.35.0" }, "installed from the image"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cl := cluster(t)

@@ -100,8 +100,7 @@ func succeeds(ctx context.Context, r host.Runner, argv ...string) (bool, error) 
 }
 
 func ok(err error) (bool, error) {
-	var exit *host.ExitError
-	if errors.As(err, &exit) {
+	if _, answered := errors.AsType[*host.ExitError](err); answered {
 		return false, nil
 	}
 	return err == nil, err
@@ -139,7 +138,9 @@ const (
 )
 
 // required are the images that kubeadm pulls, by the end of their names.
-var required = []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "coredns", "etcd", "pause"}
+func required() []string {
+	return []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "coredns", "etcd", "pause"}
+}
 
 // Check finds what kubeadm would stop at, on all hosts at once.
 func (Distribution) Check(c *runtime.Cluster) []runtime.Problem {
@@ -187,7 +188,7 @@ func checkImage(c *runtime.Cluster) []runtime.Problem {
 			Fix: "leave kubernetesVersion out of the ClusterConfiguration",
 		})
 	}
-	for _, name := range required {
+	for _, name := range required() {
 		if !slices.ContainsFunc(c.Images, func(image string) bool { return runtime.Repository(image) == name }) {
 			problems = append(problems, runtime.Problem{Check: "images", What: "the image does not pack " + name, Fix: fix})
 		}

@@ -210,7 +210,7 @@ func TestJoin_KeepsSecrets(t *testing.T) {
 		all := out + fmt.Sprint(err) + strings.Join(hosts[0].Commands(), "\n") + strings.Join(hosts[1].Commands(), "\n")
 		config := string(hosts[1].Files()["/etc/kubernetes/kubeadm-join.yaml"].Data)
 		require.Contains(t, config, token)
-		for _, line := range strings.Split(config, "\n") {
+		for line := range strings.SplitSeq(config, "\n") {
 			if _, key, ok := strings.Cut(line, "certificateKey: "); ok {
 				require.NotContains(t, all, strings.Trim(key, `"`))
 			}
@@ -252,7 +252,7 @@ func TestSteps(t *testing.T) {
 		steps func(*runtime.Cluster, *runtime.Host) []runtime.Step
 	}{
 		"install":   {2, func(_, r *hosttest.Runner) { r.On("is-active|is-enabled", hosttest.Answer{Code: 3}) }, d.Install},
-		"init-new":  {0, func(_, r *hosttest.Runner) {}, d.Init},
+		"init-new":  {0, func(_, _ *hosttest.Runner) {}, d.Init},
 		"init-half": {0, func(_, r *hosttest.Runner) { begun(r); r.On("is-active", hosttest.Answer{Code: 3}) }, d.Init},
 		"init-not-finished": {0, func(_, r *hosttest.Runner) {
 			begun(r)
@@ -260,15 +260,15 @@ func TestSteps(t *testing.T) {
 			r.On("x", hosttest.Answer{})
 		}, d.Init},
 		"init-done": {0, func(_, r *hosttest.Runner) { ready(r); r.On("root-kubeconfig.*grep", hosttest.Answer{}) }, d.Init},
-		"join-new":  {2, func(_, r *hosttest.Runner) {}, d.Join},
+		"join-new":  {2, func(_, _ *hosttest.Runner) {}, d.Join},
 		"join-half": {2, func(_, r *hosttest.Runner) { begun(r) }, d.Join},
 		"join-done": {2, func(first, r *hosttest.Runner) {
 			first.On("get node h3", hosttest.Answer{Stdout: "node/h3\n"})
 			r.On("test -e", hosttest.Answer{})
 		}, d.Join},
-		"join-stale-node":    {2, func(first, r *hosttest.Runner) { first.On("get node h3", hosttest.Answer{Stdout: "node/h3\n"}) }, d.Join},
-		"join-control-plane": {1, func(_, r *hosttest.Runner) {}, d.Join},
-		"reset":              {2, func(_, r *hosttest.Runner) {}, d.Reset},
+		"join-stale-node":    {2, func(first, _ *hosttest.Runner) { first.On("get node h3", hosttest.Answer{Stdout: "node/h3\n"}) }, d.Join},
+		"join-control-plane": {1, func(_, _ *hosttest.Runner) {}, d.Join},
+		"reset":              {2, func(_, _ *hosttest.Runner) {}, d.Reset},
 		"reset-empty":        {2, func(_, r *hosttest.Runner) { r.On("test -x", hosttest.Answer{Code: 1}) }, d.Reset},
 	} {
 		t.Run(name, func(t *testing.T) {
