@@ -73,6 +73,7 @@ func startSSHD(t *testing.T, extra ...string) *sshd {
 	), "\n")+"\n"), 0o600))
 	cmd := exec.Command(bin, "-D", "-e", "-f", conf)
 	cmd.Stderr = d.log
+	cmd.WaitDelay = 5 * time.Second // a session that a test left open keeps the pipe
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
@@ -321,7 +322,7 @@ func TestSSH_ConnectionCut(t *testing.T) {
 	}
 	s := dial(t, cfg)
 	err := s.Run(t.Context(), host.Command{
-		Argv:   []string{"sh", "-c", "echo started; sleep 600"},
+		Argv:   []string{"sh", "-c", "echo started; sleep 30"},
 		Stdout: writerFunc(func(p []byte) (int, error) { return len(p), wire.Close() }),
 	})
 	var lost *host.LostError
@@ -342,7 +343,7 @@ func TestSSH_HostThatFallsSilent(t *testing.T) {
 	}
 	s := dial(t, cfg)
 	err := s.Run(t.Context(), host.Command{
-		Argv:   []string{"sh", "-c", "echo started; sleep 600"},
+		Argv:   []string{"sh", "-c", "echo started; sleep 30"},
 		Stdout: writerFunc(func(p []byte) (int, error) { wire.deaf.Store(true); return len(p), nil }),
 	})
 	var lost *host.LostError
