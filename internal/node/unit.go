@@ -127,18 +127,16 @@ func (n *Node) waitUnit(ctx context.Context, o UnitOptions, port int, client *ht
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	for turn := 1; ; turn++ {
+	for {
 		err := answers(limited, client, port)
 		if err == nil {
 			return nil
 		}
-		if turn%5 == 0 {
-			if exitStatus(limited) == exitNamespace {
-				return &UnitError{RegistryUnit, "", errors.New("systemd cannot sandbox it")}
-			}
-			if n, convErr := strconv.Atoi(property(limited, "NRestarts")); convErr == nil && n >= maxRestarts {
-				return &UnitError{RegistryUnit, unitLog(ctx), fmt.Errorf("it has ended %d times: %w", n, err)}
-			}
+		if exitStatus(limited) == exitNamespace {
+			return &UnitError{RegistryUnit, "", errors.New("systemd cannot sandbox it")}
+		}
+		if n, convErr := strconv.Atoi(property(limited, "NRestarts")); convErr == nil && n >= maxRestarts {
+			return &UnitError{RegistryUnit, unitLog(ctx), fmt.Errorf("it has ended %d times: %w", n, err)}
 		}
 		select {
 		case <-tick.C:
@@ -260,7 +258,7 @@ func (n *Node) registryClient() (*http.Client, error) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
 	return &http.Client{
-		Timeout:   5 * time.Second,
+		Timeout:   3 * time.Second,
 		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, DisableKeepAlives: true},
 	}, nil
 }
