@@ -26,8 +26,12 @@ var shared *lab.Lab
 func TestMain(m *testing.M) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
+	name := os.Getenv("SEALER_LAB") // two runs at once need two names
+	if name == "" {
+		name = "e2e"
+	}
 	var err error
-	shared, err = lab.Open(ctx, lab.Options{Hosts: 2, Name: "e2e", Out: os.Stderr})
+	shared, err = lab.Open(ctx, lab.Options{Hosts: 2, Name: name, Out: os.Stderr})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "setting up the end-to-end tests:", err)
 		os.Exit(1)
