@@ -8,18 +8,22 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sealerio/sealer/build"
 	"github.com/sealerio/sealer/build/engine"
+	"github.com/sealerio/sealer/internal/progress"
 	"github.com/sealerio/sealer/internal/version"
+	"github.com/sealerio/sealer/registry"
 )
 
 type buildFlags struct {
 	kubefile, tag, builder string
 	toolbox, isolation     string
+	compression            string
 	platforms, buildArgs   []string
 	imageLists             []string
 	noCache                bool
@@ -49,8 +53,10 @@ BuildKit runs inside this command. --builder, or BUILDKIT_HOST, names a daemon i
 	f.StringVar(&o.builder, "builder", os.Getenv("BUILDKIT_HOST"), "address of a BuildKit daemon (env BUILDKIT_HOST; default: inside this command)")
 	f.StringVar(&o.toolbox, "toolbox", "", "image that RUN instructions run in (default: a small one that comes with sealer)")
 	f.StringVar(&o.isolation, "isolation", string(engine.Auto), "how RUN is kept apart from this machine: auto, runc, chroot")
+	f.StringVar(&o.compression, "compression", string(build.Zstd), "compression of the rootfs layers: zstd, gzip")
 	f.BoolVar(&o.noCache, "no-cache", false, "run every instruction again")
 	mustComplete(cmd, "isolation", []string{"auto", "runc", "chroot"})
+	mustComplete(cmd, "compression", []string{string(build.Zstd), string(build.Gzip)})
 	a.addRegistryFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return a.build(cmd, o, args[0]) }
 	return cmd
@@ -90,7 +96,11 @@ func (a *app) build(cmd *cobra.Command, o buildFlags, contextDir string) (err er
 	if options.RegistryOptions, err = a.registryOptions(cmd); err != nil {
 		return err
 	}
-	if options.Registry, err = a.openRegistry(cmd, nil); err != nil {
+	fetching := &lateTask{display: a.display, name: "fetching from registries"}
+	defer func() { fetching.done(err) }()
+	withTrack := options.RegistryOptions
+	withTrack.Track = fetching.track
+	if options.Registry, err = registry.NewClient(withTrack); err != nil {
 		return err
 	}
 	result, err := build.Run(cmd.Context(), options)
@@ -98,6 +108,31 @@ func (a *app) build(cmd *cobra.Command, o buildFlags, contextDir string) (err er
 		return err
 	}
 	return a.printDigest(result.Descriptor)
+}
+
+// lateTask is a task that begins with its first transfer: a build that fetches
+// nothing does not speak of fetching.
+type lateTask struct {
+	display *progress.Display
+	name    string
+
+	mu   sync.Mutex
+	task *progress.Task
+}
+
+func (l *lateTask) track(name string, total int64) registry.Tracker {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.task == nil {
+		l.task = l.display.Task(l.name)
+	}
+	return l.task.Track(name, total)
+}
+
+func (l *lateTask) done(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.task.Done(err)
 }
 
 // exitWith is the result of a command that ran in a process of its own.
@@ -124,19 +159,24 @@ func (o buildFlags) options(cmd *cobra.Command, contextDir string) (build.Option
 	if _, err := engine.ParseIsolation(o.isolation); err != nil {
 		return build.Options{}, usagef(cmd, "--isolation: %w", err)
 	}
+	compression, err := build.ParseCompression(o.compression)
+	if err != nil {
+		return build.Options{}, usagef(cmd, "--compression: %w", err)
+	}
 	return build.Options{
-		ContextDir: contextDir,
-		Kubefile:   o.kubefile,
-		Tag:        o.tag,
-		Platforms:  list,
-		BuildArgs:  buildArgs,
-		ImageLists: o.imageLists,
-		Builder:    o.builder,
-		Toolbox:    o.toolbox,
-		Isolation:  o.isolation,
-		Epoch:      epoch,
-		NoCache:    o.noCache,
-		Version:    version.Version(),
+		ContextDir:  contextDir,
+		Kubefile:    o.kubefile,
+		Tag:         o.tag,
+		Platforms:   list,
+		BuildArgs:   buildArgs,
+		ImageLists:  o.imageLists,
+		Builder:     o.builder,
+		Toolbox:     o.toolbox,
+		Isolation:   o.isolation,
+		Compression: compression,
+		Epoch:       epoch,
+		NoCache:     o.noCache,
+		Version:     version.Version(),
 	}, nil
 }
 
