@@ -37,10 +37,11 @@ type Options struct {
 	BuildArgs  map[string]string
 	ImageLists []string // further files like imageList
 
-	Builder      string // address of a BuildKit daemon; "": BuildKit in this process
-	BuilderCerts string // folder with ca.pem, cert.pem, key.pem for a tcp:// builder
-	StateDir     string // of the BuildKit in this process
-	Isolation    string // auto, runc, chroot; "" is auto
+	Builder      string      // address of a BuildKit daemon; "": BuildKit in this process
+	BuilderCerts string      // folder with ca.pem, cert.pem, key.pem for a tcp:// builder
+	StateDir     string      // of the BuildKit in this process
+	Isolation    string      // auto, runc, chroot; "" is auto
+	Compression  Compression // of the layers that are made; "" is Zstd
 
 	Store    *store.Store
 	Registry *registry.Client
@@ -104,6 +105,9 @@ func (o *Options) complete() error {
 	}
 	o.Tag = name
 	if _, err := engine.ParseIsolation(o.Isolation); err != nil {
+		errs = append(errs, err)
+	}
+	if o.Compression, err = ParseCompression(string(o.Compression)); err != nil {
 		errs = append(errs, err)
 	}
 	if len(o.Platforms) == 0 {

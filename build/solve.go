@@ -131,7 +131,7 @@ func solveOptions(ctx context.Context, o Options, in *inputs, from bases) (clien
 		Session:       providers,
 		Exports: []client.ExportEntry{{Type: client.ExporterOCI, Attrs: map[string]string{
 			"tar":               "false",
-			"compression":       "zstd",
+			"compression":       string(o.Compression),
 			"oci-mediatypes":    "true",
 			"source-date-epoch": strconv.FormatInt(o.Epoch.Unix(), 10),
 		}}},
@@ -253,7 +253,7 @@ func openBuilder(ctx context.Context, o Options, from bases) (*builder, error) {
 		return nil, err
 	}
 	e, err := engine.Open(ctx, engine.Options{
-		Root: o.StateDir, Command: "sealer build -t " + o.Tag, Isolation: isolation, Epoch: *o.Epoch,
+		Root: o.Compression.stateDir(o.StateDir), Command: "sealer build -t " + o.Tag, Isolation: isolation, Epoch: *o.Epoch,
 		Registries: registryHosts(o.RegistryOptions), Notice: o.Warn,
 	})
 	if err != nil {

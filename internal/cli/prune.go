@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sealerio/sealer/build"
 	"github.com/sealerio/sealer/build/engine"
 	"github.com/sealerio/sealer/store"
 )
@@ -65,7 +66,7 @@ func newPrune(a *app) *cobra.Command {
 func (a *app) prune(ctx context.Context, dryRun, all bool) (pruned, error) {
 	var result pruned
 	if all {
-		freed, err := a.pruneBuildCache(ctx)
+		freed, err := a.pruneBuildCaches(ctx)
 		if err != nil {
 			return result, err
 		}
@@ -89,9 +90,20 @@ func (a *app) prune(ctx context.Context, dryRun, all bool) (pruned, error) {
 	return result, nil
 }
 
-// pruneBuildCache empties BuildKit's cache, where there is one.
-func (a *app) pruneBuildCache(ctx context.Context) (freed int64, err error) {
-	dir := filepath.Join(a.root, "build")
+// pruneBuildCaches empties BuildKit's caches.
+func (a *app) pruneBuildCaches(ctx context.Context) (freed int64, err error) {
+	for _, dir := range build.StateDirs(filepath.Join(a.root, "build")) {
+		n, err := a.pruneBuildCache(ctx, dir)
+		if err != nil {
+			return freed, err
+		}
+		freed += n
+	}
+	return freed, nil
+}
+
+// pruneBuildCache empties the cache in dir, where there is one.
+func (a *app) pruneBuildCache(ctx context.Context, dir string) (freed int64, err error) {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}

@@ -65,6 +65,7 @@ func TestWrongInput(t *testing.T) {
 		{"no tag", map[string]string{"Kubefile": "FROM scratch\n"}, []string{"build", "DIR"}, 2, []string{"--tag"}},
 		{"a tag that is none", map[string]string{"Kubefile": "FROM scratch\n"}, []string{"build", "-t", "UPPER:1", "DIR"}, 1, []string{"UPPER"}},
 		{"an unknown isolation", map[string]string{"Kubefile": "FROM scratch\n"}, []string{"build", "-t", "x.example/y:1", "--isolation", "jail", "DIR"}, 2, []string{"jail", "chroot"}},
+		{"an unknown compression", map[string]string{"Kubefile": "FROM scratch\n"}, []string{"build", "-t", "x.example/y:1", "--compression", "xz", "DIR"}, 2, []string{"xz", "gzip"}},
 		{"an unknown command", nil, []string{"biuld"}, 2, []string{"did you mean build?"}},
 		{"an unknown flag", nil, []string{"images", "--bogus"}, 2, []string{"--bogus"}},
 		{"an unknown output", nil, []string{"images", "-o", "xml"}, 2, []string{"xml", "json"}},
