@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -153,18 +154,7 @@ func (e *PlatformError) Error() string {
 	if len(e.Have) == 0 {
 		return fmt.Sprintf("%s has nothing for %s", e.Image, e.Want)
 	}
-	return fmt.Sprintf("%s has nothing for %s, it has %s", e.Image, e.Want, joinWords(e.Have))
-}
-
-func joinWords(words []string) string {
-	out := ""
-	for i, w := range words {
-		if i > 0 {
-			out += ", "
-		}
-		out += w
-	}
-	return out
+	return fmt.Sprintf("%s has nothing for %s, it has %s", e.Image, e.Want, strings.Join(e.Have, ", "))
 }
 
 // Platform returns the rootfs for a platform. Variants follow containerd's

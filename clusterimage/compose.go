@@ -258,7 +258,7 @@ func ingest(ctx context.Context, cs content.Ingester, desc ocispec.Descriptor, d
 	if err != nil {
 		return err
 	}
-	defer w.Close() //nolint:errcheck // after Commit there is nothing to close
+	defer w.Close() // after Commit there is nothing to close
 	// What a power cut left of an earlier try may be damaged.
 	if err := w.Truncate(0); err != nil {
 		return err

@@ -80,7 +80,7 @@ func ReadDocuments(ctx context.Context, p content.Provider, list ocispec.Descrip
 			yield(Document{}, fmt.Errorf("reading the documents layer %s: %w", layer.Digest, err))
 			return
 		}
-		defer ra.Close() //nolint:errcheck // only read from
+		defer ra.Close()
 		if err := eachDocument(content.NewReader(ra), func(d Document) bool { return yield(d, nil) }); err != nil {
 			yield(Document{}, fmt.Errorf("reading the documents layer %s: %w", layer.Digest, err))
 		}

@@ -28,7 +28,7 @@ func readBlob(ctx context.Context, p content.Provider, desc ocispec.Descriptor, 
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", desc.Digest, err)
 	}
-	defer ra.Close() //nolint:errcheck // only read from
+	defer ra.Close()
 	if ra.Size() > limit {
 		return nil, fmt.Errorf("reading %s: it has %d bytes, more than %d", desc.Digest, ra.Size(), limit)
 	}

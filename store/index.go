@@ -165,7 +165,7 @@ func (s *Store) readIndex() (ocispec.Index, error) {
 	if err != nil {
 		return index, fmt.Errorf("reading the index of store %q: %w", s.dir, err)
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxIndex+1))
 	if err != nil {
 		return index, fmt.Errorf("reading %q: %w", path, err)

@@ -60,7 +60,7 @@ func (s *Store) copyIn(ctx context.Context, desc ocispec.Descriptor, file string
 	if err != nil {
 		return false, fmt.Errorf("copying %s: %w", desc.Digest, err)
 	}
-	defer w.Close() //nolint:errcheck // after Commit there is nothing to close
+	defer w.Close() // after Commit there is nothing to close
 	// From the start: what is left of an earlier copy may be of another file.
 	if err := w.Truncate(0); err != nil {
 		return false, fmt.Errorf("copying %s: %w", desc.Digest, err)

@@ -199,7 +199,7 @@ func (s *Store) pruneBlobs(ctx context.Context, o PruneOptions, keep map[digest.
 			return err
 		}
 		if !o.DryRun {
-			if err := os.Remove(path); err != nil {
+			if err := os.Remove(path); err != nil { //nolint:gosec // a folder of our own, held exclusively
 				return err
 			}
 		}

@@ -419,7 +419,7 @@ func TestLink(t *testing.T) {
 func TestLink_OtherFileSystem(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()
-	dir, err := os.MkdirTemp("/dev/shm", "sealer-test-")
+	dir, err := os.MkdirTemp("/dev/shm", "sealer-test-") //nolint:usetesting // on another file system
 	if err != nil {
 		t.Skip("there is no second file system at /dev/shm")
 	}

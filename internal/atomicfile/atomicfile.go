@@ -53,7 +53,7 @@ func (f *File) Commit() error {
 	}
 	f.done = true
 	err := f.Sync()
-	if cerr := f.File.Close(); err == nil {
+	if cerr := f.Close(); err == nil {
 		err = cerr // a full disk may show only here
 	}
 	if err == nil {
@@ -71,7 +71,7 @@ func (f *File) Abort() error {
 		return nil
 	}
 	f.done = true
-	return errors.Join(f.File.Close(), removeIfThere(f.Name()))
+	return errors.Join(f.Close(), removeIfThere(f.Name()))
 }
 
 func removeIfThere(name string) error {

@@ -122,19 +122,17 @@ func (d *Display) Solve() chan *client.SolveStatus {
 		go drain(ch)
 		return ch
 	}
-	d.solves.Add(1)
-	go func() {
-		defer d.solves.Done()
+	d.solves.Go(func() {
 		for st := range ch {
 			d.record(st)
 			d.send(st)
 		}
-	}()
+	})
 	return ch
 }
 
 func drain(ch <-chan *client.SolveStatus) {
-	for range ch { //nolint:revive // the sender needs a reader, the events have none
+	for range ch { // the sender needs a reader, the events have none
 	}
 }
 

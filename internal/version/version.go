@@ -6,7 +6,7 @@ package version
 import "runtime/debug"
 
 // version is set by the linker (-X); see the Makefile.
-var version string //nolint:gochecknoglobals // the linker can only set a package variable
+var version string
 
 // Version is the release, such as "v0.1.0" or "v0.1.0-12-gabc1234". A binary
 // that was not built by the Makefile answers the module's version, or "devel".
