@@ -106,9 +106,8 @@ func (s *scan) document(doc document, isTemplate bool) {
 
 // broken reports a document that is no YAML.
 func (s *scan) broken(doc document, err error, isTemplate bool) {
-	var syntax *syntaxError
 	line := 1
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*syntaxError](err); ok {
 		line = max(1, syntax.line)
 	}
 	line = s.source.clamp(doc.before + line)

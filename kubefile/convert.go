@@ -27,8 +27,7 @@ type markedError struct {
 func (e *markedError) Unwrap() error { return e.error }
 
 func markOf(err error) string {
-	var marked *markedError
-	if errors.As(err, &marked) {
+	if marked, ok := errors.AsType[*markedError](err); ok {
 		return marked.mark
 	}
 	return ""

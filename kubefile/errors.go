@@ -159,8 +159,7 @@ func didYouMean(word string, words []string) string {
 
 // plain takes BuildKit's position off an error: ours stands before it.
 func plain(err error) error {
-	var located *parser.LocationError
-	if errors.As(err, &located) {
+	if located, ok := errors.AsType[*parser.LocationError](err); ok {
 		return located.Unwrap()
 	}
 	return err

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -183,9 +184,7 @@ func (a *app) addRegistryFlags(cmd *cobra.Command) {
 // registryOptions joins the configuration file and the flags.
 func (a *app) registryOptions(cmd *cobra.Command) (registry.Options, error) {
 	mirrors := map[string]string{}
-	for domain, url := range a.config.RegistryMirrors {
-		mirrors[domain] = url
-	}
+	maps.Copy(mirrors, a.config.RegistryMirrors)
 	for _, m := range a.registryMirrors {
 		domain, url, ok := strings.Cut(m, "=")
 		if !ok || domain == "" || url == "" {

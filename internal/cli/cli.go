@@ -38,8 +38,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	if err == nil {
 		return exitDone
 	}
-	var status *exitStatusError
-	if errors.As(err, &status) { // a process of our own has said what was wrong
+	if status, ok := errors.AsType[*exitStatusError](err); ok { // a process of our own has said what was wrong
 		return status.code
 	}
 	if ctx.Err() != nil {
@@ -47,8 +46,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 		return exitInterrupted
 	}
 	printError(s.Err, err)
-	var usage *usageError
-	if errors.As(err, &usage) {
+	if _, ok := errors.AsType[*usageError](err); ok {
 		return exitUsage
 	}
 	return exitFailed

@@ -76,8 +76,7 @@ func short(d string) string {
 func describe(ctx context.Context, st *store.Store, tag store.Tagged) (imageRow, error) {
 	row := imageRow{Name: tag.Name, Digest: tag.Descriptor.Digest.String()}
 	img, err := clusterimage.Read(ctx, st.Content(), tag.Descriptor)
-	var other *clusterimage.NotClusterImageError
-	if errors.As(err, &other) { // an ordinary image, pulled to be built from
+	if _, ok := errors.AsType[*clusterimage.NotClusterImageError](err); ok { // an ordinary image, pulled to be built from
 		row.Size = tag.Descriptor.Size
 		return row, nil
 	}

@@ -172,8 +172,7 @@ func (a *app) openRunLog(verb string) (string, error) {
 // findOrPull takes the image from the store, and from its registry where it is not there.
 func (a *app) findOrPull(ctx context.Context, cmd *cobra.Command, st *store.Store, image string) (store.Tagged, error) {
 	tag, err := st.Resolve(ctx, image)
-	var missing *store.NotFoundError
-	if !errors.As(err, &missing) {
+	if _, ok := errors.AsType[*store.NotFoundError](err); !ok {
 		return tag, err
 	}
 	if _, pullErr := a.pull(ctx, cmd, st, image, nil); pullErr != nil {
