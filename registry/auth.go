@@ -193,7 +193,7 @@ func (c *Client) verifyLogin(ctx context.Context, host, user, password string) e
 		if err != nil {
 			return dog.cause(ctx, err)
 		}
-		defer drain(resp.Body)
+		defer drain(resp)
 		return checkStatus(resp, http.StatusOK)
 	})
 }
@@ -228,7 +228,7 @@ func (c *Client) authorize(ctx context.Context, h *hostState, auth authn.Authent
 
 // drain reads a little of what is left of a body, so that the connection can
 // be used again, and closes it.
-func drain(body io.ReadCloser) {
-	_, _ = io.CopyN(io.Discard, body, 64<<10)
-	_ = body.Close()
+func drain(resp *http.Response) {
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
+	_ = resp.Body.Close()
 }

@@ -141,12 +141,12 @@ func rawCopy(url, file string) error {
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read from
+	defer resp.Body.Close()
 	f, err := os.Create(file)
 	if err != nil {
 		return err
 	}
-	defer f.Close() //nolint:errcheck // synced
+	defer f.Close()
 	if _, err := io.CopyBuffer(io.MultiWriter(f, sha256.New()), struct{ io.Reader }{resp.Body}, make([]byte, 256<<10)); err != nil {
 		return err
 	}

@@ -96,7 +96,7 @@ func storeDocument(ctx context.Context, st *store.Store, desc ocispec.Descriptor
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", desc.Digest, err)
 	}
-	defer w.Close() //nolint:errcheck // after Commit there is nothing to close
+	defer w.Close() // after Commit there is nothing to close
 	if err := w.Truncate(0); err != nil {
 		return fmt.Errorf("writing %s: %w", desc.Digest, err)
 	}
@@ -161,8 +161,7 @@ func (s *session) fetchLead(ctx context.Context, st *store.Store, desc ocispec.D
 		}
 		return nil
 	}
-	var wrong *DigestError
-	if errors.As(err, &wrong) {
+	if _, ok := errors.AsType[*DigestError](err); ok {
 		// Nothing of these bytes is worth continuing from.
 		err = errors.Join(err, w.Truncate(0), st.Content().Abort(ctx, ingestRef(desc.Digest)))
 	}
@@ -255,7 +254,7 @@ func (d *download) request(ctx context.Context) error {
 	if err != nil {
 		return dog.cause(ctx, err)
 	}
-	defer resp.Body.Close() //nolint:errcheck // only read from
+	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && d.at > 0 {
 		return errors.Join(errors.New("the registry has no such range"), d.restart())
 	}

@@ -89,7 +89,7 @@ func (s *session) getManifest(ctx context.Context, id string) (document, error) 
 	if err != nil {
 		return document{}, dog.cause(ctx, err)
 	}
-	defer drain(resp.Body)
+	defer drain(resp)
 	if err := checkStatus(resp, http.StatusOK); err != nil {
 		return document{}, dog.cause(ctx, err)
 	}
@@ -135,7 +135,7 @@ func (s *session) headManifest(ctx context.Context, id string) (digest.Digest, e
 		if err != nil {
 			return dog.cause(ctx, err)
 		}
-		defer drain(resp.Body)
+		defer drain(resp)
 		if err := checkStatus(resp, http.StatusOK, http.StatusNotFound); err != nil {
 			return err
 		}

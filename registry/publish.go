@@ -173,7 +173,7 @@ func copyVerified(source, target string, want digest.Digest) (err error) {
 	if err != nil {
 		return fmt.Errorf("copying %s: %w", want, err)
 	}
-	defer in.Close() //nolint:errcheck // only read from
+	defer in.Close()
 	out, err := os.CreateTemp(filepath.Dir(target), ".data.*")
 	if err != nil {
 		return fmt.Errorf("copying %s: %w", want, err)

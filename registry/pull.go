@@ -197,8 +197,7 @@ func (p *puller) entries(index ocispec.Index) ([]ocispec.Descriptor, error) {
 	for _, w := range p.want {
 		r, err := img.Platform(w)
 		if err != nil {
-			var pe *clusterimage.PlatformError
-			if errors.As(err, &pe) {
+			if pe, ok := errors.AsType[*clusterimage.PlatformError](err); ok {
 				pe.Image = p.s.src.label()
 			}
 			return nil, err

@@ -19,6 +19,7 @@ import (
 
 	"github.com/distribution/distribution/v3/configuration"
 	"github.com/distribution/distribution/v3/registry/handlers"
+
 	// The storage driver registers itself under the name "filesystem".
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
 )
@@ -107,7 +108,7 @@ func Serve(ctx context.Context, o ServerOptions) (err error) {
 		// Whoever is still connected has had the time there is.
 		_ = srv.http.Close()
 	}
-	<-done
+	<-done //nolint:errcheck // http.ErrServerClosed, by the lines above
 	return nil
 }
 

@@ -87,7 +87,7 @@ func (h *htpasswd) load() error {
 	if err != nil {
 		return fmt.Errorf("reading the registry's users: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // only read from
+	defer f.Close()
 	hashes := map[string][]byte{}
 	lines := bufio.NewScanner(f)
 	for n := 1; lines.Scan(); n++ {

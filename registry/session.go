@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"path"
@@ -236,9 +237,7 @@ func (s *session) do(ctx context.Context, method, url string, header http.Header
 	if err != nil {
 		return nil, &permanentError{err}
 	}
-	for k, v := range header {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, header)
 	resp, err := s.client.Do(req)
 	if err != nil {
 		return nil, s.host.explain(withoutQuery(err))
@@ -248,8 +247,7 @@ func (s *session) do(ctx context.Context, method, url string, header http.Header
 
 // withoutQuery keeps signed URLs, to which registries redirect, out of messages.
 func withoutQuery(err error) error {
-	var ue *url.Error
-	if errors.As(err, &ue) {
+	if ue, ok := errors.AsType[*url.Error](err); ok {
 		ue.URL, _, _ = strings.Cut(ue.URL, "?")
 	}
 	return err

@@ -36,7 +36,7 @@ func (p *pusher) exists(ctx context.Context, kind, id string) (bool, error) {
 		if err != nil {
 			return dog.cause(ctx, err)
 		}
-		defer drain(resp.Body)
+		defer drain(resp)
 		have = resp.StatusCode == http.StatusOK
 		return checkStatus(resp, http.StatusOK, http.StatusNotFound)
 	})
@@ -86,7 +86,7 @@ func (p *pusher) startUpload(ctx context.Context, d digest.Digest, from string) 
 	if err != nil {
 		return nil, false, dog.cause(ctx, err)
 	}
-	defer drain(resp.Body)
+	defer drain(resp)
 	if err := checkStatus(resp, http.StatusCreated, http.StatusAccepted); err != nil {
 		return nil, false, err
 	}
@@ -140,7 +140,7 @@ func (p *pusher) sendBlob(ctx context.Context, location *url.URL, desc ocispec.D
 	req.Header.Set("Content-Type", "application/octet-stream")
 	resp, err := p.s.client.Do(req)
 	if err == nil {
-		defer drain(resp.Body)
+		defer drain(resp)
 		err = checkStatus(resp, http.StatusCreated, http.StatusNoContent)
 	}
 	body.end(err)
@@ -210,7 +210,7 @@ func (p *pusher) putManifest(ctx context.Context, doc document, id string) error
 		if err != nil {
 			return dog.cause(ctx, withoutQuery(err))
 		}
-		defer drain(resp.Body)
+		defer drain(resp)
 		return checkStatus(resp, http.StatusCreated, http.StatusOK, http.StatusAccepted)
 	})
 	if err != nil {
