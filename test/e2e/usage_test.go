@@ -144,8 +144,7 @@ func runAny(t *testing.T, root string, args ...string) (stdout, stderr string, c
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) {
+	if _, ok := errors.AsType[*exec.ExitError](err); !ok {
 		require.NoError(t, err)
 	}
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()

@@ -378,7 +378,7 @@ func (e engine) removeLabelled(ctx context.Context, name string) error {
 	}
 	var g errgroup.Group
 	g.SetLimit(4)
-	for _, id := range strings.Fields(string(ids)) {
+	for id := range strings.FieldsSeq(string(ids)) {
 		g.Go(func() error {
 			if _, err := e.docker(ctx, nil, "rm", "--force", "--volumes", id); err != nil {
 				return fmt.Errorf("removing container %s: %w", id, err)
@@ -393,7 +393,7 @@ func (e engine) removeLabelled(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("listing the networks: %w", err)
 	}
-	for _, id := range strings.Fields(string(ids)) {
+	for id := range strings.FieldsSeq(string(ids)) {
 		if _, err := e.docker(ctx, nil, "network", "rm", id); err != nil {
 			return fmt.Errorf("removing network %s: %w", id, err)
 		}

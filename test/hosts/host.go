@@ -108,8 +108,7 @@ func (h Host) booted(ctx context.Context, config *ssh.ClientConfig) error {
 	defer stop()
 	c, chans, reqs, err := ssh.NewClientConn(conn, address, config)
 	if err != nil {
-		var changed *knownhosts.KeyError
-		if errors.As(err, &changed) {
+		if _, ok := errors.AsType[*knownhosts.KeyError](err); ok {
 			return permanent(err)
 		}
 		return err

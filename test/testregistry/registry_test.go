@@ -46,7 +46,7 @@ func TestStart_ContentStaysInDir(t *testing.T) {
 	assert.Contains(t, string(access), `"PUT /v2/a/b/manifests/1 HTTP/1.1" 201`)
 	require.NoError(t, r.Close())
 	assert.NoFileExists(t, r.AccessLog)
-	_, err = http.Get(r.URL + "/v2/")
+	_, err = http.Get(r.URL + "/v2/") //nolint:bodyclose // nobody answers
 	assert.Error(t, err)
 
 	again := start(t, testregistry.Options{Dir: dir, Address: r.Address})
