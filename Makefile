@@ -48,7 +48,7 @@ verify: lint ## Everything that can be said about the sources without running th
 	go vet -tags e2e ./test/...
 	go mod tidy -diff
 	go test -count=1 ./internal/layering
-	shellcheck $$(git ls-files '*.sh')
+	shellcheck -x -P SCRIPTDIR $$(git ls-files '*.sh')
 
 clean: ## Remove what was built
 	rm -rf bin build/toolbox/files/*.zst

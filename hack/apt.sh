@@ -6,7 +6,8 @@
 set -eu
 
 missing=
-for package in $(cat "$@" | sed 's/#.*//'); do
+names=$(sed 's/#.*//' "$@")
+for package in $names; do
 	status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
 	[ "$status" = installed ] || missing="$missing $package"
 done

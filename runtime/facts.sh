@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # Prints what sealer wants to know of a host as key=value lines, one round trip. Reads only. POSIX sh; what is not
 # there is left out. Parsed by facts.go.
 p() { printf '%s=%s\n' "$1" "$2"; }

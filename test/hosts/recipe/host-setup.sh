@@ -3,6 +3,7 @@
 # would not have. What is special to this host lies in /etc/testhost, put there before the first boot.
 set -eu
 own=/etc/testhost
+# shellcheck source=/dev/null
 . "$own/env"
 
 # The engine lays files of its own over these three: they cannot be replaced by rename, and what is appended to them
