@@ -46,7 +46,7 @@ verify: lint ## Everything that can be said about the sources without running th
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
 	go vet -tags e2e ./test/...
-	go mod tidy -diff
+	for module in . tools test/components; do (cd $$module && go mod tidy -diff) || exit 1; done
 	go test -count=1 ./internal/layering
 	shellcheck -x -P SCRIPTDIR $$(git ls-files '*.sh')
 
