@@ -105,7 +105,7 @@ func TestRun_Again(t *testing.T) {
 	}
 	require.NoError(t, b.run(t))
 	require.Equal(t, "cluster \"prod\" is complete on 4 hosts: nothing to change\n", b.out.String())
-	harmless := regexp.MustCompile(`rootfs mount|sealer-node \[redacted\]`) // they tell what is there
+	harmless := regexp.MustCompile(`rootfs mount|sealer-cluster-node \[redacted\]`) // they tell what is there
 	for name, h := range b.hosts {
 		var new []string
 		for _, line := range h.did()[len(before[name]):] {

@@ -17,8 +17,9 @@ import (
 	"github.com/sealerio/sealer/runtime"
 )
 
-// nodeBinary is where sealer-node is on hosts.
-const nodeBinary = "/usr/local/bin/sealer-node"
+// nodeBinary is where sealer-node is on hosts. Another name, since a host may be an operator's machine, whose
+// own sealer-node lies beside sealer and stays when the cluster goes.
+const nodeBinary = "/usr/local/bin/sealer-cluster-node"
 
 // binary is a sealer-node on this machine.
 type binary struct {

@@ -36,7 +36,7 @@ type Facts struct {
 	Skew                  time.Duration // the host's clock less ours, exact to a second or so
 	DefaultRoute          bool
 	Links                 []string
-	Addresses             []netip.Prefix
+	Addresses             []netip.Prefix // global ones; first those of the link that the default route takes
 	Listening             []Listener
 	Paths                 []string        // the markers that exist
 	Units                 map[string]Unit // those that are loaded
@@ -79,6 +79,8 @@ func parseFacts(out []byte, now time.Time) (Facts, error) {
 	f := Facts{Units: map[string]Unit{}}
 	whole := false
 	sockets := map[int]string{}
+	var ways []string // links of default routes
+	linkOf := map[netip.Prefix]string{}
 	lines := bufio.NewScanner(bytes.NewReader(out))
 	lines.Buffer(nil, 4<<20)
 	for lines.Scan() {
@@ -120,13 +122,15 @@ func parseFacts(out []byte, now time.Time) (Facts, error) {
 			f.Swap = value != ""
 		case "default-route":
 			f.DefaultRoute = true
+			ways = append(ways, value)
 		case "link":
 			f.Links = append(f.Links, value)
 		case "address":
 			var prefix netip.Prefix
-			text, _, _ := strings.Cut(value, " ")
+			text, link, _ := strings.Cut(value, " ")
 			if prefix, err = netip.ParsePrefix(text); err == nil {
 				f.Addresses = append(f.Addresses, prefix)
+				linkOf[prefix] = link
 			}
 		case "listen":
 			var l Listener
@@ -156,10 +160,21 @@ func parseFacts(out []byte, now time.Time) (Facts, error) {
 	if !whole {
 		return f, fmt.Errorf("the answer was cut after %d bytes", len(out))
 	}
+	slices.SortStableFunc(f.Addresses, func(a, b netip.Prefix) int {
+		return place(ways, linkOf[a]) - place(ways, linkOf[b])
+	})
 	for i, l := range f.Listening {
 		f.Listening[i].Process = sockets[l.Port]
 	}
 	return f, lines.Err()
+}
+
+// place of s in list, behind it where it is not there.
+func place(list []string, s string) int {
+	if i := slices.Index(list, s); i >= 0 {
+		return i
+	}
+	return len(list)
 }
 
 // parseBytes reads a whole number; awk prints large ones as 1.23457e+10.

@@ -95,10 +95,14 @@ type Host struct {
 func (h *Host) String() string { return h.Runner.String() }
 
 // IP is the address by which other hosts reach this one. This machine, when it is the
-// cluster, gives its first global address, IPv4 before IPv6.
+// cluster, gives the address that it was installed with, or else its first global one, IPv4 before IPv6: a
+// pod network brings addresses of its own, which must not be taken for it later.
 func (h *Host) IP() string {
 	if !h.Spec.Local() {
 		return h.Spec.Address
+	}
+	if s := h.Facts.State; s != nil && s.Address != "" {
+		return s.Address
 	}
 	var v6 string
 	for _, p := range h.Facts.Addresses {

@@ -79,6 +79,7 @@ swap=/dev/sda2 partition 1000 0 -2
 disk-free=53687091200
 default-route=eth0
 link=lo
+address=10.244.0.1/24 cni0
 address=10.0.0.7/24 eth0
 address=fd00::7/64 eth0
 listen=tcp 0100007F:1F90
@@ -106,7 +107,7 @@ func TestGather(t *testing.T) {
 		OS: "debian", OSVersion: "12", OSName: "Debian GNU/Linux 12 (bookworm)", Arch: "arm64", Kernel: "6.1.0-28-arm64",
 		Hostname: "H7", MachineID: "abc", Init: "systemd", Root: true, Cgroup: 2, CPUs: 4, Memory: 8230000000, DiskFree: 53687091200,
 		Swap: true, DefaultRoute: true, Links: []string{"lo"},
-		Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.7/24"), netip.MustParsePrefix("fd00::7/64")},
+		Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.7/24"), netip.MustParsePrefix("fd00::7/64"), netip.MustParsePrefix("10.244.0.1/24")},
 		Listening: []runtime.Listener{{Port: 8080, Loopback: true}, {Port: 6443, Process: "kube-apiserver"}, {Port: 80, Loopback: true}},
 		Paths:     []string{"/usr/bin/dockerd"},
 		Units:     map[string]runtime.Unit{"containerd.service": {Active: true}},
@@ -252,4 +253,18 @@ func TestState_Write(t *testing.T) {
 	require.NoError(t, s.Write(t.Context(), r))
 	require.JSONEq(t, `{"schemaVersion":"v1","cluster":"prod","clusterID":"","role":"","image":"","imageDigest":"","runtime":"",
 		"kubeVersion":"","complete":false,"steps":{"a":"1","b":"2"}}`, string(r.Files()[runtime.StateFile].Data))
+}
+
+// This machine keeps the address that its cluster knows it by, whatever links come later.
+func TestHost_IP(t *testing.T) {
+	h := &runtime.Host{Facts: runtime.Facts{Addresses: []netip.Prefix{
+		netip.MustParsePrefix("fd00::7/64"), netip.MustParsePrefix("10.244.0.1/24"), netip.MustParsePrefix("10.0.0.7/24"),
+	}}}
+	require.Equal(t, "10.244.0.1", h.IP())
+	h.Facts.State = &runtime.HostState{Address: "10.0.0.7"}
+	require.Equal(t, "10.0.0.7", h.IP())
+	require.True(t, h.HasAddress())
+	h.Spec.Address = "192.0.2.1"
+	require.Equal(t, "192.0.2.1", h.IP())
+	require.False(t, h.HasAddress())
 }

@@ -23,6 +23,7 @@ type HostState struct {
 	Cluster       string            `json:"cluster"`
 	ClusterID     string            `json:"clusterID"`
 	Role          string            `json:"role"`
+	Address       string            `json:"address,omitempty"` // by which the node is known
 	Image         string            `json:"image"`
 	ImageDigest   string            `json:"imageDigest"`
 	Runtime       string            `json:"runtime"`

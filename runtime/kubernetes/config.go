@@ -44,7 +44,7 @@ func initConfig(c *runtime.Cluster, h *runtime.Host, certificateKey host.Secret)
 		"localAPIEndpoint": object{"bindPort": apiPort},
 		"nodeRegistration": object{"imagePullPolicy": "IfNotPresent"},
 	})
-	setNode(init, h)
+	setNode(init, c, h)
 	child(init, "localAPIEndpoint")["advertiseAddress"] = h.IP()
 	if certificateKey != "" {
 		init["certificateKey"] = certificateKey.Reveal()
@@ -108,7 +108,7 @@ func joinConfig(c *runtime.Cluster, h *runtime.Host, s secrets) ([]byte, error) 
 	join := document(c, kubeadmAPI, "JoinConfiguration", object{
 		"nodeRegistration": object{"imagePullPolicy": "IfNotPresent"},
 	})
-	setNode(join, h)
+	setNode(join, c, h)
 	join["discovery"] = object{"bootstrapToken": object{
 		"apiServerEndpoint": endpoint(c),
 		"token":             s.token.Reveal(),
@@ -161,10 +161,14 @@ func child(o object, key string) object {
 }
 
 // setNode fills in what identifies the node: the name, the address and the container runtime are sealer's to say.
-func setNode(o object, h *runtime.Host) {
+func setNode(o object, c *runtime.Cluster, h *runtime.Host) {
 	node := child(o, "nodeRegistration")
 	node["name"] = h.Facts.NodeName()
 	node["criSocket"] = criSocket
+	// Where there are no workers, the control planes run the workload: an empty list keeps kubeadm's taint away.
+	if _, said := node["taints"]; !said && len(c.Workers()) == 0 {
+		node["taints"] = []any{}
+	}
 	args, _ := node["kubeletExtraArgs"].([]any)
 	args = slices.DeleteFunc(slices.Clone(args), func(a any) bool { o, _ := a.(object); return o["name"] == "node-ip" })
 	node["kubeletExtraArgs"] = append(args, object{"name": "node-ip", "value": h.IP()})

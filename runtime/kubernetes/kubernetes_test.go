@@ -195,6 +195,21 @@ mode: nftables
 	golden(t, "testdata/merged.yaml", string(hosts[0].Files()["/etc/kubernetes/kubeadm.yaml"].Data))
 }
 
+// Pods of a cluster without workers run on its control planes, unless the user says otherwise.
+func TestConfig_NoWorkers(t *testing.T) {
+	for documents, want := range map[string]string{
+		"": "  taints: []\n",
+		"---\napiVersion: kubeadm.k8s.io/v1beta4\nkind: InitConfiguration\nnodeRegistration: {taints: [{key: mine, effect: NoExecute}]}\n": "  taints:\n  - effect: NoExecute\n    key: mine\n",
+	} {
+		c, hosts := newCluster(t, "v1.36.3", documents)
+		c.Hosts = c.Hosts[:1]
+		onNewHost(hosts[0])
+		_, err := do(t, kubernetes.New().Init(c, c.Hosts[0]))
+		require.NoError(t, err)
+		require.Contains(t, string(hosts[0].Files()["/etc/kubernetes/kubeadm.yaml"].Data), want)
+	}
+}
+
 // No command, no output and no error holds a token, a key or a password, and files with them are removed.
 func TestJoin_KeepsSecrets(t *testing.T) {
 	for _, fails := range []bool{false, true} {
