@@ -68,8 +68,7 @@ func connect(ctx context.Context, cfg Config) (*connection, error) {
 	}
 	for _, methods := range rounds {
 		client, err := handshake(ctx, cfg, keys, methods)
-		var auth *AuthError
-		if errors.As(err, &auth) {
+		if auth, ok := errors.AsType[*AuthError](err); ok {
 			refused.Err = auth.Err
 			continue
 		}

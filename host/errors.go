@@ -104,7 +104,7 @@ func (e *SudoError) Hint() string {
 }
 
 // HostKeyError is a host whose key is in none of the known_hosts files. No credential was sent.
-type HostKeyError struct {
+type HostKeyError struct { //nolint:revive // "host key" is the name of the thing
 	Host        string
 	Address     string // the host as known_hosts writes it: "10.0.0.7", "[10.0.0.7]:2222"
 	KeyType     string // "ssh-ed25519", …

@@ -93,10 +93,15 @@ func (l *Local) run(ctx context.Context, c Command) error {
 	}
 	go feed(stdin, preamble(c, l.become, l.cfg.SudoPassword, token), c.Stdin, cancel)
 
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	var failure error // read once ended is closed
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		failure = cmd.Wait()
+	}()
 	select {
-	case err = <-ended:
+	case <-ended:
+		err = failure
 	case <-ctx.Done():
 		l.stop(context.WithoutCancel(ctx), cmd.Process.Pid, out, ended)
 		return fmt.Errorf("%s: running %s: %w", l, c, context.Cause(ctx))
@@ -139,12 +144,12 @@ func signalName(s syscall.Signal) string {
 }
 
 // stop ends the process group. What sudo started can only be ended by root.
-func (l *Local) stop(ctx context.Context, group int, out *output, ended <-chan error) {
+func (l *Local) stop(ctx context.Context, group int, out *output, ended <-chan struct{}) {
 	ctx, cancel := context.WithTimeout(ctx, stopGraceSeconds*time.Second)
 	defer cancel()
 	if l.become != asLogin {
 		if pid := out.processID(ctx); pid > 1 {
-			argv := shellArgv(l.become, stopScript, "sealer", fmt.Sprint(pid))
+			argv := shellArgv(l.become, stopScript(), "sealer", fmt.Sprint(pid))
 			killer := exec.CommandContext(ctx, argv[0], argv[1:]...)
 			killer.Stdin = strings.NewReader(sudoInput(l.become, l.cfg.SudoPassword))
 			_ = killer.Run() // what it could not do, KILL below does

@@ -82,9 +82,11 @@ func quoteAlways(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\'
 
 // stopScript ends the process group of the process $1: TERM once a second, since a shell that has just forked may miss
 // one, then KILL. The field after the last ")" of /proc/PID/stat is the state, then ppid, then pgrp (proc(5)).
-var stopScript = `g=$(sed "s/.*) //" "/proc/$1/stat" 2>/dev/null | cut -d" " -f3); [ "${g:-0}" -gt 1 ] || exit 0; i=0; ` +
-	`while kill -s 0 -- "-$g" 2>/dev/null; do [ $((i%10)) -gt 0 ] || kill -s TERM -- "-$g"; i=$((i+1)); ` +
-	`[ $i -le ` + strconv.Itoa(stopGraceSeconds*10) + ` ] || { kill -s KILL -- "-$g"; exit 0; }; sleep 0.1; done`
+func stopScript() string {
+	return `g=$(sed "s/.*) //" "/proc/$1/stat" 2>/dev/null | cut -d" " -f3); [ "${g:-0}" -gt 1 ] || exit 0; i=0; ` +
+		`while kill -s 0 -- "-$g" 2>/dev/null; do [ $((i%10)) -gt 0 ] || kill -s TERM -- "-$g"; i=$((i+1)); ` +
+		`[ $i -le ` + strconv.Itoa(stopGraceSeconds*10) + ` ] || { kill -s KILL -- "-$g"; exit 0; }; sleep 0.1; done`
+}
 
 // newToken is a line that is in nobody's output by chance.
 func newToken() string { return "sealer-" + rand.Text() }

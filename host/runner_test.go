@@ -126,7 +126,7 @@ func testRunner(t *testing.T, r host.Runner) {
 			Stdout: writerFunc(func(p []byte) (int, error) { pids <- string(p); cancel(cause); return len(p), nil }),
 		})
 		require.ErrorIs(t, err, cause)
-		for _, f := range strings.Fields(<-pids) {
+		for f := range strings.FieldsSeq(<-pids) {
 			pid, err := strconv.Atoi(f)
 			require.NoError(t, err)
 			require.Eventually(t, func() bool { return gone(pid) }, 5*time.Second, 10*time.Millisecond, "process %d", pid)

@@ -19,8 +19,8 @@ func TestSecret_ShowsNowhere(t *testing.T) {
 	var log bytes.Buffer
 	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "password", cfg.Password, "config", cfg.Password)
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
-		log.WriteString(fmt.Sprintf(verb, cfg.Password))
-		log.WriteString(fmt.Sprintf(verb, struct{ P host.Secret }{cfg.Password}))
+		fmt.Fprintf(&log, verb, cfg.Password)
+		fmt.Fprintf(&log, verb, struct{ P host.Secret }{cfg.Password})
 	}
 	text, err := json.Marshal(map[string]host.Secret{"p": cfg.Password})
 	require.NoError(t, err)

@@ -193,7 +193,7 @@ func TestDial_Password(t *testing.T) {
 			var refused *host.AuthError
 			require.ErrorAs(t, err, &refused)
 			require.Equal(t, []string{"password"}, refused.Tried)
-			require.NotContains(t, err.Error(), string(c.given.Reveal()))
+			require.NotContains(t, err.Error(), c.given.Reveal())
 		})
 	}
 }

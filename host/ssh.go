@@ -160,10 +160,15 @@ func (s *SSH) run(ctx context.Context, conn *connection, c Command, b become) er
 	}
 	go feed(stdin, preamble(c, b, s.cfg.SudoPassword, token), c.Stdin, cancel)
 
-	ended := make(chan error, 1)
-	go func() { ended <- session.Wait() }()
+	var failure error // read once ended is closed
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		failure = session.Wait()
+	}()
 	select {
-	case err = <-ended:
+	case <-ended:
+		err = failure
 	case <-ctx.Done():
 		s.stop(context.WithoutCancel(ctx), conn, session, b, out, ended)
 		return fmt.Errorf("%s: running %s: %w", s, c, context.Cause(ctx))
@@ -234,7 +239,7 @@ func (w *watchedReader) Read(p []byte) (int, error) {
 }
 
 // stop ends a command as well as it can: by a second session, since sshd passes no signal on to what sudo started.
-func (s *SSH) stop(ctx context.Context, conn *connection, session *ssh.Session, b become, out *output, ended <-chan error) {
+func (s *SSH) stop(ctx context.Context, conn *connection, session *ssh.Session, b become, out *output, ended <-chan struct{}) {
 	ctx, cancel := context.WithTimeout(ctx, (stopGraceSeconds+2)*time.Second)
 	defer cancel()
 	go func() {
@@ -244,7 +249,7 @@ func (s *SSH) stop(ctx context.Context, conn *connection, session *ssh.Session, 
 				return
 			}
 			killer.Stdin = strings.NewReader(sudoInput(b, s.cfg.SudoPassword))
-			_ = killer.Run("exec " + quoteAll(shellArgv(b, stopScript, "sealer", fmt.Sprint(pid))))
+			_ = killer.Run("exec " + quoteAll(shellArgv(b, stopScript(), "sealer", fmt.Sprint(pid))))
 		}
 	}()
 	select {

@@ -184,7 +184,7 @@ func TestSSH_HostThatAllowsTwoSessions(t *testing.T) {
 func TestSSH_NoisyLogin(t *testing.T) {
 	d := startSSHD(t, "SetEnv BASH_ENV=/dev/null")
 	// A forced command stands for a start-up file that prints, as .bashrc files do.
-	noise := fmt.Sprintf("ForceCommand echo welcome; echo careful >&2; exec /bin/sh -c \"$SSH_ORIGINAL_COMMAND\"")
+	noise := `ForceCommand echo welcome; echo careful >&2; exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"`
 	noisy := startSSHD(t, noise)
 	for _, d := range []*sshd{d, noisy} {
 		var out, errs bytes.Buffer

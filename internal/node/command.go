@@ -57,8 +57,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 	if errors.As(err, &hint) {
 		_, _ = fmt.Fprintf(s.Err, "hint: %s\n", hint.Hint())
 	}
-	var usage usageError
-	if errors.As(err, &usage) {
+	if _, ok := errors.AsType[usageError](err); ok {
 		return exitUsage
 	}
 	return exitFailed

@@ -150,7 +150,7 @@ func (n *Node) credentials() (access RegistryAccess, err error) {
 			return access, err
 		}
 		access = RegistryAccess{Username: userName, Password: base64.RawURLEncoding.EncodeToString(secret)}
-		if data, err = json.Marshal(access); err != nil {
+		if data, err = json.Marshal(access); err != nil { //nolint:gosec // this file is where the password is kept
 			return access, err
 		}
 		if err := atomicfile.Write(file, data, 0o600); err != nil {

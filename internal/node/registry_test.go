@@ -133,7 +133,8 @@ func get(t *testing.T, a node.RegistryAccess, url string, auth bool) (int, []byt
 		req.SetBasicAuth(a.Username, a.Password)
 	}
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true}
-	res := must((&http.Client{Transport: transport}).Do(req))
+	res, err := (&http.Client{Transport: transport}).Do(req)
+	require.NoError(t, err)
 	body := must(io.ReadAll(res.Body))
 	require.NoError(t, res.Body.Close())
 	return res.StatusCode, body
