@@ -41,6 +41,7 @@ bench: ## Measure, beside floors and peers in the same run
 
 lint: ## Run golangci-lint
 	go tool -modfile=tools/go.mod golangci-lint run ./...
+	cd test/components && go tool -modfile=../../tools/go.mod golangci-lint run ./...
 
 verify: lint ## Everything that can be said about the sources without running them
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }

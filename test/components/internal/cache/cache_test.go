@@ -141,7 +141,7 @@ func TestMake_WaitEndsWithContext(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "out")
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	err := Make(t.Context(), dir, "k", io.Discard, func(_ context.Context, inner string) error {
+	err := Make(t.Context(), dir, "k", io.Discard, func(context.Context, string) error {
 		// A second Make of the same folder has to wait for this one, and gives up with its context.
 		if err := Make(ctx, dir, "k", io.Discard, fill); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v, want the deadline", err)

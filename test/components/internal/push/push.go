@@ -78,7 +78,7 @@ func one(ctx context.Context, pusher *remote.Pusher, index v1.ImageIndex, descri
 	switch {
 	case err == nil && head.Digest == descriptor.Digest:
 		return true, nil
-	case err != nil && !(errors.As(err, &failure) && failure.StatusCode == http.StatusNotFound):
+	case err != nil && (!errors.As(err, &failure) || failure.StatusCode != http.StatusNotFound):
 		return false, err
 	}
 	if descriptor.MediaType.IsIndex() {
