@@ -118,6 +118,15 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 		_, err := io.WriteString(o.Out, p.String())
 		return err
 	}
+	held, release, err := kept.hold(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer release()
+	ctx = held
+	if err := runtime.Preflight(c, distribution, id); err != nil {
+		return err
+	}
 	if err := kept.save(o.Clusterfile, id); err != nil {
 		return err
 	}

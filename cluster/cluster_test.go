@@ -254,6 +254,25 @@ func TestRun_Busy(t *testing.T) {
 	require.ErrorContains(t, second, `the cluster "prod" is being worked on by`)
 }
 
+// An operator on another machine holds a host: who it is, nothing is changed, and the others are let go.
+func TestRun_Held(t *testing.T) {
+	b := newBed(t, three)
+	b.hosts["10.0.0.3"].On(`/run/lock/sealer-operator \w+ .* 60$`, hosttest.Answer{
+		Stdout: `{"pid":7,"machine":"desk","user":"ada","command":"sealer run","since":"2026-01-02T03:04:05Z"}`, Code: 75,
+	})
+	err := b.run(t)
+	var held *cluster.HeldError
+	require.ErrorAs(t, err, &held)
+	require.Equal(t, "10.0.0.3", held.Host)
+	require.ErrorContains(t, err, "10.0.0.3: it is being worked on by ada on desk (process 7, sealer run), since ")
+	for name, h := range b.hosts {
+		require.Empty(t, h.did(), name)
+		calls := h.Commands()
+		require.Regexp(t, `^sh -c 'set -eu; exec 9>>.*/run/lock/sealer-operator \w+$`, strings.ReplaceAll(calls[len(calls)-1], "\n", " "), name)
+	}
+	require.NoDirExists(t, filepath.Join(b.opts.StateDir, "prod"))
+}
+
 // No password is in what is kept, printed or run.
 func TestRun_KeepsSecrets(t *testing.T) {
 	b := newBed(t, "spec: {ssh: {passwd: hunter2}, hosts: [{ips: [10.0.0.1], roles: [master]}, {ips: [10.0.0.2], roles: [node]}]}\n")

@@ -79,6 +79,14 @@ func Delete(ctx context.Context, o DeleteOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeHosts()) }()
+	if len(c.Hosts) > 0 {
+		held, release, err := kept.hold(ctx, c)
+		if err != nil {
+			return err
+		}
+		defer release()
+		ctx = held
+	}
 	p, err := o.plan(c)
 	if err != nil {
 		return err

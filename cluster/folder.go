@@ -32,6 +32,7 @@ func ClusterfilePath(stateDir, name string) string {
 type folder struct {
 	dir     string
 	lock    *flock.Flock
+	self    Holder
 	journal *journal
 	gone    bool
 }
@@ -39,9 +40,23 @@ type folder struct {
 // Holder is who works on a cluster.
 type Holder struct {
 	PID     int       `json:"pid"`
+	Machine string    `json:"machine"`
 	User    string    `json:"user"`
 	Command string    `json:"command"`
 	Since   time.Time `json:"since"`
+}
+
+func (h Holder) String() string {
+	return fmt.Sprintf("%s on %s (process %d, %s), since %s", h.User, h.Machine, h.PID, h.Command, h.Since.Local().Format(time.DateTime))
+}
+
+// readHolder reads who signed; a signature that is only being written is someone's.
+func readHolder(data []byte) Holder {
+	var h Holder
+	if json.Unmarshal(data, &h) != nil {
+		return Holder{User: "someone", Machine: "a machine", Command: "unknown"}
+	}
+	return h
 }
 
 // BusyError is a cluster that someone else is working on.
@@ -51,8 +66,7 @@ type BusyError struct {
 }
 
 func (e *BusyError) Error() string {
-	return fmt.Sprintf("the cluster %q is being worked on by %s (process %d, %s), since %s",
-		e.Cluster, e.Holder.User, e.Holder.PID, e.Holder.Command, e.Holder.Since.Local().Format(time.DateTime))
+	return fmt.Sprintf("the cluster %q is being worked on by %s", e.Cluster, e.Holder)
 }
 
 // Hint is to wait.
@@ -84,11 +98,14 @@ func openFolder(stateDir, name string) (_ *folder, err error) {
 }
 
 func (f *folder) sign() error {
-	h := Holder{PID: os.Getpid(), User: "?", Command: strings.Join(commandWords(os.Args), " "), Since: time.Now().UTC()}
+	f.self = Holder{PID: os.Getpid(), User: "?", Machine: "?", Command: strings.Join(commandWords(os.Args), " "), Since: time.Now().UTC()}
 	if u, err := user.Current(); err == nil {
-		h.User = u.Username
+		f.self.User = u.Username
 	}
-	data, err := json.Marshal(h)
+	if name, err := os.Hostname(); err == nil {
+		f.self.Machine = name
+	}
+	data, err := json.Marshal(f.self)
 	if err != nil {
 		return fmt.Errorf("signing the lock: %w", err)
 	}
@@ -105,12 +122,26 @@ func commandWords(args []string) []string {
 }
 
 func (f *folder) holder() Holder {
-	var h Holder
 	data, err := os.ReadFile(filepath.Join(f.dir, "holder.json"))
-	if err != nil || json.Unmarshal(data, &h) != nil {
-		return Holder{User: "someone", Command: "unknown"} // signed a moment later
+	if err != nil {
+		data = nil // signed a moment later
 	}
-	return h
+	return readHolder(data)
+}
+
+// operator is what tells us from other operators on the hosts. It is the same for every run with this folder: the
+// lock lets only one at a time use it, and the next one after a run that was killed need not wait.
+func (f *folder) operator() (string, error) {
+	path := filepath.Join(f.dir, "operator")
+	data, err := os.ReadFile(path)
+	if err == nil && len(data) > 0 {
+		return string(data), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("reading the operator's id: %w", err)
+	}
+	id := rand.Text()
+	return id, atomicfile.Write(path, []byte(id), 0o600)
 }
 
 // clusterID tells clusters of the same name apart. It is made once, and kept by save; where this

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/sealerio/sealer/test/hosts"
 )
 
 // clusterfile holds what this machine needs and a usual one does not: its hosts
@@ -179,19 +181,23 @@ const shopPort = "30080"
 func (l *Lab) GetShop(ctx context.Context, limit time.Duration) ([]string, error) {
 	var answers []string
 	for _, h := range l.Hosts.Hosts {
-		url := "http://" + h.Address.String() + ":" + shopPort + "/"
-		err := Poll(ctx, limit, func(ctx context.Context) error {
-			text, err := get(ctx, url)
-			if err == nil {
-				answers = append(answers, text)
-			}
-			return err
-		})
+		answer, err := l.GetShopOn(ctx, h, limit)
 		if err != nil {
 			return nil, err
 		}
+		answers = append(answers, answer)
 	}
 	return answers, nil
+}
+
+// GetShopOn asks the workload on one host, for at most limit until it answers.
+func (l *Lab) GetShopOn(ctx context.Context, h hosts.Host, limit time.Duration) (answer string, err error) {
+	url := "http://" + h.Address.String() + ":" + shopPort + "/"
+	err = Poll(ctx, limit, func(ctx context.Context) error {
+		answer, err = get(ctx, url)
+		return err
+	})
+	return answer, err
 }
 
 func get(ctx context.Context, url string) (_ string, err error) {
