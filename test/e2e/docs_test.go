@@ -21,7 +21,6 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/stretchr/testify/require"
 
-	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/test/lab"
 )
 
@@ -86,7 +85,7 @@ exec '%s' "$@"
 // writeWrapper returns the folder that goes in front of PATH.
 func writeWrapper(t *testing.T) string {
 	t.Helper()
-	file, err := shared.WriteClusterfile(clusterfile.DefaultName)
+	file, err := shared.WriteClusterfile("my-cluster") // sealer's default, since the pages name none
 	require.NoError(t, err)
 	bin := t.TempDir()
 	text := fmt.Appendf(nil, wrapper, filepath.Join(shared.Dir, docsRoot), shared.ConfigFile(), file, shared.Sealer())
@@ -231,8 +230,14 @@ func (p page) parse(t *testing.T, text string) {
 		if !strings.Contains(text, "kind: Cluster\n") { // a document to add to a Clusterfile
 			text = "apiVersion: sealer.io/v2\nkind: Cluster\nmetadata: {name: x}\nspec: {env: []}\n---\n" + text
 		}
-		_, err := clusterfile.Parse(p.name, []byte(text))
-		require.NoError(t, err)
+		file := filepath.Join(t.TempDir(), "Clusterfile")
+		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+		// The file is read, and found to be right, before the image is looked for.
+		none := shared.Registry + "/sealer/none:1"
+		_, stderr, code := runAny(t, docsRoot, "run", none, "-f", file)
+		require.Equal(t, 1, code)
+		require.Contains(t, stderr, none)
+		require.NotContains(t, stderr, file)
 	}
 }
 
