@@ -145,7 +145,7 @@ func mayImport(pkg, dep string, isTest bool) bool {
 	case slices.Contains(allowed[pkg], dep):
 		return true
 	case isTest:
-		return dep != "internal/cli" // a test may set up its subject with any package but the command tree
+		return dep == pkg || dep != "internal/cli" // a test may set up its subject with any package but the command tree
 	}
 	return false
 }
