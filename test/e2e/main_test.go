@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 	context.AfterFunc(ctx, stop)
 	name := os.Getenv("SEALER_LAB") // two runs at once need two names
 	if name == "" {
-		name = "e2e"
+		name = "lab"
 	}
 	var err error
 	shared, err = lab.Open(ctx, lab.Options{Hosts: 2, Name: name, Out: os.Stderr})
