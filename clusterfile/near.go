@@ -5,6 +5,8 @@ package clusterfile
 import (
 	"slices"
 	"strings"
+
+	"github.com/agext/levenshtein"
 )
 
 // near is the name closest to word, as " (did you mean X?)", or nothing where none is close.
@@ -23,26 +25,10 @@ func near(word string, names []string) string {
 	return " (did you mean " + best + "?)"
 }
 
-// distance is Levenshtein's, of bytes. Long words are far from everything: their table would be large.
+// distance is Levenshtein's. Long words are far from everything: their table would be large.
 func distance(a, b string) int {
 	if len(a) > 64 || len(b) > 64 {
 		return 64
 	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diagonal := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := diagonal
-			if a[i-1] != b[j-1] {
-				cost++
-			}
-			diagonal = row[j]
-			row[j] = min(cost, row[j]+1, row[j-1]+1)
-		}
-	}
-	return row[len(b)]
+	return levenshtein.Distance(a, b, nil)
 }

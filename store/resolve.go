@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/agext/levenshtein"
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -145,7 +146,7 @@ func near(want string, names []string) []string {
 	var out []scored
 	short := lastPart(want)
 	for _, name := range names {
-		dist := min(distance(want, name), distance(short, lastPart(name))+1)
+		dist := min(levenshtein.Distance(want, name, nil), levenshtein.Distance(short, lastPart(name), nil)+1)
 		if repository(name) != "" && repository(name) == repository(want) {
 			dist = min(dist, 1)
 		}
@@ -164,23 +165,3 @@ func near(want string, names []string) []string {
 }
 
 func lastPart(name string) string { return name[strings.LastIndexByte(name, '/')+1:] }
-
-// distance is the Levenshtein distance in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diag := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diag, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diag+cost)
-		}
-	}
-	return row[len(b)]
-}
