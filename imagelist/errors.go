@@ -4,64 +4,18 @@ package imagelist
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"unicode"
+
+	"github.com/sealerio/sealer/internal/sourceerror"
 )
 
 // PositionError is a mistake in a line of a file.
-type PositionError struct {
-	File string
-	Line int    // counted from 1
-	Text string // the line as it stands in the file
-	Err  error
-}
-
-// Error returns one line: the position and what is wrong there.
-func (e *PositionError) Error() string { return fmt.Sprintf("%s:%d: %v", e.File, e.Line, e.Err) }
-
-// Unwrap returns what is wrong, without the position.
-func (e *PositionError) Unwrap() error { return e.Err }
-
-// Show returns the message with the line below it, without a line end.
-func (e *PositionError) Show() string { return e.Error() + "\n" + excerpt(e.Line, e.Text) }
-
-// Hint returns what the user can do, or nothing.
-func (e *PositionError) Hint() string {
-	var hinted interface{ Hint() string }
-	if errors.As(e.Err, &hinted) {
-		return hinted.Hint()
-	}
-	return ""
-}
+type PositionError = sourceerror.PositionError
 
 // Errors is every mistake of one or several files.
-type Errors []*PositionError
-
-// Error returns one line for each mistake.
-func (e Errors) Error() string { return e.join((*PositionError).Error) }
-
-// Show returns every mistake with its line.
-func (e Errors) Show() string { return e.join((*PositionError).Show) }
-
-// Unwrap lets errors.As find the single mistakes.
-func (e Errors) Unwrap() []error {
-	errs := make([]error, len(e))
-	for i, one := range e {
-		errs[i] = one
-	}
-	return errs
-}
-
-func (e Errors) join(text func(*PositionError) string) string {
-	texts := make([]string, len(e))
-	for i, one := range e {
-		texts[i] = text(one)
-	}
-	return strings.Join(texts, "\n")
-}
+type Errors = sourceerror.Errors
 
 // Problem is a place that may ask for an image, but not in a way that could be
 // read. The build goes on without that image, so the user must see it.
@@ -76,32 +30,14 @@ type Problem struct {
 func (p Problem) String() string { return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Message) }
 
 // Show returns the message with the line below it, without a line end.
-func (p Problem) Show() string { return p.String() + "\n" + excerpt(p.Line, p.Text) }
+func (p Problem) Show() string {
+	return p.String() + "\n" + sourceerror.Excerpt(p.Line, p.Text, "")
+}
 
 func sortProblems(problems []Problem) {
 	slices.SortStableFunc(problems, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
 	})
-}
-
-// excerptWidth is how many characters of a line are shown.
-const excerptWidth = 160
-
-func excerpt(n int, text string) string {
-	text = strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t':
-			return ' '
-		case unicode.IsPrint(r):
-			return r
-		default:
-			return '\u00b7'
-		}
-	}, text)
-	if runes := []rune(text); len(runes) > excerptWidth {
-		text = string(runes[:excerptWidth]) + "…"
-	}
-	return fmt.Sprintf("%4d | %s", n, text)
 }
 
 // shorten cuts what is quoted in a message.

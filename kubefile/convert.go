@@ -13,6 +13,8 @@ import (
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 	"github.com/moby/buildkit/util/suggest"
+
+	"github.com/sealerio/sealer/internal/sourceerror"
 )
 
 // variableName is what can be written as $NAME.
@@ -291,9 +293,9 @@ func prepareFlags(node *parser.Node) (inRootfs bool, err error) {
 
 func unknownFlag(word, name string, known []string) error {
 	if near, ok := suggest.Search(name, known, true); ok {
-		return fmt.Errorf("%s has no flag --%s (did you mean --%s?)", word, printable(name), near)
+		return fmt.Errorf("%s has no flag --%s (did you mean --%s?)", word, sourceerror.Printable(name), near)
 	}
-	return fmt.Errorf("%s has no flag --%s", word, printable(name))
+	return fmt.Errorf("%s has no flag --%s", word, sourceerror.Printable(name))
 }
 
 // fromLatin1 gives a flag its bytes back: BuildKit's parser reads flags byte

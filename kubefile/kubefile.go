@@ -18,6 +18,8 @@ package kubefile
 import (
 	"strconv"
 	"strings"
+
+	"github.com/sealerio/sealer/internal/sourceerror"
 )
 
 // File is a parsed Kubefile.
@@ -94,7 +96,11 @@ func (f *File) line(n int) string {
 // the word to underline when the error is shown; empty: the first word.
 func (f *File) errorAt(n int, mark string, err error) *PositionError {
 	n = max(1, min(n, len(f.lines)))
-	return &PositionError{File: f.Name, Line: n, Text: f.line(n), Err: err, mark: mark}
+	text := f.line(n)
+	if mark == "" || !strings.Contains(text, mark) {
+		mark = sourceerror.FirstWord(text)
+	}
+	return &PositionError{File: f.Name, Line: n, Text: text, Mark: mark, Err: err}
 }
 
 func (f *File) warn(n int, message string) {

@@ -27,7 +27,8 @@ func Parse(name string, src []byte) (*File, error) {
 		p.checkStages()
 	}
 	if len(p.errs) > 0 {
-		return nil, p.errs.sorted()
+		p.errs.Sort()
+		return nil, p.errs
 	}
 	slices.SortStableFunc(p.file.Warnings, func(a, b Warning) int { return a.Line - b.Line })
 	return p.file, nil

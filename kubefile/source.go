@@ -14,6 +14,8 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/moby/buildkit/util/suggest"
+
+	"github.com/sealerio/sealer/internal/sourceerror"
 )
 
 const (
@@ -115,7 +117,7 @@ func (p *parsing) directive(n int, name, value string) {
 	switch name {
 	case "escape":
 		if value != "`" && value != `\` {
-			p.fail(n, value, fmt.Errorf("# escape=%s: it can be ` or \\ only", printable(value)))
+			p.fail(n, value, fmt.Errorf("# escape=%s: it can be ` or \\ only", sourceerror.Printable(value)))
 			return
 		}
 		d.Escape = rune(value[0])
@@ -123,7 +125,7 @@ func (p *parsing) directive(n int, name, value string) {
 		d.Syntax, _, _ = strings.Cut(value, " ")
 	case "toolbox":
 		if err := checkReference(value); err != nil {
-			p.fail(n, value, fmt.Errorf("# toolbox=%s: %w", printable(value), err))
+			p.fail(n, value, fmt.Errorf("# toolbox=%s: %w", sourceerror.Printable(value), err))
 			return
 		}
 		d.Toolbox = value
@@ -133,7 +135,7 @@ func (p *parsing) directive(n int, name, value string) {
 // checkReference says what is wrong with the name of an image.
 func checkReference(name string) error {
 	if scheme, _, ok := strings.Cut(name, "://"); ok {
-		return fmt.Errorf("the name of an image has no %s:// in front", printable(scheme))
+		return fmt.Errorf("the name of an image has no %s:// in front", sourceerror.Printable(scheme))
 	}
 	if _, err := reference.ParseNormalizedNamed(name); err != nil {
 		return fmt.Errorf("%q is not the name of an image: %w", name, err)

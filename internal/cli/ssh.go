@@ -69,8 +69,8 @@ func (o *sshFlags) resolve(a *app, cmd *cobra.Command) error {
 func (o *sshFlags) ssh() clusterfile.SSH {
 	return clusterfile.SSH{
 		User: o.user, Port: o.port, KeyFile: o.key,
-		Password:    clusterfile.Secret(o.password.Reveal()),
-		KeyPassword: clusterfile.Secret(o.passphrase.Reveal()),
+		Password:    o.password,
+		KeyPassword: o.passphrase,
 	}
 }
 
@@ -95,15 +95,15 @@ func (o *sshFlags) overlay(h clusterfile.SSH) clusterfile.SSH {
 func (a *app) dialer(o *sshFlags) func(context.Context, clusterfile.Host) (host.Runner, error) {
 	return func(ctx context.Context, h clusterfile.Host) (host.Runner, error) {
 		if h.Local() {
-			return host.NewLocal(ctx, host.LocalConfig{Sudo: true, SudoPassword: host.Secret(o.password.Reveal()), Logger: a.log})
+			return host.NewLocal(ctx, host.LocalConfig{Sudo: true, SudoPassword: o.password, Logger: a.log})
 		}
 		login := o.overlay(h.SSH)
 		return host.Dial(ctx, host.Config{
 			Address: h.Address, Port: login.Port, User: login.User,
-			Password: host.Secret(login.Password.Reveal()),
+			Password: login.Password,
 			Agent:    os.Getenv("SSH_AUTH_SOCK") != "",
-			KeyFile:  keyFile(login.KeyFile), KeyPassphrase: host.Secret(login.KeyPassword.Reveal()),
-			Sudo: true, SudoPassword: host.Secret(login.SudoPassword.Reveal()),
+			KeyFile:  keyFile(login.KeyFile), KeyPassphrase: login.KeyPassword,
+			Sudo: true, SudoPassword: login.SudoPassword,
 			NewHostKeys: filepath.Join(a.root, "known_hosts"), AcceptNewHostKeys: o.acceptNewHosts,
 			Logger: a.log,
 		})

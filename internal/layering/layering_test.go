@@ -36,10 +36,10 @@ var allowed = map[string][]string{
 		"internal/atomicfile", "internal/blobstream", "internal/version",
 	},
 
-	"kubefile":         {},
-	"imagelist":        {},
+	"kubefile":         {"internal/sourceerror"},
+	"imagelist":        {"internal/sourceerror"},
 	"clusterimage":     {},
-	"clusterfile":      {},
+	"clusterfile":      {"internal/secret"},
 	"rootfs-templates": {},
 	"store":            {"clusterimage", "internal/atomicfile"},
 	"rootfs":           {"clusterimage", "store"},
@@ -54,7 +54,7 @@ var allowed = map[string][]string{
 		"clusterimage", "imagelist", "kubefile", "registry", "store", "internal/progress",
 	},
 
-	"host":               {},
+	"host":               {"internal/secret"},
 	"host/hosttest":      {"host"},
 	"runtime":            {"clusterfile", "clusterimage", "host", "internal/progress"},
 	"runtime/kubernetes": {"clusterfile", "clusterimage", "host", "rootfs-templates", "runtime"},
@@ -63,11 +63,13 @@ var allowed = map[string][]string{
 		"internal/atomicfile", "internal/blobstream", "internal/progress", "internal/version",
 	},
 
-	"internal/atomicfile": {},
-	"internal/blobstream": {},
-	"internal/layering":   {},
-	"internal/progress":   {},
-	"internal/version":    {},
+	"internal/atomicfile":  {},
+	"internal/blobstream":  {},
+	"internal/layering":    {},
+	"internal/progress":    {},
+	"internal/secret":      {},
+	"internal/sourceerror": {},
+	"internal/version":     {},
 }
 
 // onlyIn names the homes of heavy third-party packages: what is imported from
