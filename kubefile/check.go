@@ -123,6 +123,16 @@ func expandable(instruction Instruction) []string {
 		words = append(slices.Clone(c.Sources), c.Dest, c.Chown, c.Chmod)
 	case *Add:
 		words = append(expandable(&c.Copy), c.Checksum)
+	case *App:
+		words = append(slices.Clone(c.Sources), c.Checksum)
+	case *AppEnv:
+		pairs(c.Vars)
+	case *KubeVersion:
+		words = []string{c.Constraint}
+	case *Workdir:
+		words = []string{c.Path}
+	case *User:
+		words = []string{c.User}
 	case *Env:
 		pairs(c.Vars)
 	case *Label:

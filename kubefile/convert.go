@@ -66,10 +66,16 @@ func newFrom(node *parser.Node) (*From, string, error) {
 
 // newInstruction reads any supported instruction but FROM. The texts are
 // warnings.
-func newInstruction(node *parser.Node) (Instruction, []string, error) {
+func newInstruction(node *parser.Node, escape rune) (Instruction, []string, error) {
 	inRootfs, err := prepareFlags(node)
 	if err != nil {
 		return nil, nil, err
+	}
+	if isOwn(strings.ToUpper(node.Value)) {
+		instruction, err := ownInstruction(node, escape)
+		_, isJSON := jsonArray(arguments(node))
+		node.Attributes = map[string]bool{"json": isJSON}
+		return instruction, falseJSON(node), err
 	}
 	parsed, err := instructions.ParseInstruction(node)
 	if err != nil {
@@ -105,6 +111,12 @@ func newInstruction(node *parser.Node) (Instruction, []string, error) {
 			append(warnings, `MAINTAINER is out of use; write LABEL org.opencontainers.image.authors="…"`), nil
 	case *instructions.ArgCommand:
 		return newArg(from, c)
+	case *instructions.WorkdirCommand:
+		return &Workdir{origin: from, Path: c.Path}, warnings, nil
+	case *instructions.UserCommand:
+		return &User{origin: from, User: c.User}, warnings, nil
+	case *instructions.ShellCommand:
+		return &Shell{origin: from, Args: c.Shell}, warnings, checkCommand("SHELL", c.Shell)
 	default:
 		return nil, nil, fmt.Errorf("%s is read as %T", strings.ToUpper(node.Value), parsed)
 	}

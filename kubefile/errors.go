@@ -5,6 +5,8 @@ package kubefile
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -37,32 +39,18 @@ func (w Warning) Show() string {
 	return w.String() + "\n" + sourceerror.Excerpt(w.Line, w.Text, sourceerror.FirstWord(w.Text))
 }
 
-// UnsupportedError is an instruction that is known by name but not built yet.
-type UnsupportedError struct {
+// RefusedError is an instruction of a Dockerfile that means nothing for a
+// cluster.
+type RefusedError struct {
 	Instruction string // in upper case
+	Reason      string
+	Advice      string // what to write instead; may be empty
 }
 
-func (e *UnsupportedError) Error() string {
-	return e.Instruction + " is not supported yet by this version of sealer"
-}
+func (e *RefusedError) Error() string { return e.Instruction + " is refused: " + e.Reason }
 
-// Hint returns how to do without the instruction, where there is a way.
-func (e *UnsupportedError) Hint() string {
-	switch e.Instruction {
-	case "APP", "CNI", "CSI":
-		return "COPY the files below application/apps/NAME/ and start them with CMD"
-	case "LAUNCH", "CMDS", "APPCMDS":
-		return "write one CMD line for each command"
-	case "APPENV":
-		return "use ENV"
-	case "WORKDIR":
-		return "RUN starts at the root of the cluster's files, and COPY is relative to it: name the folder in each"
-	case "ENTRYPOINT":
-		return "use CMD"
-	default:
-		return ""
-	}
-}
+// Hint returns what to write instead, where there is something.
+func (e *RefusedError) Hint() string { return e.Advice }
 
 // UnknownInstructionError is a line whose first word is no instruction.
 type UnknownInstructionError struct {
@@ -91,7 +79,7 @@ func (e *UnknownInstructionError) Hint() string {
 }
 
 func unknownInstruction(word string) *UnknownInstructionError {
-	near, _ := suggest.Search(strings.ToUpper(word), append(instructionWords(), laterWords()...), true)
+	near, _ := suggest.Search(strings.ToUpper(word), append(Words(), slices.Sorted(maps.Keys(refusals()))...), true)
 	return &UnknownInstructionError{Word: word, Near: near}
 }
 

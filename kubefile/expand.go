@@ -144,10 +144,7 @@ func (e *expansion) instruction(instruction Instruction) Instruction {
 		set := *c
 		set.Vars = e.pairs("ENV", c.Vars)
 		for _, v := range set.Vars {
-			e.fail(v.Key, checkValue(v.Key, v.Value))
-			if strings.ContainsRune(v.Key, '=') {
-				e.fail(v.Key, fmt.Errorf("ENV %q: a name cannot hold =", v.Key))
-			}
+			e.variable("ENV", v)
 			e.scope.env.set(v.Key, v.Value)
 		}
 		return &set
@@ -157,11 +154,47 @@ func (e *expansion) instruction(instruction Instruction) Instruction {
 		return &label
 	case *Arg:
 		return e.arg(*c)
-	case *Cmd, *Maintainer:
+	case *App:
+		app := *c
+		app.Sources = nil
+		for _, source := range c.Sources {
+			app.Sources = append(app.Sources, e.path("source", source))
+		}
+		app.Checksum = e.word(c.Checksum)
+		e.check(checkApp(&app))
+		return &app
+	case *AppEnv:
+		set := *c
+		set.Vars = e.pairs("APPENV", c.Vars)
+		for _, v := range set.Vars {
+			e.variable("APPENV "+c.Name, v)
+		}
+		return &set
+	case *KubeVersion:
+		version := *c
+		version.Constraint = e.word(c.Constraint)
+		e.check(checkConstraint(version.Constraint))
+		return &version
+	case *Workdir:
+		dir := *c
+		dir.Path = e.path("folder", c.Path)
+		return &dir
+	case *User:
+		user := *c
+		user.User = e.path("user", c.User)
+		return &user
+	case *Cmd, *Maintainer, *Shell, *AppCmds, *Launch, *Cmds:
 		return instruction
 	default:
 		e.fail("", fmt.Errorf("%T is no instruction of a Kubefile", instruction))
 		return instruction
+	}
+}
+
+func (e *expansion) variable(what string, v KeyValue) {
+	e.fail(v.Key, checkValue(v.Key, v.Value))
+	if strings.ContainsRune(v.Key, '=') {
+		e.fail(v.Key, fmt.Errorf("%s %q: a name cannot hold =", what, v.Key))
 	}
 }
 

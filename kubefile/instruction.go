@@ -3,7 +3,6 @@
 package kubefile
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -16,7 +15,8 @@ type Range struct {
 }
 
 // Instruction is one of *Copy, *Add, *Run, *Cmd, *Env, *Arg, *Label and
-// *Maintainer.
+// *Maintainer, of *Workdir, *User and *Shell, or of sealer's own: *App,
+// *AppCmds, *AppEnv, *KubeVersion, *Launch and *Cmds.
 type Instruction interface {
 	// Lines returns where the instruction stands in the file.
 	Lines() Range
@@ -163,35 +163,3 @@ type Maintainer struct {
 	origin
 	Name string
 }
-
-// instructionWords are the instructions that Parse accepts.
-func instructionWords() []string {
-	return []string{"ADD", "ARG", "CMD", "COPY", "ENV", "FROM", "LABEL", "MAINTAINER", "RUN"}
-}
-
-// laterWords are sealer's and Dockerfile's other instructions: known by name,
-// so that they are not mistaken for a misspelt neighbour.
-func laterWords() []string {
-	return []string{
-		"APP", "APPCMDS", "APPENV", "CMDS", "CNI", "CSI", "KUBEVERSION", "LAUNCH",
-		"ENTRYPOINT", "EXPOSE", "HEALTHCHECK", "ONBUILD", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
-	}
-}
-
-// flagWords are the flags that an instruction takes.
-func flagWords(word string) []string {
-	switch word {
-	case "FROM":
-		return []string{"platform"}
-	case "COPY":
-		return []string{"chmod", "chown", "exclude", "from", "link", "parents"}
-	case "ADD":
-		return []string{"checksum", "chmod", "chown", "exclude", "keep-git-dir", "link", "unpack"}
-	case "RUN":
-		return []string{"in-rootfs", "mount", "network", "security"}
-	default:
-		return nil
-	}
-}
-
-func isSupported(word string) bool { return slices.Contains(instructionWords(), word) }

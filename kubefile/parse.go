@@ -39,6 +39,7 @@ type parsing struct {
 	file     *File
 	errs     Errors
 	tooEarly bool // an instruction before the first FROM has been reported
+	noApp    bool // an application could not be read, so that names of applications tell nothing
 }
 
 func (p *parsing) fail(line int, mark string, err error) {
@@ -87,12 +88,14 @@ func (p *parsing) node(node *parser.Node) {
 	f := p.file
 	node.PrevComment = nil // BuildKit looks there for its linter's settings, and fails without a linter
 	word := strings.ToUpper(node.Value)
+	refusal, refused := refusals()[word]
 	switch {
 	case word == "":
 		p.fail(node.StartLine, "", errors.New("the line holds nothing that it could continue"))
 		return
-	case slices.Contains(laterWords(), word):
-		p.fail(node.StartLine, node.Value, &UnsupportedError{Instruction: word})
+	case refused:
+		refusal.Instruction = word
+		p.fail(node.StartLine, node.Value, &refusal)
 		return
 	case !isSupported(word):
 		p.fail(node.StartLine, node.Value, unknownInstruction(node.Value))
@@ -114,12 +117,13 @@ func (p *parsing) node(node *parser.Node) {
 		}
 		p.tooEarly = true
 	}
-	instruction, warnings, err := newInstruction(node)
+	instruction, warnings, err := newInstruction(node, f.Directives.Escape)
 	if err == nil {
 		err = checkSyntax(instruction, f.Directives.Escape)
 	}
 	if err != nil {
 		p.fail(node.StartLine, markOf(err), err)
+		p.noApp = p.noApp || slices.Contains([]string{"APP", "CNI", "CSI"}, word)
 		return
 	}
 	for _, message := range warnings {
@@ -149,6 +153,7 @@ func (p *parsing) checkStages() {
 			p.fail(line, stage.Name, fmt.Errorf("a stage cannot be called %s: the word has a meaning of its own", stage.Name))
 		}
 		p.checkBase(stage)
+		p.checkApplications(stage)
 		for _, instruction := range stage.Instructions {
 			switch c := instruction.(type) {
 			case *Copy:

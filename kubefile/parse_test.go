@@ -12,20 +12,20 @@ import (
 )
 
 func TestParse_Types(t *testing.T) {
-	_, err := kubefile.Parse("deep/Kubefile", []byte("FROM scratch\nLAUNCH [\"a\"]\nLUNCH\n"))
-	var later *kubefile.UnsupportedError
-	require.ErrorAs(t, err, &later)
-	require.Equal(t, "LAUNCH", later.Instruction)
+	_, err := kubefile.Parse("deep/Kubefile", []byte("FROM scratch\nEXPOSE 80\nLUNCH\n"))
+	var refused *kubefile.RefusedError
+	require.ErrorAs(t, err, &refused)
+	require.Equal(t, "EXPOSE", refused.Instruction)
 	var unknown *kubefile.UnknownInstructionError
 	require.ErrorAs(t, err, &unknown)
 	require.Equal(t, "LUNCH", unknown.Word)
 	require.Equal(t, "LAUNCH", unknown.Near)
 	var errs kubefile.Errors
 	require.ErrorAs(t, err, &errs)
-	require.Equal(t, "deep/Kubefile:2: LAUNCH is not supported yet by this version of sealer\n"+
+	require.Equal(t, "deep/Kubefile:2: EXPOSE is refused: a ClusterImage has no container that listens; ports are of the Services in its manifests\n"+
 		"deep/Kubefile:3: unknown instruction LUNCH (did you mean LAUNCH?)", err.Error())
-	require.Equal(t, `deep/Kubefile:2: LAUNCH is not supported yet by this version of sealer
-   2 | LAUNCH ["a"]
+	require.Equal(t, `deep/Kubefile:2: EXPOSE is refused: a ClusterImage has no container that listens; ports are of the Services in its manifests
+   2 | EXPOSE 80
      | ^^^^^^
 deep/Kubefile:3: unknown instruction LUNCH (did you mean LAUNCH?)
    3 | LUNCH
