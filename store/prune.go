@@ -71,26 +71,43 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (_ PruneResult, err e
 	return res, nil
 }
 
-// reachable marks every blob that a tag needs; with All it first drops the
-// entries that have no tag.
+// reachable marks every blob that a tag needs. It drops the signatures of images
+// that are not kept and, with All, the entries that have no tag.
 func (s *Store) reachable(ctx context.Context, o PruneOptions) (map[digest.Digest]bool, error) {
 	all, err := s.List(ctx)
 	if err != nil {
 		return nil, err
 	}
 	m := marker{store: s, keep: map[digest.Digest]bool{}}
+	var signatures, gone []Tagged
 	for _, t := range all {
+		if _, ok := Signed(t.Name); ok {
+			signatures = append(signatures, t)
+			continue
+		}
 		if o.All && (t.Name == "" || strings.Contains(t.Name, "@")) {
-			if o.DryRun {
-				continue
-			}
-			if err := s.drop(ctx, t); err != nil {
-				return nil, err
-			}
+			gone = append(gone, t)
 			continue
 		}
 		if err := m.mark(ctx, t.Descriptor); err != nil {
 			return nil, fmt.Errorf("image %s: %w", t.Name, err)
+		}
+	}
+	for _, t := range signatures {
+		if image, _ := Signed(t.Name); !m.keep[image] {
+			gone = append(gone, t) // what they sign is
+			continue
+		}
+		if err := m.mark(ctx, t.Descriptor); err != nil {
+			return nil, fmt.Errorf("signatures %s: %w", t.Name, err)
+		}
+	}
+	for _, t := range gone {
+		if o.DryRun {
+			break
+		}
+		if err := s.drop(ctx, t); err != nil {
+			return nil, err
 		}
 	}
 	return m.keep, nil

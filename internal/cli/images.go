@@ -48,6 +48,9 @@ func newImages(a *app) *cobra.Command {
 		}
 		rows := make([]imageRow, 0, len(tags))
 		for _, tag := range tags {
+			if _, ok := store.Signed(tag.Name); ok {
+				continue // shown by inspect, with what they sign
+			}
 			row, err := describe(cmd.Context(), st, tag)
 			if err != nil {
 				return err

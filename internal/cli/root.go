@@ -54,6 +54,7 @@ it on bare hosts that reach no network.`,
 	)
 	root.AddCommand(
 		grouped("build", newBuild(a), newPush(a), newPull(a), newLogin(a), newLogout(a))...)
+	root.AddCommand(grouped("build", newSign(a), newVerify(a))...)
 	root.AddCommand(
 		grouped("images", newImages(a), newInspect(a), newTag(a), newRmi(a), newPrune(a))...)
 	root.AddCommand(

@@ -17,11 +17,13 @@ import (
 	"golang.org/x/term"
 
 	"github.com/sealerio/sealer/registry"
+	"github.com/sealerio/sealer/signature"
 	"github.com/sealerio/sealer/store"
 )
 
 func newPush(a *app) *cobra.Command {
 	var as string
+	var signatures bool
 	cmd := &cobra.Command{
 		Use:   "push IMAGE",
 		Short: "Send an image of the local store to its registry",
@@ -33,6 +35,7 @@ The digest of the image is printed.`,
 		Args: exactArgs("IMAGE"),
 	}
 	cmd.Flags().StringVar(&as, "as", "", "push under this reference instead of the image's name")
+	cmd.Flags().BoolVar(&signatures, "signatures", true, "send the image's signatures too")
 	a.addRegistryFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if err := a.openDisplay(cmd); err != nil {
@@ -62,6 +65,11 @@ The digest of the image is printed.`,
 		if err != nil {
 			return err
 		}
+		if signatures {
+			if _, err := signature.Push(ctx, client, st, desc, target); err != nil {
+				return err
+			}
+		}
 		return a.printDigest(desc)
 	}
 	return cmd
@@ -69,6 +77,7 @@ The digest of the image is printed.`,
 
 func newPull(a *app) *cobra.Command {
 	var wanted []string
+	var signatures bool
 	cmd := &cobra.Command{
 		Use:   "pull IMAGE",
 		Short: "Fetch an image from a registry into the local store",
@@ -80,6 +89,7 @@ The digest of the image is printed.`,
 		Args: exactArgs("IMAGE"),
 	}
 	cmd.Flags().StringSliceVar(&wanted, "platform", nil, "only these platforms, such as linux/amd64 (default: all that the image has)")
+	cmd.Flags().BoolVar(&signatures, "signatures", true, "bring the image's signatures too")
 	a.addRegistryFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		list, err := parsePlatforms(cmd, wanted)
@@ -97,6 +107,11 @@ The digest of the image is printed.`,
 		desc, err := a.pull(cmd.Context(), cmd, st, args[0], list)
 		if err != nil {
 			return err
+		}
+		if signatures {
+			if err := a.pullSignatures(cmd.Context(), cmd, st, args[0], desc); err != nil {
+				return err
+			}
 		}
 		return a.printDigest(desc)
 	}

@@ -28,7 +28,7 @@ var allowed = map[string][]string{
 
 	"internal/cli": {
 		"build", "build/engine", "cluster", "clusterfile", "clusterimage", "host", "imagelist", "kubefile",
-		"registry", "rootfs-templates", "runtime", "runtime/kubernetes", "store",
+		"registry", "rootfs-templates", "runtime", "runtime/kubernetes", "signature", "store",
 		"internal/atomicfile", "internal/progress", "internal/version",
 	},
 	"internal/node": {
@@ -44,6 +44,7 @@ var allowed = map[string][]string{
 	"store":            {"clusterimage", "internal/atomicfile"},
 	"rootfs":           {"clusterimage", "store"},
 	"registry":         {"clusterimage", "store", "internal/atomicfile"},
+	"signature":        {"clusterimage", "registry", "store"},
 
 	"build/toolbox":  {},
 	"build/engine":   {},
@@ -81,6 +82,7 @@ var onlyIn = map[string][]string{
 	"github.com/distribution/distribution":   {"registry"},
 	"github.com/google/go-containerregistry": {"registry", "imagelist", "test"},
 	"go.podman.io/storage":                   {"rootfs", "cmd/sealer-node"},
+	"github.com/sigstore/sigstore":           {"signature"},
 	"golang.org/x/crypto/ssh":                {"host", "test"},
 }
 
