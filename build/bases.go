@@ -48,17 +48,19 @@ func resolveBases(ctx context.Context, o Options, in *inputs) (bases, error) {
 }
 
 func resolveBase(ctx context.Context, o Options, name string, p ocispec.Platform) (base, error) {
-	b, err := findBase(ctx, o.Store, name, p)
-	if err == nil {
-		return b, nil
-	}
-	var missing *incompleteError
-	var other *clusterimage.PlatformError
-	if !errdefs.IsNotFound(err) && !errors.As(err, &missing) && !errors.As(err, &other) {
-		return base{}, err
+	if o.Pull != Always {
+		b, err := findBase(ctx, o.Store, name, p)
+		if err == nil {
+			return b, nil
+		}
+		var missing *incompleteError
+		var other *clusterimage.PlatformError
+		if !errdefs.IsNotFound(err) && !errors.As(err, &missing) && !errors.As(err, &other) || o.Pull == Never {
+			return base{}, err
+		}
 	}
 	task := o.Display.Task(fmt.Sprintf("pulling %s for %s", name, platforms.FormatAll(p)))
-	_, err = o.Registry.Pull(ctx, o.Store, name, registryPull(p))
+	_, err := o.Registry.Pull(ctx, o.Store, name, registryPull(p))
 	task.Done(err)
 	if err != nil {
 		return base{}, err

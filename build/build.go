@@ -13,7 +13,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -22,7 +21,6 @@ import (
 	"github.com/sealerio/sealer/build/engine"
 	"github.com/sealerio/sealer/build/frontend"
 	"github.com/sealerio/sealer/clusterimage"
-	"github.com/sealerio/sealer/imagelist"
 	"github.com/sealerio/sealer/internal/progress"
 	"github.com/sealerio/sealer/registry"
 	"github.com/sealerio/sealer/store"
@@ -33,12 +31,21 @@ type Options struct {
 	ContextDir string             // of COPY; "" is the current folder
 	Kubefile   string             // "" is Kubefile in the context
 	Tag        string             // the name of the result
+	Tags       []string           // further names of it
 	Platforms  []ocispec.Platform // none: Linux on this machine's architecture
 	BuildArgs  map[string]string
 	ImageLists []string // further files like imageList
+	Target     string   // the stage to build; "" is the last
+	Mode       Mode     // "" is All
+	Type       string   // clusterimage.KubeInstaller or AppInstaller; "": what the rootfs is
+	Labels     map[string]string
+	// Annotations of the index and of the rootfs' manifests.
+	Annotations []Annotation
 
 	Builder      string      // address of a BuildKit daemon; "": BuildKit in this process
 	BuilderCerts string      // folder with ca.pem, cert.pem, key.pem for a tcp:// builder
+	CacheFrom    []Cache     // to read layers from
+	CacheTo      []Cache     // to write layers to
 	StateDir     string      // of the BuildKit in this process
 	Isolation    string      // auto, runc, chroot; "" is auto
 	Compression  Compression // of the layers that are made; "" is Zstd
@@ -54,17 +61,16 @@ type Options struct {
 	Toolbox string     // image that RUN runs in; "": the Kubefile's, else the one in this binary
 	Epoch   *time.Time // of all files and configs; nil: $SOURCE_DATE_EPOCH, else 1970
 	NoCache bool
+	Pull    Pull     // when images of FROM are asked for; "" is Missing
 	Secrets []Secret // for RUN --mount=type=secret
 	SSH     []string // for RUN --mount=type=ssh: ID[=SOCKET|KEY], as docker build --ssh takes them
 	Version string   // of sealer, for the image's label
 }
 
-// Secret is a file or a variable of this process that a RUN may ask for.
-type Secret struct{ ID, File, Env string }
-
 // Result is what a build made.
 type Result struct {
-	Name       string // normalised
+	Name       string   // normalised
+	Names      []string // all of them, Name first
 	Descriptor ocispec.Descriptor
 }
 
@@ -94,16 +100,8 @@ func (o *Options) complete() error {
 	if o.Kubefile == "" {
 		o.Kubefile = filepath.Join(dir, frontend.DefaultName)
 	}
-	name, err := imagelist.Normalize(o.Tag)
-	switch {
-	case o.Tag == "":
-		errs = append(errs, errors.New("the image needs a name (-t)"))
-	case err != nil:
-		errs = append(errs, fmt.Errorf("name of the image: %w", err))
-	case strings.Contains(name, "@"):
-		errs = append(errs, fmt.Errorf("name of the image: %q holds a digest, which the build only makes", o.Tag))
-	}
-	o.Tag = name
+	errs = append(errs, o.completeNames()...)
+	errs = append(errs, o.completeKinds()...)
 	if _, err := engine.ParseIsolation(o.Isolation); err != nil {
 		errs = append(errs, err)
 	}
@@ -178,7 +176,9 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 	pack := newPacker(o)
 	defer pack.wait()
 	defer cancel(nil)
-	pack.guess(ctx, in)
+	if o.Mode != Lite {
+		pack.guess(ctx, in)
+	}
 
 	bases, err := resolveBases(ctx, o, in)
 	if err != nil {
@@ -188,14 +188,19 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 	if err != nil {
 		return Result{}, err
 	}
-	images, err := pack.images(ctx, in)
-	if err != nil {
-		return Result{}, err
+	var images []clusterimage.PackedImage
+	if o.Mode != Lite {
+		if images, err = pack.images(ctx, in); err != nil {
+			return Result{}, err
+		}
+		images = inherit(images, bases.images(in))
 	}
 	task := o.Display.Task("composing " + o.Tag)
-	desc, err := compose(ctx, o, clusterimage.Composition{Rootfs: rootfs, Images: inherit(images, bases.images(in)), Keep: keep})
+	desc, err := compose(ctx, o, clusterimage.Composition{
+		Rootfs: rootfs, Images: images, Annotations: indexAnnotations(o.Annotations), Keep: keep,
+	})
 	task.Done(err)
-	return Result{Name: o.Tag, Descriptor: desc}, err
+	return Result{Name: o.Tag, Names: o.names(), Descriptor: desc}, err
 }
 
 func compose(ctx context.Context, o Options, in clusterimage.Composition) (ocispec.Descriptor, error) {
@@ -206,5 +211,10 @@ func compose(ctx context.Context, o Options, in clusterimage.Composition) (ocisp
 	if err := ctx.Err(); err != nil {
 		return ocispec.Descriptor{}, context.Cause(ctx)
 	}
-	return desc, o.Store.Tag(ctx, o.Tag, desc)
+	for _, name := range o.names() {
+		if err := o.Store.Tag(ctx, name, desc); err != nil {
+			return ocispec.Descriptor{}, err
+		}
+	}
+	return desc, nil
 }

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -54,6 +55,9 @@ func readInputs(o Options) (*inputs, error) {
 	if in.file, err = kubefile.Parse(shownName(o), src); err != nil {
 		return nil, err
 	}
+	if in.file, err = upTo(in.file, o.Target); err != nil {
+		return nil, err
+	}
 	if in.ignore, err = readIgnore(o); err != nil {
 		return nil, err
 	}
@@ -81,6 +85,24 @@ func readInputs(o Options) (*inputs, error) {
 		in.roots[platforms.FormatAll(p)] = root
 	}
 	return in, nil
+}
+
+// upTo is the file without what stands behind the stage target: nothing before it can ask for that.
+func upTo(f *kubefile.File, target string) (*kubefile.File, error) {
+	if target == "" {
+		return f, nil
+	}
+	stage, ok := f.LookupStage(target, len(f.Stages))
+	if !ok {
+		names := make([]string, len(f.Stages))
+		for i, s := range f.Stages {
+			names[i] = s.String()
+		}
+		return nil, &OptionsError{fmt.Errorf("%s has no stage %q: it has %s", f.Name, target, strings.Join(names, ", "))}
+	}
+	short := *f
+	short.Stages = f.Stages[:stage.Index+1]
+	return &short, nil
 }
 
 func buildPlatform() ocispec.Platform {

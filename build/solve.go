@@ -25,8 +25,6 @@ import (
 	gateway "github.com/moby/buildkit/frontend/gateway/client"
 	"github.com/moby/buildkit/session"
 	"github.com/moby/buildkit/session/auth/authprovider"
-	"github.com/moby/buildkit/session/secrets/secretsprovider"
-	"github.com/moby/buildkit/session/sshforward/sshprovider"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/tonistiigi/fsutil"
@@ -101,6 +99,15 @@ func solveOptions(ctx context.Context, o Options, in *inputs, from bases) (clien
 	for k, v := range o.BuildArgs {
 		attrs["build-arg:"+k] = v
 	}
+	for k, v := range o.Labels {
+		attrs["label:"+k] = v
+	}
+	if o.Type != "" {
+		attrs[frontend.KeyType] = o.Type
+	}
+	if o.Target != "" {
+		attrs["target"] = o.Target
+	}
 	if o.NoCache {
 		attrs["no-cache"] = ""
 	}
@@ -129,6 +136,8 @@ func solveOptions(ctx context.Context, o Options, in *inputs, from bases) (clien
 		SharedKey:     digest.FromString(o.ContextDir).Encoded(),
 		FrontendAttrs: attrs,
 		Session:       providers,
+		CacheImports:  cacheEntries(o.CacheFrom),
+		CacheExports:  cacheEntries(o.CacheTo),
 		Exports: []client.ExportEntry{{Type: client.ExporterOCI, Attrs: map[string]string{
 			"tar":               "false",
 			"compression":       string(o.Compression),
@@ -136,6 +145,7 @@ func solveOptions(ctx context.Context, o Options, in *inputs, from bases) (clien
 			"source-date-epoch": strconv.FormatInt(o.Epoch.Unix(), 10),
 		}}},
 	}
+	maps.Copy(opt.Exports[0].Attrs, manifestAnnotations(o.Annotations))
 	if in.hostNet {
 		opt.AllowedEntitlements = []string{"network.host"}
 	}
@@ -203,29 +213,16 @@ func sessionProviders(o Options) ([]session.Attachable, error) {
 	}
 	out := []session.Attachable{authprovider.NewDockerAuthProvider(authprovider.DockerAuthProviderConfig{AuthConfigProvider: authprovider.LoadAuthConfig(cfg)})}
 	if len(o.Secrets) > 0 {
-		var sources []secretsprovider.Source
-		for _, s := range o.Secrets {
-			sources = append(sources, secretsprovider.Source{ID: s.ID, FilePath: s.File, Env: s.Env})
-		}
-		secrets, err := secretsprovider.NewStore(sources)
+		secrets, err := secretProvider(o.Secrets)
 		if err != nil {
-			return nil, fmt.Errorf("secrets: %w", err)
+			return nil, err
 		}
-		out = append(out, secretsprovider.NewSecretProvider(secrets))
+		out = append(out, secrets)
 	}
 	if len(o.SSH) > 0 {
-		var agents []sshprovider.AgentConfig
-		for _, v := range o.SSH {
-			id, paths, _ := strings.Cut(v, "=")
-			a := sshprovider.AgentConfig{ID: id}
-			if paths != "" {
-				a.Paths = strings.Split(paths, ",")
-			}
-			agents = append(agents, a)
-		}
-		ssh, err := sshprovider.NewSSHAgentProvider(agents)
+		ssh, err := sshProvider(o.SSH)
 		if err != nil {
-			return nil, fmt.Errorf("ssh: %w", err)
+			return nil, err
 		}
 		out = append(out, ssh)
 	}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -31,6 +32,8 @@ const (
 	ToolboxName = "sealer/toolbox"
 	// KeyToolbox is the attribute that names another toolbox image.
 	KeyToolbox = "toolbox"
+	// KeyType is the attribute that says kube-installer or app-installer, where the rootfs shall not decide.
+	KeyType = "type"
 
 	keyFilename = "filename"
 	keyEpoch    = "SOURCE_DATE_EPOCH"
@@ -153,6 +156,9 @@ func (b *builder) platform(ctx context.Context, p *ocispec.Platform, index int) 
 	if err != nil {
 		return nil, err
 	}
+	// What the command line says wins over LABEL lines.
+	maps.Copy(made.Labels, b.ui.Labels)
+	maps.Copy(made.Config.Config.Labels, b.ui.Labels)
 	if index == 0 {
 		b.warnings(ctx, scope, made)
 	}
@@ -233,7 +239,7 @@ func (b *builder) finish(ctx context.Context, made *convert.Result, found *findi
 	if err != nil {
 		return nil, err
 	}
-	describe(made, meta, b.o.Version)
+	describe(made, meta, b.o.Version, b.ui.BuildOpts().Opts[KeyType])
 	stamp := llb.Scratch().File(llb.Mkfile("/Metadata", 0o644, meta.Marshal(), llb.WithCreatedTime(at)), llb.WithCustomName("[internal] writing Metadata"), llb.Platform(target))
 	st := stamp
 	if made.State.Output() != nil {

@@ -183,11 +183,14 @@ func (f *findings) kubeVersion() string {
 	return version
 }
 
-// describe puts what is known into the config's labels.
-func describe(made *convert.Result, m clusterimage.Metadata, version string) {
+// describe puts what is known into the config's labels. kind is the type that was asked for, "" where none was.
+func describe(made *convert.Result, m clusterimage.Metadata, version, kind string) {
 	made.Extension.Type = clusterimage.AppInstaller
 	if m.ClusterRuntime != "" {
 		made.Extension.Type = clusterimage.KubeInstaller
+	}
+	if kind != "" {
+		made.Extension.Type = kind
 	}
 	labels := made.Config.Config.Labels
 	for k, v := range map[string]string{
