@@ -56,7 +56,7 @@ func (p *parsing) checkLast(stage *Stage) {
 		line := instruction.Lines().First
 		word := ""
 		switch instruction.(type) {
-		case *Cmd:
+		case *Cmd, *Entrypoint:
 			if command == 0 {
 				command = line
 			}
@@ -64,7 +64,7 @@ func (p *parsing) checkLast(stage *Stage) {
 		case *Launch:
 			word = "LAUNCH"
 			if command > 0 {
-				p.fail(line, "", fmt.Errorf("LAUNCH and CMD exclude each other: a CMD stands in line %d; give the application's command as APPCMDS, or start everything with CMD", command))
+				p.fail(line, "", fmt.Errorf("LAUNCH and CMD exclude each other: one stands in line %d; give the application's command as APPCMDS, or start everything with CMD", command))
 			}
 		case *Cmds:
 			word = "CMDS"

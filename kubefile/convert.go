@@ -98,10 +98,9 @@ func newInstruction(node *parser.Node, escape rune) (Instruction, []string, erro
 		instruction.InRootfs = inRootfs
 		return instruction, warnings, nil
 	case *instructions.CmdCommand:
-		if err := checkCommand("CMD", c.CmdLine); err != nil {
-			return nil, nil, err
-		}
-		return &Cmd{origin: from, Args: c.CmdLine, Shell: c.PrependShell}, warnings, nil
+		return &Cmd{origin: from, Args: c.CmdLine, Shell: c.PrependShell}, warnings, checkCommand("CMD", c.CmdLine)
+	case *instructions.EntrypointCommand:
+		return &Entrypoint{Cmd{origin: from, Args: c.CmdLine, Shell: c.PrependShell}}, warnings, checkCommand("ENTRYPOINT", c.CmdLine)
 	case *instructions.EnvCommand:
 		return &Env{origin: from, Vars: keyValues(c.Env)}, warnings, nil
 	case *instructions.LabelCommand:

@@ -183,7 +183,7 @@ func (e *expansion) instruction(instruction Instruction) Instruction {
 		user := *c
 		user.User = e.path("user", c.User)
 		return &user
-	case *Cmd, *Maintainer, *Shell, *AppCmds, *Launch, *Cmds:
+	case *Cmd, *Entrypoint, *Maintainer, *Shell, *AppCmds, *Launch, *Cmds:
 		return instruction
 	default:
 		e.fail("", fmt.Errorf("%T is no instruction of a Kubefile", instruction))

@@ -15,7 +15,7 @@ type Range struct {
 }
 
 // Instruction is one of *Copy, *Add, *Run, *Cmd, *Env, *Arg, *Label and
-// *Maintainer, of *Workdir, *User and *Shell, or of sealer's own: *App,
+// *Maintainer, of *Entrypoint, *Workdir, *User and *Shell, or of sealer's own: *App,
 // *AppCmds, *AppEnv, *KubeVersion, *Launch and *Cmds.
 type Instruction interface {
 	// Lines returns where the instruction stands in the file.
@@ -125,6 +125,21 @@ type Cmd struct {
 	origin
 	Args  []string // one shell command line, or, where Shell is false, a program and its arguments
 	Shell bool
+}
+
+// ShellLines are the command lines for the shell that a CMD stands for. A JSON array
+// whose first string holds a space is a list of them, as sealos has it: no
+// program's name does. lines is nil where it is one program and its arguments.
+func (c *Cmd) ShellLines() (lines []string) {
+	if c.Shell || len(c.Args) > 0 && strings.ContainsAny(c.Args[0], " \t\n") {
+		return c.Args
+	}
+	return nil
+}
+
+// Entrypoint is an ENTRYPOINT line: what is run before the commands of CMD.
+type Entrypoint struct {
+	Cmd
 }
 
 // KeyValue is one variable or label.

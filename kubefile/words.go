@@ -7,7 +7,7 @@ import "slices"
 // Words returns the instructions that Parse accepts, in upper case and sorted.
 func Words() []string {
 	return []string{
-		"ADD", "APP", "APPCMDS", "APPENV", "ARG", "CMD", "CMDS", "CNI", "COPY", "CSI", "ENV", "FROM",
+		"ADD", "APP", "APPCMDS", "APPENV", "ARG", "CMD", "CMDS", "CNI", "COPY", "CSI", "ENTRYPOINT", "ENV", "FROM",
 		"KUBEVERSION", "LABEL", "LAUNCH", "MAINTAINER", "RUN", "SHELL", "USER", "WORKDIR",
 	}
 }
@@ -23,10 +23,6 @@ func isSupported(word string) bool { return slices.Contains(Words(), word) }
 // cluster: why, and what to write instead where there is something.
 func refusals() map[string]RefusedError {
 	return map[string]RefusedError{
-		"ENTRYPOINT": {
-			Reason: "a ClusterImage is installed, not started as one program",
-			Advice: "write what is to be done once the cluster is up as CMD, or as LAUNCH of an APP",
-		},
 		"EXPOSE": {
 			Reason: "a ClusterImage has no container that listens; ports are of the Services in its manifests",
 		},
