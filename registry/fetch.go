@@ -10,11 +10,9 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/sealerio/sealer/clusterimage"
@@ -28,8 +26,6 @@ const (
 	forgiven = 256 << 10
 	// maxBlob bounds the size that a descriptor may claim, in bytes: 1 TiB.
 	maxBlob = 1 << 40
-	// pollIngest is how often a blob that another process is fetching is looked for.
-	pollIngest = 200 * time.Millisecond
 )
 
 // fetchBlob brings a blob into the store, unless it is there. However many ask
@@ -89,7 +85,7 @@ func storeDocument(ctx context.Context, st *store.Store, desc ocispec.Descriptor
 	if _, err := st.Content().Info(ctx, desc.Digest); err == nil {
 		return nil
 	}
-	w, err := openIngest(ctx, st, desc)
+	w, err := st.Ingest(ctx, desc)
 	if errdefs.IsAlreadyExists(err) {
 		return nil
 	}
@@ -109,38 +105,13 @@ func storeDocument(ctx context.Context, st *store.Store, desc ocispec.Descriptor
 	return nil
 }
 
-// ingestRef is the name under which a cut download is found again, also by
-// another process.
-func ingestRef(d digest.Digest) string { return "blob-" + d.String() }
-
-// openIngest opens the ingest of a blob, and waits while another process
-// writes it. errdefs.ErrAlreadyExists says that the blob is there by now.
-func openIngest(ctx context.Context, st *store.Store, desc ocispec.Descriptor) (content.Writer, error) {
-	var tick *time.Ticker
-	for {
-		w, err := st.Content().Writer(ctx, content.WithRef(ingestRef(desc.Digest)), content.WithDescriptor(desc))
-		if !errdefs.IsUnavailable(err) {
-			return w, err
-		}
-		if tick == nil {
-			tick = time.NewTicker(pollIngest)
-			defer tick.Stop()
-		}
-		select {
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-tick.C:
-		}
-	}
-}
-
 func (s *session) fetchLead(ctx context.Context, st *store.Store, desc ocispec.Descriptor) (err error) {
 	release, err := s.c.acquire(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	w, err := openIngest(ctx, st, desc)
+	w, err := st.Ingest(ctx, desc)
 	if errdefs.IsAlreadyExists(err) {
 		return nil
 	}
@@ -163,7 +134,7 @@ func (s *session) fetchLead(ctx context.Context, st *store.Store, desc ocispec.D
 	}
 	if _, ok := errors.AsType[*DigestError](err); ok {
 		// Nothing of these bytes is worth continuing from.
-		err = errors.Join(err, w.Truncate(0), st.Content().Abort(ctx, ingestRef(desc.Digest)))
+		err = errors.Join(err, w.Truncate(0), st.AbortIngest(ctx, desc.Digest))
 	}
 	return errors.Join(err, w.Close())
 }

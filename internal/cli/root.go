@@ -56,6 +56,8 @@ it on bare hosts that reach no network.`,
 		grouped("build", newBuild(a), newPush(a), newPull(a), newLogin(a), newLogout(a))...)
 	root.AddCommand(grouped("build", newSign(a), newVerify(a))...)
 	root.AddCommand(
+		grouped("build", newSave(a), newLoad(a))...)
+	root.AddCommand(
 		grouped("images", newImages(a), newInspect(a), newTag(a), newRmi(a), newPrune(a))...)
 	root.AddCommand(
 		grouped("cluster", newRun(a), newDelete(a))...)

@@ -29,6 +29,7 @@ var allowed = map[string][]string{
 	"internal/cli": {
 		"build", "build/engine", "cluster", "clusterfile", "clusterimage", "host", "imagelist", "kubefile",
 		"registry", "rootfs-templates", "runtime", "runtime/kubernetes", "signature", "store",
+		"ship",
 		"internal/atomicfile", "internal/progress", "internal/version",
 	},
 	"internal/node": {
@@ -43,6 +44,7 @@ var allowed = map[string][]string{
 	"rootfs-templates": {},
 	"store":            {"clusterimage", "internal/atomicfile"},
 	"rootfs":           {"clusterimage", "store"},
+	"ship":             {"clusterimage", "store", "internal/atomicfile"},
 	"registry":         {"clusterimage", "store", "internal/atomicfile"},
 	"signature":        {"clusterimage", "registry", "store"},
 

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// pollIngest is how often a blob that another process is writing is looked for.
+const pollIngest = 200 * time.Millisecond
+
+// ingestRef is the name under which a blob that came in part is found again:
+// by another process, and from another source.
+func ingestRef(d digest.Digest) string { return "blob-" + d.String() }
+
+// Ingest opens the writer of a blob, at the end of what an earlier try has
+// left, and waits while another process writes it. errdefs.ErrAlreadyExists
+// says that the blob is there by now. The caller closes the writer; what was
+// not committed then is continued from by the next Ingest of the digest,
+// whether it comes from a registry or from an archive.
+func (s *Store) Ingest(ctx context.Context, desc ocispec.Descriptor) (content.Writer, error) {
+	var tick *time.Ticker
+	for {
+		w, err := s.content.Writer(ctx, content.WithRef(ingestRef(desc.Digest)), content.WithDescriptor(desc))
+		if !errdefs.IsUnavailable(err) {
+			return w, err
+		}
+		if tick == nil {
+			tick = time.NewTicker(pollIngest)
+			defer tick.Stop()
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// AbortIngest throws away what came of a blob.
+func (s *Store) AbortIngest(ctx context.Context, d digest.Digest) error {
+	return s.content.Abort(ctx, ingestRef(d))
+}
