@@ -45,7 +45,7 @@ func (p *parsing) split(src []byte) bool {
 		p.fail(1, "", errors.New("the file is UTF-16; save it as UTF-8"))
 		return false
 	}
-	src = bytes.TrimPrefix(src, []byte("\ufeff"))
+	src = bytes.TrimLeft(src, "\ufeff")
 	text := strings.TrimSuffix(strings.ReplaceAll(string(src), "\r\n", "\n"), "\n")
 	f.lines = strings.Split(text, "\n")
 	for i, line := range f.lines {

@@ -249,11 +249,7 @@ func (c *converter) at(line int, err error) error {
 
 // At is err as a mistake in a line of f, counted from 1.
 func At(f *kubefile.File, line int, err error) error {
-	text := ""
-	if lines := strings.Split(string(f.Source), "\n"); line >= 1 && line <= len(lines) {
-		text = strings.TrimSuffix(lines[line-1], "\r")
-	}
-	return &kubefile.PositionError{File: f.Name, Line: line, Text: text, Err: err}
+	return f.ErrorAt(line, "", err)
 }
 
 // constraints are what every operation of an instruction carries.

@@ -27,7 +27,7 @@ var allowed = map[string][]string{
 	"cmd/sealer-node":  {"internal/node", "internal/version"},
 
 	"internal/cli": {
-		"build", "build/engine", "cluster", "clusterfile", "clusterimage", "host", "imagelist", "kubefile",
+		"build", "build/engine", "cluster", "clusterfile", "clusterimage", "host", "imagelist", "kubefile", "kubefile/format",
 		"registry", "rootfs-templates", "runtime", "runtime/kubernetes", "signature", "store",
 		"ship",
 		"internal/atomicfile", "internal/progress", "internal/version",
@@ -38,6 +38,7 @@ var allowed = map[string][]string{
 	},
 
 	"kubefile":         {"internal/sourceerror"},
+	"kubefile/format":  {"kubefile"},
 	"imagelist":        {"internal/sourceerror"},
 	"clusterimage":     {},
 	"clusterfile":      {"internal/secret"},
