@@ -35,8 +35,10 @@ demo: build ## Build, push, pull and run a real cluster of two hosts on this mac
 	hack/apt.sh hack/apt.txt test/apt.txt test/hosts/apt.txt test/components/apt.txt
 	go run ./test/demo
 
-bench: ## Measure, beside floors and peers in the same run
-	hack/apt.sh hack/apt.txt test/apt.txt
+bench: build ## Measure, beside floors and peers in the same run (ONLY=pack,ship for a part)
+	hack/apt.sh hack/apt.txt test/apt.txt test/bench/apt.txt
+	go build -modfile=tools/go.mod -o bin/ github.com/google/go-containerregistry/cmd/crane
+	go run ./test/bench -crane bin/crane -only '$(ONLY)'
 	go test -run '^$$' -bench . -benchmem ./...
 
 lint: ## Run golangci-lint
