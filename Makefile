@@ -9,13 +9,16 @@ LDFLAGS := -s -w -X github.com/sealerio/sealer/internal/version.version=$(VERSIO
 GOBUILD := go build -trimpath -ldflags '$(LDFLAGS)'
 TOOLBOX := build/toolbox/files/toolbox-linux-$(GOARCH).tar.zst
 
-.PHONY: help build test e2e bench lint verify demo clean
+.PHONY: help build frontend-image test e2e bench lint verify demo clean
 
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: $(TOOLBOX) ## Build bin/sealer and bin/sealer-node
-	$(GOBUILD) -o bin/ ./cmd/sealer ./cmd/sealer-node
+build: $(TOOLBOX) ## Build bin/sealer, bin/sealer-node and bin/sealer-frontend
+	$(GOBUILD) -o bin/ ./cmd/sealer ./cmd/sealer-node ./cmd/sealer-frontend
+
+frontend-image: build ## Make bin/sealer-frontend.tar, the image behind `\# syntax=`
+	bin/sealer builder frontend -t sealer-frontend:$(VERSION) --output bin/sealer-frontend.tar
 
 $(TOOLBOX): hack/toolbox.sh cmd/sealer-fetch/*.go go.mod
 	hack/apt.sh hack/apt.txt
@@ -49,7 +52,7 @@ verify: lint ## Everything that can be said about the sources without running th
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
 	go vet -tags e2e ./test/...
-	for module in . tools test/components; do (cd $$module && go mod tidy -diff) || exit 1; done
+	for module in . tools test/components test/buildkit; do (cd $$module && go mod tidy -diff) || exit 1; done
 	go test -count=1 ./internal/layering
 	shellcheck -x -P SCRIPTDIR $$(git ls-files '*.sh')
 

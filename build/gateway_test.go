@@ -35,7 +35,7 @@ func TestGateway(t *testing.T) {
 			LocalMounts:   map[string]fsutil.FS{"context": files, "dockerfile": files},
 			FrontendAttrs: map[string]string{},
 			Exports:       []client.ExportEntry{{Type: client.ExporterLocal, OutputDir: out}},
-		}, "sealer", frontend.Build, nil)
+		}, "sealer", frontend.New(frontend.Options{}), nil)
 		return out, err
 	}
 	out, err := solve()

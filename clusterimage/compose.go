@@ -45,16 +45,11 @@ func Compose(ctx context.Context, cs content.Store, in Composition) (ocispec.Des
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("composing a ClusterImage: %w", err)
 	}
-	images, err := mergeImages(in.Images)
+	images, _, err := ComposeImages(ctx, cs, in.Images)
 	if err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("composing a ClusterImage: %w", err)
 	}
-	lists, err := writeImageLists(ctx, cs, images)
-	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("composing a ClusterImage: %w", err)
-	}
-	entries = append(entries, lists...)
-	entries = append(entries, containerImageEntries(images)...)
+	entries = append(entries, images...)
 	entries = append(entries, in.Keep...)
 
 	index := ocispec.Index{
@@ -70,6 +65,20 @@ func Compose(ctx context.Context, cs content.Store, in Composition) (ocispec.Des
 	}
 	desc.ArtifactType = ArtifactType
 	return desc, nil
+}
+
+// ComposeImages writes the image lists and documents layers of packed images into cs. It returns the index entries of
+// the lists and of the images, and the images themselves: sorted, each name and platform once.
+func ComposeImages(ctx context.Context, cs content.Store, in []PackedImage) ([]ocispec.Descriptor, []PackedImage, error) {
+	images, err := mergeImages(in)
+	if err != nil {
+		return nil, nil, err
+	}
+	entries, err := writeImageLists(ctx, cs, images)
+	if err != nil {
+		return nil, nil, err
+	}
+	return append(entries, containerImageEntries(images)...), images, nil
 }
 
 func rootfsEntries(rootfs []ocispec.Descriptor) ([]ocispec.Descriptor, error) {

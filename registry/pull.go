@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/clusterimage/layout"
 	"github.com/sealerio/sealer/store"
 )
 
@@ -27,7 +28,8 @@ type PullOptions struct {
 // Pull brings an image into the store and tags it, once it is complete, with
 // the name it was asked for by. A ClusterImage costs a request for the index,
 // two for the manifests of each platform, and two for the lists; the packed
-// images' documents come with those. Any other OCI or Docker image works too.
+// images' documents come with those. Any other OCI or Docker image works too; one that a BuildKit frontend made
+// becomes a ClusterImage in the store.
 func (c *Client) Pull(ctx context.Context, st *store.Store, ref string, o PullOptions) (_ ocispec.Descriptor, err error) {
 	src, err := c.parse(ref)
 	if err != nil {
@@ -48,9 +50,14 @@ func (c *Client) Pull(ctx context.Context, st *store.Store, ref string, o PullOp
 		return ocispec.Descriptor{}, err
 	}
 	p := puller{s: s, st: st, want: o.Platforms}
-	desc, err := p.pull(ctx, doc)
-	if err != nil {
-		return ocispec.Descriptor{}, src.fail(err)
+	desc, ok := p.adopted(ctx, src.name(), doc)
+	if !ok {
+		if desc, err = p.pull(ctx, doc); err != nil {
+			return ocispec.Descriptor{}, src.fail(err)
+		}
+		if desc, _, err = layout.Adopt(ctx, st.Content(), desc); err != nil {
+			return ocispec.Descriptor{}, src.fail(err)
+		}
 	}
 	if err := st.Tag(ctx, ref, desc); err != nil {
 		return ocispec.Descriptor{}, src.fail(err)

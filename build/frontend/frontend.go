@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -21,6 +22,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/sealerio/sealer/build/convert"
+	"github.com/sealerio/sealer/clusterimage/layout"
 	"github.com/sealerio/sealer/imagelist"
 	"github.com/sealerio/sealer/kubefile"
 )
@@ -48,15 +50,11 @@ type Options struct {
 	// BaseDigest is the digest of the ClusterImage that FROM names, where the caller knows better than the builder: that
 	// knows the manifest of one platform. nil or "": the builder's.
 	BaseDigest func(name string) string
-	// Found is told what a platform's rootfs asks for, before it is exported. Platforms come in any order, at once.
+	// Found is told what a platform's rootfs asks for, before it is exported. Platforms come in any order, at once. nil:
+	// the images become layers of the result, as package layout has it.
 	Found func(ctx context.Context, p ocispec.Platform, images []imagelist.Image) error
 	// Warn is told what is probably not meant. nil: to the builder's progress.
 	Warn func(line string)
-}
-
-// Build is the gateway image's build.
-func Build(ctx context.Context, c client.Client) (*client.Result, error) {
-	return New(Options{})(ctx, c)
 }
 
 // New returns a build. An error in a line of the Kubefile is a *kubefile.PositionError; one of the solver carries the
@@ -94,6 +92,7 @@ type builder struct {
 	source  *llb.SourceMap
 	ignore  []string // nil: dockerui's own
 	warn    func(context.Context, string, client.WarnOpts)
+	byURL   sync.Map // hosts of which documents can be had by URL only
 }
 
 // read gets the Kubefile and the ignore patterns.
@@ -166,12 +165,19 @@ func (b *builder) platform(ctx context.Context, p *ocispec.Platform, index int) 
 	if err = errors.Join(err, *contextErr); err != nil {
 		return nil, err
 	}
+	var images []llb.State
 	if b.o.Found != nil {
 		if err := b.o.Found(ctx, target, found.images); err != nil {
 			return nil, err
 		}
+	} else {
+		var label string
+		if images, label, err = b.pack(ctx, made.Base, found.images, target, at); err != nil {
+			return nil, err
+		}
+		made.Config.Config.Labels[layout.Label] = label
 	}
-	return b.finish(ctx, made, found, target, at)
+	return b.finish(ctx, made, found, images, target, at)
 }
 
 // convert makes the graph; exactly as a Dockerfile's where the quicker way would give other files. The context is opened
@@ -233,17 +239,22 @@ func (b *builder) warnings(ctx context.Context, scope *kubefile.Scope, made *con
 	}
 }
 
-// finish stamps the rootfs and gives the result that is exported.
-func (b *builder) finish(ctx context.Context, made *convert.Result, found *findings, target ocispec.Platform, at time.Time) (*dockerui.BuildResult, error) {
+// finish stamps the rootfs, adds the layers with images and gives the result that is exported.
+func (b *builder) finish(ctx context.Context, made *convert.Result, found *findings, images []llb.State, target ocispec.Platform, at time.Time) (*dockerui.BuildResult, error) {
 	meta, err := found.metadata(made, target)
 	if err != nil {
 		return nil, err
 	}
 	describe(made, meta, b.o.Version, b.ui.BuildOpts().Opts[KeyType])
+	delete(made.Config.Config.Labels, layout.LabelSource) // of the base
 	stamp := llb.Scratch().File(llb.Mkfile("/Metadata", 0o644, meta.Marshal(), llb.WithCreatedTime(at)), llb.WithCustomName("[internal] writing Metadata"), llb.Platform(target))
 	st := stamp
+	parts := append([]llb.State{stamp}, images...)
 	if made.State.Output() != nil {
-		st = llb.Merge([]llb.State{made.State, stamp}, llb.WithCustomName("[internal] putting the rootfs together"))
+		parts = append([]llb.State{made.State}, parts...)
+	}
+	if len(parts) > 1 {
+		st = llb.Merge(parts, llb.WithCustomName("[internal] putting the rootfs together"))
 	}
 	ref, err := b.solve(ctx, st, true)
 	if err != nil {

@@ -96,7 +96,7 @@ func (b *builder) toolbox(ctx context.Context, p ocispec.Platform) (convert.Tool
 			return convert.Toolbox{}, err
 		}
 		if named == nil {
-			return convert.Toolbox{}, &NoToolboxError{}
+			return b.ownToolbox(ctx, p)
 		}
 	}
 	base, err := b.image(ctx, name, p)

@@ -27,6 +27,7 @@ var allowed = map[string][]string{
 	"cmd/sealer-node":  {"internal/node", "internal/version"},
 
 	"internal/cli": {
+		"build/gatewayimage",
 		"build", "build/engine", "cluster", "clusterfile", "clusterimage", "host", "imagelist", "kubefile", "kubefile/format",
 		"registry", "rootfs-templates", "runtime", "runtime/kubernetes", "signature", "store",
 		"ship",
@@ -46,17 +47,21 @@ var allowed = map[string][]string{
 	"store":            {"clusterimage", "internal/atomicfile"},
 	"rootfs":           {"clusterimage", "store"},
 	"ship":             {"clusterimage", "store", "internal/atomicfile"},
-	"registry":         {"clusterimage", "store", "internal/atomicfile"},
+	"registry":         {"clusterimage", "clusterimage/layout", "store", "internal/atomicfile"},
 	"signature":        {"clusterimage", "registry", "store"},
 
 	"build/toolbox":  {},
 	"build/engine":   {},
 	"build/convert":  {"kubefile", "clusterimage"},
-	"build/frontend": {"build/convert", "kubefile", "imagelist", "clusterimage"},
+	"build/frontend": {"build/convert", "clusterimage/layout", "kubefile", "imagelist", "clusterimage"},
 	"build": {
 		"build/convert", "build/engine", "build/frontend", "build/toolbox",
 		"clusterimage", "imagelist", "kubefile", "registry", "store", "internal/progress",
 	},
+
+	"build/gatewayimage":  {"build/frontend", "build/toolbox", "clusterimage"},
+	"clusterimage/layout": {"clusterimage"},
+	"cmd/sealer-frontend": {"build/frontend", "internal/version"},
 
 	"host":               {"internal/secret"},
 	"host/hosttest":      {"host"},

@@ -1,0 +1,213 @@
+//go:build e2e
+
+// SPDX-License-Identifier: Apache-2.0
+
+// Package builders runs the built sealer beside the real BuildKit: as a frontend, as its client, without root.
+package builders
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sealerio/sealer/test/testregistry"
+)
+
+// programs are the built ones: sealer, sealer-node, sealer-frontend, buildkitd, buildctl.
+var programs = map[string]string{}
+
+func TestMain(m *testing.M) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	dir, err := os.MkdirTemp("", "sealer-builders-")
+	if err == nil {
+		err = compile(ctx, dir)
+	}
+	code := 1
+	if err == nil {
+		code = m.Run()
+	} else {
+		fmt.Fprintln(os.Stderr, "setting up the tests of builders:", err)
+	}
+	stop()
+	if err := os.RemoveAll(dir); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(code)
+}
+
+// compile builds sealer into dir, and BuildKit into a cache: linking it takes as long as everything else here.
+func compile(ctx context.Context, dir string) error {
+	// Others than root run them too.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	if err := goBuild(ctx, "../..", dir, "./cmd/sealer", "./cmd/sealer-node", "./cmd/sealer-frontend"); err != nil {
+		return err
+	}
+	sums, err := os.ReadFile("../buildkit/go.sum")
+	if err != nil {
+		return err
+	}
+	key := sha256.Sum256(sums)
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return err
+	}
+	buildkit := filepath.Join(cache, "sealer-test", "buildkit", hex.EncodeToString(key[:8]))
+	if _, err := os.Stat(filepath.Join(buildkit, "buildkitd")); err != nil {
+		if err := os.MkdirAll(buildkit, 0o755); err != nil {
+			return err
+		}
+		if err := goBuild(ctx, "../buildkit", buildkit, "github.com/moby/buildkit/cmd/buildctl", "github.com/moby/buildkit/cmd/buildkitd"); err != nil {
+			return err
+		}
+	}
+	for program, at := range map[string]string{"sealer": dir, "sealer-node": dir, "sealer-frontend": dir, "buildkitd": buildkit, "buildctl": buildkit} {
+		programs[program] = filepath.Join(at, program)
+	}
+	return nil
+}
+
+func goBuild(ctx context.Context, in, out string, packages ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", out + "/"}, packages...)...)
+	cmd.Dir = in
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("compiling %q: %w: %s", packages, err, text)
+	}
+	return nil
+}
+
+// run runs a program and returns its stdout.
+func run(t *testing.T, program string, args ...string) string {
+	t.Helper()
+	out, stderr, err := try(t, program, args...)
+	require.NoError(t, err, "%s %q: %s", program, args, stderr)
+	return out
+}
+
+func try(t *testing.T, program string, args ...string) (stdout, stderr string, err error) {
+	t.Helper()
+	if path, ok := programs[program]; ok {
+		program = path
+	}
+	cmd := exec.CommandContext(t.Context(), program, args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 20 * time.Second
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err = cmd.Run()
+	return strings.TrimSpace(out.String()), errs.String(), err
+}
+
+// write puts a build context into a new folder.
+func write(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "context")
+	for file, text := range files {
+		path := filepath.Join(dir, file)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+	}
+	return dir
+}
+
+func newRegistry(t *testing.T) *testregistry.Registry {
+	t.Helper()
+	r, err := testregistry.Start(t.Context(), testregistry.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, r.Close()) })
+	return r
+}
+
+// pushRandom gives a registry an image of two layers: of one platform with Docker's media types, or an index of OCI's
+// for two platforms.
+func pushRandom(t *testing.T, ref string, index bool) {
+	t.Helper()
+	tag, err := name.ParseReference(ref)
+	require.NoError(t, err)
+	make := func(arch string, media types.MediaType) v1.Image {
+		img, err := random.Image(64<<10, 2)
+		require.NoError(t, err)
+		config, err := img.ConfigFile()
+		require.NoError(t, err)
+		config.OS, config.Architecture = "linux", arch
+		img, err = mutate.ConfigFile(mutate.MediaType(img, media), config)
+		require.NoError(t, err)
+		if media == types.OCIManifestSchema1 {
+			img = mutate.ConfigMediaType(img, types.OCIConfigJSON)
+		}
+		return img
+	}
+	if !index {
+		require.NoError(t, remote.Write(tag, make("amd64", types.DockerManifestSchema2)))
+		return
+	}
+	list := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
+	for _, arch := range []string{"amd64", "arm64"} {
+		list = mutate.AppendManifests(list, mutate.IndexAddendum{
+			Add:        make(arch, types.OCIManifestSchema1),
+			Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}},
+		})
+	}
+	require.NoError(t, remote.WriteIndex(tag, list))
+}
+
+// startBuildKit starts the real daemon and returns its address.
+func startBuildKit(t *testing.T, args ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	address := "unix://" + filepath.Join(dir, "sock")
+	log, err := os.Create(filepath.Join(dir, "log"))
+	require.NoError(t, err)
+	args = append([]string{
+		"--root", filepath.Join(dir, "root"), "--addr", address, "--containerd-worker=false", "--config", filepath.Join(dir, "none.toml"),
+	}, args...)
+	cmd := exec.Command(programs["buildkitd"], args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	require.NoError(t, cmd.Start())
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(ended)
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-ended:
+		case <-time.After(30 * time.Second):
+			_ = cmd.Process.Kill()
+			<-ended
+		}
+		text, _ := os.ReadFile(log.Name())
+		_ = log.Close()
+		if t.Failed() {
+			t.Logf("buildkitd: %s", text)
+		}
+	})
+	require.Eventually(t, func() bool {
+		_, _, err := try(t, "buildctl", "--addr", address, "debug", "workers")
+		return err == nil
+	}, time.Minute, 100*time.Millisecond, "buildkitd does not answer")
+	return address
+}
