@@ -102,6 +102,12 @@ func findBase(ctx context.Context, st *store.Store, name string, p ocispec.Platf
 		if !complete(st, all) {
 			return base{}, &incompleteError{name}
 		}
+		if img.Older != "" {
+			// Its registry's folder comes with its layers, and what it says of itself with a config in our words.
+			if b.manifest, err = clusterimage.Adopt(ctx, cs, rootfs); err != nil {
+				return base{}, err
+			}
+		}
 	case errors.Is(err, clusterimage.ErrNotClusterImage):
 		if b.manifest, err = chooseManifest(ctx, st, name, tagged.Descriptor, p); err != nil {
 			return base{}, incomplete(name, err)

@@ -128,6 +128,9 @@ type Image struct {
 	// Foreign are index entries of other roles, kept as they are: attestations,
 	// and roles that a later version knows.
 	Foreign []ocispec.Descriptor
+	// Older is the tool that made the image, where it was not this one: ToolSealer, ToolSealos. Index then
+	// says what is there, and is no document.
+	Older string
 }
 
 // Rootfs is one platform of a ClusterImage.

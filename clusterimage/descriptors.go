@@ -19,7 +19,9 @@ import (
 // not the layers. Attestations and unknown entries are listed only with all platforms.
 func (img *Image) Descriptors(ctx context.Context, p content.Provider, want []ocispec.Platform) ([]ocispec.Descriptor, error) {
 	s := descriptorSet{seen: map[digest.Digest]bool{}}
-	s.add(img.Descriptor)
+	if !IsManifest(img.Descriptor.MediaType) { // of an older tool, and then among the entries
+		s.add(img.Descriptor)
+	}
 	chosen, err := img.choose(want)
 	if err != nil {
 		return nil, err

@@ -65,6 +65,8 @@ type Extension struct {
 	Launch        Launch            `json:"launch,omitzero"`
 	Env           map[string]string `json:"env,omitempty"`
 	Base          *Base             `json:"base,omitempty"`
+	// RegistryTree is set where the rootfs is of an older tool, or built from one.
+	RegistryTree *RegistryTree `json:"registryTree,omitempty"`
 }
 
 // Application is something the image can launch by name.

@@ -5,6 +5,7 @@ package clusterimage
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -55,9 +56,15 @@ func ReadJSON(ctx context.Context, p content.Provider, desc ocispec.Descriptor, 
 }
 
 // Read reads the index that desc names, with the documents of every platform
-// that the provider has. Another kind of image is a *NotClusterImageError.
+// that the provider has. Images of older tools are read as if they were ClusterImages, see Image.Older;
+// another kind of image is a *NotClusterImageError.
 func Read(ctx context.Context, p content.Provider, desc ocispec.Descriptor) (*Image, error) {
 	index, err := ReadIndex(ctx, p, desc)
+	if errors.Is(err, ErrNotClusterImage) {
+		if img, ok, olderErr := readOlder(ctx, p, desc); ok || olderErr != nil && !errdefs.IsNotFound(olderErr) {
+			return img, olderErr
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,7 @@ const treeRoot = "docker/registry/v2"
 // have goes to the later.
 func Publish(ctx context.Context, st *store.Store, img *clusterimage.Image, dir string) error {
 	p := publisher{st: st, root: filepath.Join(dir, filepath.FromSlash(treeRoot)), done: map[digest.Digest]bool{}}
+	p.take = p.blob
 	if err := os.MkdirAll(filepath.Join(p.root, "repositories"), 0o755); err != nil {
 		return fmt.Errorf("publishing images: %w", err)
 	}
@@ -63,6 +64,8 @@ type publisher struct {
 	st   *store.Store
 	root string
 	done map[digest.Digest]bool
+	// take gives a blob its place in the tree.
+	take func(d ocispec.Descriptor, target string) error
 }
 
 type tagLink struct {
@@ -131,7 +134,8 @@ func (p *publisher) link(d ocispec.Descriptor, repo, kind string) error {
 		return fmt.Errorf("linking %q: %w", d.Digest, err)
 	}
 	if !p.done[d.Digest] {
-		if err := p.blob(d); err != nil {
+		target := filepath.Join(p.root, "blobs", d.Digest.Algorithm().String(), d.Digest.Encoded()[:2], d.Digest.Encoded(), "data")
+		if err := p.take(d, target); err != nil {
 			return err
 		}
 		p.done[d.Digest] = true
@@ -142,8 +146,7 @@ func (p *publisher) link(d ocispec.Descriptor, repo, kind string) error {
 
 // blob gives a blob its place in the tree. One of the wrong size, which a
 // crash of the machine may leave, is replaced.
-func (p *publisher) blob(d ocispec.Descriptor) error {
-	target := filepath.Join(p.root, "blobs", d.Digest.Algorithm().String(), d.Digest.Encoded()[:2], d.Digest.Encoded(), "data")
+func (p *publisher) blob(d ocispec.Descriptor, target string) error {
 	source := p.st.BlobPath(d.Digest)
 	want, err := os.Stat(source)
 	if err != nil {
@@ -164,16 +167,16 @@ func (p *publisher) blob(d ocispec.Descriptor) error {
 	if err == nil || errors.Is(err, os.ErrExist) {
 		return nil
 	}
-	return copyVerified(source, target, d.Digest)
+	in, err := os.Open(source)
+	if err != nil {
+		return fmt.Errorf("copying %s: %w", d.Digest, err)
+	}
+	defer in.Close()
+	return copyVerified(in, target, d.Digest)
 }
 
 // copyVerified copies a blob to another file system.
-func copyVerified(source, target string, want digest.Digest) (err error) {
-	in, err := os.Open(source)
-	if err != nil {
-		return fmt.Errorf("copying %s: %w", want, err)
-	}
-	defer in.Close()
+func copyVerified(in io.Reader, target string, want digest.Digest) (err error) {
 	out, err := os.CreateTemp(filepath.Dir(target), ".data.*")
 	if err != nil {
 		return fmt.Errorf("copying %s: %w", want, err)

@@ -12,8 +12,10 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/registry"
 )
 
@@ -35,7 +37,30 @@ func (n *Node) Publish(ctx context.Context, image digest.Digest) (err error) {
 	if err := os.MkdirAll(n.registryDir(), 0o700); err != nil {
 		return fmt.Errorf("publishing images: %w", err)
 	}
-	return registry.Publish(ctx, st, img, n.registryDir())
+	if err := registry.Publish(ctx, st, img, n.registryDir()); err != nil {
+		return err
+	}
+	return n.publishTrees(ctx, img)
+}
+
+// publishTrees publishes the registry's folders that the image's rootfs has of an older tool.
+func (n *Node) publishTrees(ctx context.Context, img *clusterimage.Image) error {
+	for _, r := range img.Rootfs {
+		if r.Absent || r.Extension.RegistryTree == nil {
+			continue
+		}
+		path, err := n.Mount(ctx, img.Descriptor.Digest, platforms.Format(r.Platform))
+		if err != nil {
+			return err
+		}
+		if !registry.HasTree(path) {
+			continue
+		}
+		if err := registry.PublishTree(ctx, filepath.Join(path, "registry"), n.registryDir()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Serve serves the registry that InitRegistry has prepared, until ctx ends. Troubles go to errorLog.
