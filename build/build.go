@@ -65,6 +65,8 @@ type Options struct {
 	Secrets []Secret // for RUN --mount=type=secret
 	SSH     []string // for RUN --mount=type=ssh: ID[=SOCKET|KEY], as docker build --ssh takes them
 	Version string   // of sealer, for the image's label
+
+	Provenance Provenance
 }
 
 // Result is what a build made.
@@ -184,7 +186,7 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 	if err != nil {
 		return Result{}, err
 	}
-	rootfs, keep, err := solve(ctx, o, in, bases, pack)
+	made, err := solve(ctx, o, in, bases, pack)
 	if err != nil {
 		return Result{}, err
 	}
@@ -195,9 +197,13 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 		}
 		images = inherit(images, bases.images(in))
 	}
+	keep, err := attestations(ctx, o, in, bases, made, images)
+	if err != nil {
+		return Result{}, err
+	}
 	task := o.Display.Task("composing " + o.Tag)
 	desc, err := compose(ctx, o, clusterimage.Composition{
-		Rootfs: rootfs, Images: images, Annotations: indexAnnotations(o.Annotations), Keep: keep,
+		Rootfs: made.rootfs, Images: images, Annotations: indexAnnotations(o.Annotations), Keep: keep,
 	})
 	task.Done(err)
 	return Result{Name: o.Tag, Names: o.names(), Descriptor: desc}, err

@@ -35,6 +35,9 @@ func ParseCache(s string) (Cache, error) {
 
 // parseFields reads KEY=VALUE,…; values with commas stand in quotes.
 func parseFields(s string) (map[string]string, error) {
+	if s == "" {
+		return nil, nil
+	}
 	fields, err := csvvalue.Fields(s, nil)
 	if err != nil {
 		return nil, err

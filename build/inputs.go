@@ -43,6 +43,7 @@ type wanted struct {
 	name     string
 	platform ocispec.Platform
 	line     int
+	targets  []string // platforms that are built and need it
 }
 
 // readInputs reads the Kubefile and what stands beside it. Nothing is asked of a network.
@@ -243,8 +244,14 @@ func (w *walker) from(stage int, name string, line int) error {
 }
 
 func (w *walker) want(name string, p ocispec.Platform, line int) {
-	id := platforms.FormatAll(platforms.Normalize(p))
-	if !slices.ContainsFunc(w.in.bases[id], func(have wanted) bool { return have.name == name }) {
-		w.in.bases[id] = append(w.in.bases[id], wanted{name: name, platform: platforms.Normalize(p), line: line})
+	p = platforms.Normalize(p)
+	id, target := platforms.FormatAll(p), platforms.FormatAll(w.target)
+	at := slices.IndexFunc(w.in.bases[id], func(have wanted) bool { return have.name == name })
+	if at < 0 {
+		at = len(w.in.bases[id])
+		w.in.bases[id] = append(w.in.bases[id], wanted{name: name, platform: p, line: line})
+	}
+	if have := &w.in.bases[id][at]; !slices.Contains(have.targets, target) {
+		have.targets = append(have.targets, target)
 	}
 }

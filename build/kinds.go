@@ -182,6 +182,9 @@ func (o *Options) completeKinds() []error {
 	check(err)
 	_, err = ParseType(o.Type)
 	check(err)
+	if o.Provenance.Mode == "" {
+		o.Provenance.Mode = Min
+	}
 	for _, key := range slices.Sorted(maps.Keys(o.Labels)) {
 		if key == "" {
 			check(errors.New("a label has no name"))

@@ -42,16 +42,22 @@ const (
 	toolboxName = "toolbox"
 )
 
-// solve has BuildKit make the rootfs, and writes its blobs into the store. It returns the manifest of every platform,
-// and what else the exporter made.
-func solve(ctx context.Context, o Options, in *inputs, from bases, pack *packer) (rootfs, keep []ocispec.Descriptor, err error) {
-	opt, err := solveOptions(ctx, o, in, from)
+// solved is what BuildKit made.
+type solved struct {
+	rootfs   []ocispec.Descriptor // the manifest of every platform, in order
+	exported []ocispec.Descriptor // BuildKit's attestations
+	toolbox  toolboxImage
+}
+
+// solve has BuildKit make the rootfs, and writes its blobs into the store.
+func solve(ctx context.Context, o Options, in *inputs, from bases, pack *packer) (_ *solved, err error) {
+	opt, tools, err := solveOptions(ctx, o, in, from)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	b, err := openBuilder(ctx, o, from)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.close(ctx)) }()
 	opt.Exports[0].OutputStore = b.output
@@ -77,19 +83,24 @@ func solve(ctx context.Context, o Options, in *inputs, from bases, pack *packer)
 		return r, err
 	}, o.Display.Solve())
 	if err != nil {
-		return nil, nil, explain(ctx, o, in, own, err)
+		return nil, explain(ctx, o, in, own, err)
 	}
 	desc, err := exported(resp)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return split(ctx, o, desc)
+	out, err := split(ctx, o, desc)
+	if err != nil {
+		return nil, err
+	}
+	out.toolbox = tools
+	return out, nil
 }
 
-func solveOptions(ctx context.Context, o Options, in *inputs, from bases) (client.SolveOpt, error) {
+func solveOptions(ctx context.Context, o Options, in *inputs, from bases) (_ client.SolveOpt, tools toolboxImage, err error) {
 	files, err := fsutil.NewFS(o.ContextDir)
 	if err != nil {
-		return client.SolveOpt{}, fmt.Errorf("opening the build context: %w", err)
+		return client.SolveOpt{}, tools, fmt.Errorf("opening the build context: %w", err)
 	}
 	attrs := map[string]string{
 		"platform":                          formatPlatforms(o.Platforms),
@@ -116,19 +127,23 @@ func solveOptions(ctx context.Context, o Options, in *inputs, from bases) (clien
 		for name, b := range byName {
 			key, err := contextKey(name)
 			if err != nil {
-				return client.SolveOpt{}, err
+				return client.SolveOpt{}, tools, err
 			}
 			attrs[key+"::"+id] = "oci-layout://" + storeName + "@" + b.manifest.Digest.String()
 		}
 	}
 	if in.runs {
-		if err := offerToolbox(ctx, o, in, attrs, stores); err != nil {
-			return client.SolveOpt{}, err
+		if tools, err = offerToolbox(ctx, o, in, attrs, stores); err != nil {
+			return client.SolveOpt{}, tools, err
 		}
+	}
+	if o.Provenance.Mode != NoProvenance {
+		// It is asked for what ADD downloaded; the rest is written here, without times and build numbers.
+		attrs["attest:provenance"] = "mode=min,version=v1"
 	}
 	providers, err := sessionProviders(o)
 	if err != nil {
-		return client.SolveOpt{}, err
+		return client.SolveOpt{}, tools, err
 	}
 	opt := client.SolveOpt{
 		LocalMounts:   map[string]fsutil.FS{"context": files},
@@ -149,7 +164,7 @@ func solveOptions(ctx context.Context, o Options, in *inputs, from bases) (clien
 	if in.hostNet {
 		opt.AllowedEntitlements = []string{"network.host"}
 	}
-	return opt, nil
+	return opt, tools, nil
 }
 
 // contextKey is the attribute under which dockerui looks for a name.
@@ -171,7 +186,7 @@ func formatPlatforms(list []ocispec.Platform) string {
 
 // offerToolbox gives the build the image that RUN runs in: the one that was asked for, from the store or a registry, or
 // the one in this binary.
-func offerToolbox(ctx context.Context, o Options, in *inputs, attrs map[string]string, stores map[string]content.Store) error {
+func offerToolbox(ctx context.Context, o Options, in *inputs, attrs map[string]string, stores map[string]content.Store) (toolboxImage, error) {
 	name := o.Toolbox
 	if name == "" {
 		name = in.file.Directives.Toolbox
@@ -179,27 +194,27 @@ func offerToolbox(ctx context.Context, o Options, in *inputs, attrs map[string]s
 	if name != "" {
 		b, err := resolveBase(ctx, o, name, buildPlatform())
 		if err != nil {
-			return fmt.Errorf("toolbox: %w", err)
+			return toolboxImage{}, fmt.Errorf("toolbox: %w", err)
 		}
 		key, err := contextKey(name)
 		if err != nil {
-			return fmt.Errorf("toolbox: %w", err)
+			return toolboxImage{}, fmt.Errorf("toolbox: %w", err)
 		}
 		attrs[frontend.KeyToolbox] = name
 		attrs[key+"::"+platforms.FormatAll(buildPlatform())] = "oci-layout://" + storeName + "@" + b.manifest.Digest.String()
-		return nil
+		return toolboxImage{name, b.top.Digest}, nil
 	}
 	layout, image, err := toolbox.Unpack(filepath.Join(o.StateDir, "toolbox"), buildPlatform().Architecture)
 	if err != nil {
-		return err
+		return toolboxImage{}, err
 	}
 	cs, err := local.NewStore(layout)
 	if err != nil {
-		return fmt.Errorf("opening the toolbox: %w", err)
+		return toolboxImage{}, fmt.Errorf("opening the toolbox: %w", err)
 	}
 	stores[toolboxName] = cs
 	attrs["context:"+frontend.ToolboxName+"::"+platforms.FormatAll(buildPlatform())] = "oci-layout://" + toolboxName + "@" + image.Digest.String()
-	return nil
+	return toolboxImage{digest: image.Digest}, nil
 }
 
 func sessionProviders(o Options) ([]session.Attachable, error) {
@@ -320,22 +335,24 @@ func exported(resp *client.SolveResponse) (ocispec.Descriptor, error) {
 }
 
 // split takes the exported image apart: the manifest of each platform, and attestations.
-func split(ctx context.Context, o Options, desc ocispec.Descriptor) (rootfs, keep []ocispec.Descriptor, err error) {
-	bare := ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size, Platform: desc.Platform}
+func split(ctx context.Context, o Options, desc ocispec.Descriptor) (*solved, error) {
 	if !clusterimage.IsIndex(desc.MediaType) {
-		bare.Platform = &o.Platforms[0]
-		return []ocispec.Descriptor{bare}, nil, nil
+		return &solved{rootfs: []ocispec.Descriptor{{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size, Platform: &o.Platforms[0]}}}, nil
 	}
 	var index ocispec.Index
 	if err := clusterimage.ReadJSON(ctx, o.Store.Content(), desc, &index); err != nil {
-		return nil, nil, fmt.Errorf("reading what the builder exported: %w", err)
+		return nil, fmt.Errorf("reading what the builder exported: %w", err)
 	}
+	out := &solved{}
 	for _, d := range index.Manifests {
 		if d.Platform == nil || d.Platform.OS == "unknown" {
-			keep = append(keep, d)
+			out.exported = append(out.exported, d)
 			continue
 		}
-		rootfs = append(rootfs, d)
+		out.rootfs = append(out.rootfs, ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size, Platform: d.Platform})
 	}
-	return rootfs, keep, nil
+	slices.SortFunc(out.rootfs, func(a, b ocispec.Descriptor) int {
+		return strings.Compare(platforms.FormatAll(*a.Platform), platforms.FormatAll(*b.Platform))
+	})
+	return out, nil
 }

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -36,6 +37,15 @@ const (
 	AnnotationPlatform = "io.sealer.image.platform"
 	AnnotationIndex    = "io.sealer.image.index"
 	AnnotationApp      = "io.sealer.image.app"
+)
+
+// Annotations on the entries that attestations have, as docker buildx writes them. They have no role.
+// See https://github.com/moby/buildkit/blob/v0.33.1/docs/attestations/attestation-storage.md
+const (
+	AnnotationReferenceType   = "vnd.docker.reference.type"
+	AnnotationReferenceDigest = "vnd.docker.reference.digest"
+	// ReferenceAttestation is the value of AnnotationReferenceType.
+	ReferenceAttestation = "attestation-manifest"
 )
 
 // Values of AnnotationRole.
@@ -199,6 +209,14 @@ type sameArchitecture struct {
 
 func (m sameArchitecture) Match(p ocispec.Platform) bool {
 	return platforms.Normalize(p).Architecture == m.arch && m.MatchComparer.Match(p)
+}
+
+// About is the digest of the manifest that an attestation speaks of; "" for entries that are none.
+func About(d ocispec.Descriptor) digest.Digest {
+	if d.Annotations[AnnotationReferenceType] != ReferenceAttestation {
+		return ""
+	}
+	return digest.Digest(d.Annotations[AnnotationReferenceDigest])
 }
 
 func compareImages(a, b PackedImage) int {

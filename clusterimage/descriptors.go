@@ -16,7 +16,7 @@ import (
 // of them where none is given), each once: the index, then for each platform
 // the rootfs, the image list, and every packed image with its source index.
 // Documents come before the layers that they name. It needs the documents in p,
-// not the layers. Attestations and unknown entries are listed only with all platforms.
+// not the layers. Attestations go with the rootfs that they speak of; unknown entries are listed only with all platforms.
 func (img *Image) Descriptors(ctx context.Context, p content.Provider, want []ocispec.Platform) ([]ocispec.Descriptor, error) {
 	s := descriptorSet{seen: map[digest.Digest]bool{}}
 	if !IsManifest(img.Descriptor.MediaType) { // of an older tool, and then among the entries
@@ -75,7 +75,7 @@ func (img *Image) choose(want []ocispec.Platform) (func(ocispec.Descriptor) bool
 		case RoleImageList:
 			return lists[d.Annotations[AnnotationPlatform]]
 		}
-		return false
+		return rootfs[About(d)]
 	}, nil
 }
 

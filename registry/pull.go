@@ -201,6 +201,7 @@ func (p *puller) entries(index ocispec.Index) ([]ocispec.Descriptor, error) {
 		}
 	}
 	chosen := map[string]bool{}
+	described := map[digest.Digest]bool{}
 	for _, w := range p.want {
 		r, err := img.Platform(w)
 		if err != nil {
@@ -210,6 +211,7 @@ func (p *puller) entries(index ocispec.Index) ([]ocispec.Descriptor, error) {
 			return nil, err
 		}
 		chosen[platforms.Format(platforms.Normalize(r.Platform))] = true
+		described[r.Descriptor.Digest] = true
 	}
 	var out []ocispec.Descriptor
 	for _, d := range index.Manifests {
@@ -223,9 +225,9 @@ func (p *puller) entries(index ocispec.Index) ([]ocispec.Descriptor, error) {
 			}
 		case clusterimage.RoleImageList:
 		default:
-			platform = "" // attestations go with all platforms only
+			platform = "" // what is not known goes with all platforms only
 		}
-		if len(p.want) == 0 || chosen[platform] {
+		if len(p.want) == 0 || chosen[platform] || described[clusterimage.About(d)] {
 			out = append(out, d)
 		}
 	}

@@ -34,6 +34,7 @@ type buildFlags struct {
 	cacheFrom, cacheTo    []string
 	secrets, ssh          []string
 
+	provenance            string
 	push                  bool
 	iidFile, metadataFile string
 }
@@ -66,6 +67,7 @@ func (o *buildFlags) add(cmd *cobra.Command) {
 	f.StringArrayVar(&o.secrets, "secret", nil, "secret for RUN --mount=type=secret: id=ID,src=FILE or id=ID,env=NAME (repeatable)")
 	f.StringArrayVar(&o.ssh, "ssh", nil, "SSH agent or keys for RUN --mount=type=ssh: default, or ID=SOCKET or ID=KEY[,KEY] (repeatable)")
 
+	f.StringVar(&o.provenance, "provenance", string(build.Min), "what the image says of its making: min, max, false, or mode=max,builder-id=URI")
 	f.BoolVar(&o.push, "push", false, "push the image under all its names")
 	f.StringVar(&o.iidFile, "iidfile", "", "write the image's digest to this file")
 	f.StringVar(&o.metadataFile, "metadata-file", "", "write what was built, as JSON, to this file")
@@ -74,6 +76,7 @@ func (o *buildFlags) add(cmd *cobra.Command) {
 	mustComplete(cmd, "compression", []string{string(build.Zstd), string(build.Gzip)})
 	mustComplete(cmd, "build-mode", []string{string(build.All), string(build.Lite)})
 	mustComplete(cmd, "type", []string{clusterimage.KubeInstaller, clusterimage.AppInstaller})
+	mustComplete(cmd, "provenance", []string{string(build.Min), string(build.Max), "false"})
 	mustComplete(cmd, "pull", []string{string(build.Missing), string(build.Always), string(build.Never)})
 }
 
@@ -134,6 +137,9 @@ func (o buildFlags) kinds(cmd *cobra.Command, out *build.Options) (err error) {
 	}
 	if out.Pull, err = build.ParsePull(o.pull); err != nil {
 		return usagef(cmd, "--pull: %w", err)
+	}
+	if out.Provenance, err = build.ParseProvenance(o.provenance); err != nil {
+		return usagef(cmd, "--provenance: %w", err)
 	}
 	return nil
 }

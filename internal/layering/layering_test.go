@@ -50,12 +50,13 @@ var allowed = map[string][]string{
 	"registry":         {"clusterimage", "clusterimage/layout", "store", "internal/atomicfile"},
 	"signature":        {"clusterimage", "registry", "store"},
 
+	"build/attest":   {"clusterimage"},
 	"build/toolbox":  {},
 	"build/engine":   {},
 	"build/convert":  {"kubefile", "clusterimage"},
 	"build/frontend": {"build/convert", "clusterimage/layout", "kubefile", "imagelist", "clusterimage"},
 	"build": {
-		"build/convert", "build/engine", "build/frontend", "build/toolbox",
+		"build/attest", "build/convert", "build/engine", "build/frontend", "build/toolbox",
 		"clusterimage", "imagelist", "kubefile", "registry", "store", "internal/progress",
 	},
 
