@@ -69,6 +69,16 @@ type puller struct {
 	s    *session
 	st   *store.Store
 	want []ocispec.Platform
+	// documentsOnly leaves the layers where they are.
+	documentsOnly bool
+}
+
+// layers fetches the layers of an image, where they are wanted.
+func (p *puller) layers(ctx context.Context, blobs []ocispec.Descriptor) error {
+	if p.documentsOnly {
+		return nil
+	}
+	return p.s.fetchAll(ctx, p.st, blobs)
 }
 
 func (p *puller) pull(ctx context.Context, doc document) (ocispec.Descriptor, error) {
@@ -96,7 +106,7 @@ func (p *puller) pullManifest(ctx context.Context, doc document) (ocispec.Descri
 			return ocispec.Descriptor{}, missingPlatform(p.s.src.label(), platforms.Format(w), []string{formatPlatform(platform)})
 		}
 	}
-	return doc.desc, p.s.fetchAll(ctx, p.st, layersOf(f.manifest))
+	return doc.desc, p.layers(ctx, layersOf(f.manifest))
 }
 
 func layersOf(m ocispec.Manifest) []ocispec.Descriptor {
@@ -158,7 +168,7 @@ func (p *puller) pullChildren(ctx context.Context, ids []digest.Digest, depth in
 			if err != nil {
 				return err
 			}
-			return p.s.fetchAll(ctx, p.st, layersOf(f.manifest))
+			return p.layers(ctx, layersOf(f.manifest))
 		})
 	}
 	return g.Wait()
@@ -188,7 +198,7 @@ func (p *puller) pullClusterImage(ctx context.Context, doc document, index ocisp
 	if err != nil {
 		return desc, err
 	}
-	return desc, p.s.fetchAll(ctx, p.st, blobs)
+	return desc, p.layers(ctx, blobs)
 }
 
 // entries are the index entries to ask for: all but the container images,

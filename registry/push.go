@@ -8,7 +8,6 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
-	"github.com/distribution/reference"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -28,8 +27,7 @@ func (c *Client) Push(ctx context.Context, st *store.Store, desc ocispec.Descrip
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	// A mirror is for reading.
-	src.host, src.path, src.via = reference.Domain(src.named), reference.Path(src.named), ""
+	src = src.direct()
 	if d, ok := src.digest(); ok && d != desc.Digest {
 		return ocispec.Descriptor{}, fmt.Errorf("pushing %s to %s: the name has another digest", desc.Digest, src.name())
 	}
@@ -39,10 +37,23 @@ func (c *Client) Push(ctx context.Context, st *store.Store, desc ocispec.Descrip
 	}
 	defer func() { err = errors.Join(err, release()) }()
 
-	p := pusher{st: st, name: src.name(), host: src.host, blobs: map[digest.Digest]*blobPush{}, heights: map[digest.Digest]int{}}
+	return c.push(ctx, st, desc, src, nil)
+}
+
+// push sends an image whose documents are in the store. Blobs that the store
+// lacks are read from another repository, where one is given.
+func (c *Client) push(ctx context.Context, st *store.Store, desc ocispec.Descriptor, src source, from *session) (ocispec.Descriptor, error) {
+	p := pusher{
+		c: c, st: st, name: src.name(), host: src.host, path: src.path, source: from,
+		blobs: map[digest.Digest]*blobPush{}, heights: map[digest.Digest]int{},
+	}
 	if _, err := p.collect(ctx, desc, 0); err != nil {
 		return ocispec.Descriptor{}, err
 	}
+	if err := p.findMounts(ctx); err != nil {
+		return ocispec.Descriptor{}, src.fail(err)
+	}
+	var err error
 	p.s, err = c.session(ctx, src, transport.PushScope, p.mountScopes(src.path)...)
 	if err != nil {
 		return ocispec.Descriptor{}, src.fail(err)
@@ -57,11 +68,14 @@ func (c *Client) Push(ctx context.Context, st *store.Store, desc ocispec.Descrip
 
 // pusher is one push: first a list of what the image consists of, then the transfer.
 type pusher struct {
-	s     *session
-	st    *store.Store
-	name  string
-	host  string
-	blobs map[digest.Digest]*blobPush
+	c *Client
+	s *session
+	// source is a repository of blobs that the store lacks; nil: there is none.
+	source     *session
+	st         *store.Store
+	name       string
+	host, path string
+	blobs      map[digest.Digest]*blobPush
 	// heights are those of the manifests: 0 names blobs only, 1 names manifests.
 	heights map[digest.Digest]int
 	// levels are the manifests by height; the last one is the image itself.
@@ -76,6 +90,8 @@ type manifestPush struct {
 type blobPush struct {
 	desc ocispec.Descriptor
 	from string // a repository of the registry that may have it
+	// stored is unset where the blob is to be read from another registry.
+	stored bool
 }
 
 // collect reads the image's documents, checks that the store has its blobs,
@@ -123,15 +139,6 @@ func (p *pusher) collect(ctx context.Context, desc ocispec.Descriptor, depth int
 	return height, nil
 }
 
-// mountFrom is the repository of the target registry that a packed image is named by.
-func (p *pusher) mountFrom(desc ocispec.Descriptor) string {
-	named, err := reference.ParseNormalizedNamed(desc.Annotations[clusterimage.AnnotationName])
-	if err != nil || reference.Domain(named) != p.host {
-		return ""
-	}
-	return reference.Path(named)
-}
-
 func (p *pusher) collectBlobs(ctx context.Context, mp *manifestPush, from string) error {
 	m, err := parseManifest(mp.doc)
 	if err != nil {
@@ -147,10 +154,10 @@ func (p *pusher) collectBlobs(ctx context.Context, mp *manifestPush, from string
 			if err != nil {
 				return fmt.Errorf("pushing %s: %w", p.name, err)
 			}
-			if !have {
+			if !have && p.source == nil {
 				return &IncompleteError{Image: p.name, Missing: d.Digest}
 			}
-			b = &blobPush{desc: d}
+			b = &blobPush{desc: d, stored: have}
 			p.blobs[d.Digest] = b
 		}
 		if from != "" {
@@ -159,25 +166,6 @@ func (p *pusher) collectBlobs(ctx context.Context, mp *manifestPush, from string
 		mp.blobs = append(mp.blobs, b)
 	}
 	return nil
-}
-
-// maxMounts bounds the repositories that a token is asked for, beside the target.
-const maxMounts = 20
-
-func (p *pusher) mountScopes(target string) []string {
-	var out []string
-	seen := map[string]bool{target: true, "": true}
-	for _, level := range p.levels {
-		for _, mp := range level {
-			for _, b := range mp.blobs {
-				if !seen[b.from] && len(out) < maxMounts {
-					seen[b.from] = true
-					out = append(out, b.from)
-				}
-			}
-		}
-	}
-	return out
 }
 
 func (p *pusher) push(ctx context.Context) error {

@@ -87,8 +87,11 @@ func transient(err error) bool {
 		dns      *net.DNSError
 
 		permanent *permanentError
+		again     *retryError
 	)
 	switch {
+	case errors.As(err, &again):
+		return true
 	case errors.As(err, &status):
 		return transientStatus(status.Status)
 	case errors.As(err, &insecure), errors.As(err, &wrong), errors.As(err, &schema), errors.As(err, &cert),
@@ -109,6 +112,13 @@ type permanentError struct{ err error }
 func (e *permanentError) Error() string { return e.err.Error() }
 
 func (e *permanentError) Unwrap() error { return e.err }
+
+// retryError marks an error after which another way is left to be tried.
+type retryError struct{ err error }
+
+func (e *retryError) Error() string { return e.err.Error() }
+
+func (e *retryError) Unwrap() error { return e.err }
 
 // refused makes a refused connection final: at the first contact that is a
 // wrong address far more often than a registry about to start.

@@ -136,6 +136,12 @@ func (c *Client) parse(ref string) (source, error) {
 	return s, nil
 }
 
+// direct is the registry of the name itself: a mirror is for reading.
+func (s source) direct() source {
+	s.host, s.path, s.via = reference.Domain(s.named), reference.Path(s.named), ""
+	return s
+}
+
 // name is the image's full name.
 func (s source) name() string { return s.named.String() }
 

@@ -10,12 +10,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/content"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // commitTime is how long a registry may take to answer after the last byte of
@@ -46,31 +46,116 @@ func (p *pusher) exists(ctx context.Context, kind, id string) (bool, error) {
 	return have, nil
 }
 
-// upload sends a blob in one piece, from the start on each try.
+// upload sends a blob in one request. After a cut it goes on where the registry
+// says that it is; a registry that does not say gets it from the start.
 func (p *pusher) upload(ctx context.Context, b *blobPush) (err error) {
 	track := p.s.c.o.Track(p.name+" "+shortDigest(b.desc.Digest), b.desc.Size)
 	defer func() { track.Done(err) }()
-	from := b.from
-	err = p.s.c.retry(ctx, p.name+": "+b.desc.Digest.String(), func(ctx context.Context) error {
-		location, mounted, err := p.startUpload(ctx, b.desc.Digest, from)
-		if err != nil && from != "" && !transient(err) {
+	u := upload{p: p, b: b, track: track, from: b.from}
+	tries := attempts{c: p.s.c}
+	for {
+		before := u.sent
+		err := u.try(ctx)
+		if err == nil {
+			return nil
+		}
+		if u.sent-before >= forgiven {
+			tries.progressed()
+		}
+		if err := tries.next(ctx, p.name+": "+b.desc.Digest.String(), err); err != nil {
+			return fmt.Errorf("sending %s: %w", b.desc.Digest, err)
+		}
+	}
+}
+
+// upload is a blob on its way to a registry.
+type upload struct {
+	p     *pusher
+	b     *blobPush
+	track Tracker
+	// from is the repository to mount the blob from; "" once that was tried.
+	from string
+	// location is that of an upload that was begun, sent what it has.
+	location *url.URL
+	sent     int64
+	// refused counts how often the registry did not take the rest.
+	refused int
+}
+
+// maxRefused is how often the rest of an upload is offered to a registry that does not take it.
+const maxRefused = 3
+
+func (u *upload) try(ctx context.Context) error {
+	if u.location != nil {
+		done, err := u.resume(ctx)
+		if err != nil || done {
+			return err
+		}
+	}
+	if u.location == nil {
+		location, mounted, err := u.p.startUpload(ctx, u.b.desc.Digest, u.from)
+		if err != nil && u.from != "" && !transient(err) {
 			// Not allowed to read there, most likely.
-			from = ""
-			location, mounted, err = p.startUpload(ctx, b.desc.Digest, from)
+			u.from = ""
+			location, mounted, err = u.p.startUpload(ctx, u.b.desc.Digest, "")
 		}
 		if mounted {
-			track.Advance(b.desc.Size)
+			u.track.Advance(u.b.desc.Size)
 		}
 		if err != nil || mounted {
 			return err
 		}
-		from = "" // not to be had by a mount
-		return p.sendBlob(ctx, location, b.desc, track)
-	})
-	if err != nil {
-		return fmt.Errorf("sending %s: %w", b.desc.Digest, err)
+		u.from = "" // not to be had by a mount
+		u.location = location
+		u.at(0)
 	}
-	return nil
+	return u.send(ctx)
+}
+
+// at notes how much of the blob the registry has.
+func (u *upload) at(n int64) {
+	u.track.Advance(n - u.sent)
+	u.sent = n
+}
+
+// resume asks the registry how much it has of an upload that was cut. Where it
+// does not know, the next try begins another one, unless the whole blob has
+// arrived and only the answer was lost.
+// See https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#pushing-a-blob-in-chunks
+func (u *upload) resume(ctx context.Context) (done bool, err error) {
+	location, have, err := u.status(ctx)
+	u.location = location
+	u.at(have)
+	if location != nil || err != nil {
+		return false, err
+	}
+	done, err = u.p.exists(ctx, "blobs", u.b.desc.Digest.String())
+	if done {
+		u.at(u.b.desc.Size)
+	}
+	return done, err
+}
+
+// status is where an upload goes on, and what the registry has of it; nil where it does not say.
+func (u *upload) status(ctx context.Context) (location *url.URL, have int64, err error) {
+	ctx, dog := watch(ctx, u.p.s.c.o.StallTimeout)
+	defer dog.end()
+	resp, err := u.p.s.do(ctx, http.MethodGet, u.location.String(), nil)
+	if err != nil {
+		return nil, 0, dog.cause(ctx, err)
+	}
+	defer drain(resp)
+	last, ok := strings.CutPrefix(resp.Header.Get("Range"), "0-")
+	end, err := strconv.ParseInt(last, 10, 64)
+	// "0-0" may be one byte or none.
+	if resp.StatusCode != http.StatusNoContent || !ok || err != nil || end < 1 || end >= u.b.desc.Size {
+		return nil, 0, nil
+	}
+	location, err = u.p.location(resp)
+	if err != nil {
+		return nil, 0, nil // it begins another one
+	}
+	return location, end + 1, nil
 }
 
 // startUpload opens an upload, or has the registry mount the blob from another
@@ -110,40 +195,65 @@ func (p *pusher) location(resp *http.Response) (*url.URL, error) {
 	return u, nil
 }
 
-func (p *pusher) sendBlob(ctx context.Context, location *url.URL, desc ocispec.Descriptor, track Tracker) (err error) {
-	ra, err := p.st.Content().ReaderAt(ctx, desc)
+// send sends what the registry does not have yet, and ends the upload.
+func (u *upload) send(ctx context.Context) (err error) {
+	source, err := u.p.openBlob(ctx, u.b, u.sent)
 	if err != nil {
-		return &permanentError{err}
+		return err
 	}
-	defer func() { err = errors.Join(err, ra.Close()) }()
-	ctx, dog := watch(ctx, p.s.c.o.StallTimeout)
+	defer func() { err = errors.Join(err, source.Close()) }()
+	ctx, dog := watch(ctx, u.p.s.c.o.StallTimeout)
 	defer dog.end()
-	q := location.Query()
-	q.Set("digest", desc.Digest.String())
-	u := *location
-	u.RawQuery = q.Encode()
+	q := u.location.Query()
+	q.Set("digest", u.b.desc.Digest.String())
+	target := *u.location
+	target.RawQuery = q.Encode()
 
-	body := &blobBody{r: content.NewReader(ra), dog: dog, track: track}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, u.String(), body)
+	body := &blobBody{r: source, dog: dog, track: u.track}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, target.String(), body)
 	if err != nil {
 		return &permanentError{err}
 	}
-	if desc.Size == 0 {
+	req.ContentLength = u.b.desc.Size - u.sent
+	if req.ContentLength == 0 {
 		req.Body = http.NoBody
 	}
 	// For a registry that redirects the upload.
 	req.GetBody = func() (io.ReadCloser, error) {
-		body.rewind(content.NewReader(ra))
+		again, err := source.again()
+		if err != nil {
+			return nil, err
+		}
+		body.rewind(again)
 		return body, nil
 	}
-	req.ContentLength = desc.Size
 	req.Header.Set("Content-Type", "application/octet-stream")
-	resp, err := p.s.client.Do(req)
+	if u.sent > 0 {
+		req.Header.Set("Content-Range", fmt.Sprintf("%d-%d", u.sent, u.b.desc.Size-1))
+	}
+	resp, err := u.p.s.client.Do(req)
 	if err == nil {
 		defer drain(resp)
 		err = checkStatus(resp, http.StatusCreated, http.StatusNoContent)
 	}
-	body.end(err)
+	sent := body.end()
+	if err == nil {
+		return nil
+	}
+	// The registry says, when it is asked, how much of that arrived.
+	u.sent += sent
+	if status, ok := errors.AsType[*StatusError](err); ok && !transientStatus(status.Status) && u.sent > sent {
+		// The rest is not taken. The registry may still have been writing what
+		// came before the cut; if not that, it is sent from the start.
+		if u.refused++; u.refused > maxRefused {
+			u.location = nil
+			u.at(0)
+		}
+		err = &retryError{err}
+	}
+	if cause := source.failed(); cause != nil {
+		err = cause
+	}
 	return dog.cause(ctx, withoutQuery(err))
 }
 
@@ -187,14 +297,12 @@ func (b *blobBody) rewind(r io.Reader) {
 // Close leaves the reader, which the sender closes, alone.
 func (b *blobBody) Close() error { return nil }
 
-// end stops reading, and takes back what was shown of a try that failed.
-func (b *blobBody) end(err error) {
+// end stops reading, and says how much was read.
+func (b *blobBody) end() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.ended = true
-	if err != nil {
-		b.track.Advance(-b.sent)
-	}
+	return b.sent
 }
 
 func (p *pusher) putManifest(ctx context.Context, doc document, id string) error {

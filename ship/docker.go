@@ -186,7 +186,7 @@ func manifestFor(ctx context.Context, p content.Provider, desc ocispec.Descripto
 	if err := clusterimage.ReadJSON(ctx, p, desc, &index); err != nil {
 		return m, err
 	}
-	child, err := choose(desc, index, want)
+	child, err := clusterimage.ChooseEntry(desc, index, want)
 	if err != nil {
 		return m, err
 	}

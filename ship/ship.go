@@ -84,7 +84,7 @@ func (b *blobList) some(ctx context.Context, desc ocispec.Descriptor, want []oci
 	b.seen[desc.Digest] = true
 	b.documents = append(b.documents, desc)
 	for _, w := range want {
-		child, err := choose(desc, index, w)
+		child, err := clusterimage.ChooseEntry(desc, index, w)
 		if err != nil {
 			return nil, err
 		}
@@ -93,30 +93,6 @@ func (b *blobList) some(ctx context.Context, desc ocispec.Descriptor, want []oci
 		}
 	}
 	return append(b.documents, b.layers...), nil
-}
-
-// choose is the entry of an ordinary index for a platform.
-func choose(desc ocispec.Descriptor, index ocispec.Index, want ocispec.Platform) (ocispec.Descriptor, error) {
-	match := clusterimage.Matcher(want)
-	var (
-		best *ocispec.Descriptor
-		have []string
-	)
-	for _, d := range index.Manifests {
-		if d.Platform == nil || d.Platform.OS == "unknown" {
-			continue
-		}
-		have = append(have, platforms.Format(platforms.Normalize(*d.Platform)))
-		if match.Match(*d.Platform) && (best == nil || match.Less(*d.Platform, *best.Platform)) {
-			best = &d
-		}
-	}
-	if best == nil {
-		return ocispec.Descriptor{}, &clusterimage.PlatformError{
-			Image: desc.Digest.String(), Want: platforms.Format(platforms.Normalize(want)), Have: have,
-		}
-	}
-	return *best, nil
 }
 
 func (b *blobList) add(ctx context.Context, d ocispec.Descriptor, depth int) error {
