@@ -37,6 +37,7 @@ type app struct {
 	progressMode              string
 	logLevel, logFile         string
 	registryMirrors, insecure []string
+	jobs                      int
 	config                    config
 	log                       *slog.Logger
 	logSinks                  []slog.Handler
@@ -181,6 +182,11 @@ func (a *app) addRegistryFlags(cmd *cobra.Command) {
 		"allow plain HTTP for this HOST[:PORT] (repeatable; loopback is always allowed)")
 }
 
+// addJobs declares the flag of commands that are about nothing but transfers.
+func (a *app) addJobs(cmd *cobra.Command) {
+	cmd.Flags().IntVarP(&a.jobs, "jobs", "j", 8, "how many blobs are in transfer at once")
+}
+
 // registryOptions joins the configuration file and the flags.
 func (a *app) registryOptions(cmd *cobra.Command) (registry.Options, error) {
 	mirrors := map[string]string{}
@@ -192,7 +198,11 @@ func (a *app) registryOptions(cmd *cobra.Command) (registry.Options, error) {
 		}
 		mirrors[domain] = url
 	}
+	if cmd.Flags().Changed("jobs") && a.jobs < 1 {
+		return registry.Options{}, usagef(cmd, "--jobs %d is less than 1", a.jobs)
+	}
 	return registry.Options{
+		Jobs:     a.jobs,
 		Mirrors:  mirrors,
 		Insecure: append(append([]string(nil), a.config.InsecureRegistries...), a.insecure...),
 		Logger:   a.log,

@@ -31,6 +31,7 @@ type saving struct {
 	output, format   string
 	platforms, since []string
 	split            string
+	signatures       bool
 }
 
 func newSave(a *app) *cobra.Command {
@@ -59,6 +60,7 @@ The names of the files that were written are printed.`,
 	f.StringSliceVar(&o.platforms, "platform", nil, "only these platforms, such as linux/amd64 (default: all that the images have)")
 	f.StringSliceVar(&o.since, "since", nil, "leave out what these images have")
 	f.StringVar(&o.split, "split", "", "write parts of at most this size, such as 4GiB: FILE.000, FILE.001 and so on, with their digests in FILE.parts")
+	f.BoolVar(&o.signatures, "signatures", true, "save the images' signatures too")
 	mustComplete(cmd, "format", []string{formatOCI, formatDocker})
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if err := o.check(cmd, isTerminalWriter(a.streams.Out)); err != nil {
@@ -124,6 +126,11 @@ func (a *app) save(cmd *cobra.Command, args []string, o saving) (err error) {
 	images, err := resolveAll(ctx, st, args)
 	if err != nil {
 		return err
+	}
+	if o.signatures && o.format == formatOCI {
+		if images, err = withSignatures(ctx, st, images); err != nil {
+			return err
+		}
 	}
 	since, err := resolveAll(ctx, st, o.since)
 	if err != nil {
@@ -197,6 +204,19 @@ func resolveAll(ctx context.Context, st *store.Store, names []string) ([]store.T
 	return images, errors.Join(errs...)
 }
 
+// withSignatures adds to the images what the store has of their signatures.
+func withSignatures(ctx context.Context, st *store.Store, images []store.Tagged) ([]store.Tagged, error) {
+	out := images
+	for _, img := range images {
+		signatures, err := st.Signatures(ctx, img.Descriptor.Digest)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, signatures...)
+	}
+	return out, nil
+}
+
 func newLoad(a *app) *cobra.Command {
 	var input, output, name string
 	cmd := &cobra.Command{
@@ -233,6 +253,9 @@ A load that was cut is continued by the same command: what the store has is not 
 		return a.print(cmd, output, res.Images, func(t *table) {
 			t.line("NAME", "DIGEST", "PLATFORMS")
 			for _, img := range res.Images {
+				if _, ok := store.Signed(img.Name); ok {
+					continue // it belongs to another
+				}
 				t.line(img.Name, short(img.Digest.String()), strings.Join(img.Platforms, ","))
 			}
 		})

@@ -57,7 +57,7 @@ it on bare hosts that reach no network.`,
 	root.AddCommand(grouped("build", newSign(a), newVerify(a))...)
 	root.AddCommand(grouped("build", newFmt(a))...)
 	root.AddCommand(
-		grouped("build", newSave(a), newLoad(a))...)
+		grouped("build", newCopy(a), newSave(a), newLoad(a))...)
 	root.AddCommand(grouped("build", newBuilder(a))...)
 	root.AddCommand(
 		grouped("images", newImages(a), newInspect(a), newTag(a), newRmi(a), newPrune(a))...)

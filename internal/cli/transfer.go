@@ -24,20 +24,29 @@ import (
 func newPush(a *app) *cobra.Command {
 	var as string
 	var signatures bool
+	var wanted []string
 	cmd := &cobra.Command{
 		Use:   "push IMAGE",
 		Short: "Send an image of the local store to its registry",
 		Long: `push sends an image of the local store to the registry in its name, or to
-another reference with --as. What the registry already has is not sent again.
-The digest of the image is printed.`,
+another reference with --as. What the registry already has is not sent again, and what it has
+in another repository is taken over from there. The digest of the image is printed; with --platform
+it is that of an image of these platforms alone.`,
 		Example: `  sealer push registry.example.com/team/shop:v1
-  sealer push shop:v1 --as registry.example.com/team/shop:v1`,
+  sealer push shop:v1 --as registry.example.com/team/shop:v1
+  sealer push shop:v1 --platform linux/amd64 --as registry.example.com/team/shop:v1-amd64`,
 		Args: exactArgs("IMAGE"),
 	}
+	cmd.Flags().StringSliceVar(&wanted, "platform", nil, "only these platforms, such as linux/amd64 (default: all that the image has)")
 	cmd.Flags().StringVar(&as, "as", "", "push under this reference instead of the image's name")
 	cmd.Flags().BoolVar(&signatures, "signatures", true, "send the image's signatures too")
+	a.addJobs(cmd)
 	a.addRegistryFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		list, err := parsePlatforms(cmd, wanted)
+		if err != nil {
+			return err
+		}
 		if err := a.openDisplay(cmd); err != nil {
 			return err
 		}
@@ -61,7 +70,7 @@ The digest of the image is printed.`,
 		if err != nil {
 			return err
 		}
-		desc, err := client.Push(ctx, st, image.Descriptor, target)
+		desc, err := pushImage(ctx, client, st, image, list, target)
 		if err != nil {
 			return err
 		}
@@ -90,6 +99,7 @@ The digest of the image is printed.`,
 	}
 	cmd.Flags().StringSliceVar(&wanted, "platform", nil, "only these platforms, such as linux/amd64 (default: all that the image has)")
 	cmd.Flags().BoolVar(&signatures, "signatures", true, "bring the image's signatures too")
+	a.addJobs(cmd)
 	a.addRegistryFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		list, err := parsePlatforms(cmd, wanted)
