@@ -10,6 +10,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/sealerio/sealer/imagelist/chart"
 )
 
 // Result is what Discover found.
@@ -18,31 +20,78 @@ type Result struct {
 	Problems []Problem // sorted by file and line
 }
 
-// Discover looks for images in the files of a cluster: imageList,
-// manifests/imageList, and manifests/**/*.{yaml,yml,json}, also as .tmpl. Files
-// that are not there are no mistake. An error joins those of all files; the
-// Result is then what the others hold.
-func Discover(fsys fs.FS) (Result, error) {
-	d := &discovery{fsys: fsys}
+// Discover looks for images in the files of a cluster:
+//
+//   - imageList, manifests/imageList, and the imageList of an application; all of images/shim/, as sealos has them;
+//   - Kubernetes objects in manifests/ and application/apps/NAME/: *.{yaml,yml,json}, also as .tmpl; and at the root;
+//   - Helm charts below charts/, manifests/ and application/apps/NAME/, folders and .tgz, with the values of
+//     CHART.values.yaml beside them;
+//   - kustomizations below manifests/ and application/apps/NAME/, in place of the files that they are made of.
+//
+// Files that are not there are no mistake. What is there and cannot be read as an image is a Problem. An error joins
+// those of all files; the Result is then what the others hold.
+func Discover(fsys fs.FS, options ...Option) (Result, error) {
+	d := &discovery{fsys: fsys, config: newConfig(options), left: maxTotal}
+	if d.kubeVersion != "" {
+		if err := chart.Check(d.kubeVersion); err != nil {
+			return Result{}, err
+		}
+	}
 	for _, folder := range []string{".", "manifests"} {
 		d.list(folder)
 	}
-	d.manifests()
+	d.shims()
+	apps := d.applications()
+	if d.kubeVersion == "" {
+		d.kubeVersion = packedVersion(d.result.Images)
+	}
+	d.root()
+	d.tree("manifests", "")
+	d.charts()
+	for _, app := range apps {
+		d.tree(path.Join(appsFolder, app), app)
+	}
 	d.result.Images = Merge(d.result.Images)
 	sortProblems(d.result.Problems)
 	return d.result, errors.Join(d.errs...)
 }
 
 type discovery struct {
+	config
 	fsys   fs.FS
+	left   int64 // how many bytes may still be read
 	result Result
 	errs   []error
 }
 
-const listName = "imageList"
+const (
+	listName    = "imageList"
+	shimsFolder = "images/shim"
+	appsFolder  = "application/apps"
+	// maxTotal is how much is read of one rootfs, in bytes.
+	maxTotal = 1 << 30
+)
+
+// fail takes an error for the end; files that are not there are none.
+func (d *discovery) fail(err error) {
+	if err != nil {
+		d.errs = append(d.errs, err)
+	}
+}
+
+// take takes what a file holds, for an application or for none.
+func (d *discovery) take(app string, images []Image, problems []Problem) {
+	for _, image := range images {
+		image.App = app
+		d.result.Images = append(d.result.Images, image)
+	}
+	d.result.Problems = append(d.result.Problems, problems...)
+}
 
 // list reads the list of a folder.
-func (d *discovery) list(folder string) {
+func (d *discovery) list(folder string) { d.listOf(folder, "") }
+
+func (d *discovery) listOf(folder, app string) {
 	name := path.Join(folder, listName)
 	src, err := d.read(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -50,14 +99,68 @@ func (d *discovery) list(folder string) {
 		return
 	}
 	if err != nil {
-		d.errs = append(d.errs, err)
+		d.fail(err)
 		return
 	}
 	images, err := ParseList(name, src)
+	d.fail(err)
+	d.take(app, images, nil)
+}
+
+// shims reads the lists of sealos' images, each of any name.
+func (d *discovery) shims() {
+	entries, err := fs.ReadDir(d.fsys, shimsFolder)
 	if err != nil {
-		d.errs = append(d.errs, err)
+		return // no such folder, or its parent says why
 	}
-	d.result.Images = append(d.result.Images, images...)
+	for _, entry := range entries {
+		name := path.Join(shimsFolder, entry.Name())
+		if info, err := fs.Stat(d.fsys, name); err == nil && info.IsDir() {
+			continue
+		}
+		src, err := d.read(name)
+		if err != nil {
+			d.fail(err)
+			continue
+		}
+		images, err := ParseList(name, src)
+		d.fail(err)
+		d.take("", images, nil)
+	}
+}
+
+// applications reads the lists of the applications and returns their names.
+func (d *discovery) applications() []string {
+	entries, err := fs.ReadDir(d.fsys, appsFolder)
+	if err != nil {
+		return nil // no such folder
+	}
+	var names []string
+	for _, entry := range entries {
+		if info, err := fs.Stat(d.fsys, path.Join(appsFolder, entry.Name())); err == nil && info.IsDir() {
+			names = append(names, entry.Name())
+			d.listOf(path.Join(appsFolder, entry.Name()), entry.Name())
+		}
+	}
+	return names
+}
+
+// packedVersion is the version of the kube-apiserver that lists name; empty
+// where there is none, or two differ.
+func packedVersion(images []Image) string {
+	version := ""
+	for _, image := range images {
+		name, _, _ := strings.Cut(image.Name, "@")
+		repository, tag, _ := strings.Cut(name[strings.LastIndexByte(name, '/')+1:], ":")
+		if repository != "kube-apiserver" || chart.Check(tag) != nil {
+			continue
+		}
+		if version != "" && version != tag {
+			return ""
+		}
+		version = tag
+	}
+	return version
 }
 
 // misspelt reports a file that was probably meant to be the list.
@@ -75,55 +178,6 @@ func (d *discovery) misspelt(folder string) {
 
 func (d *discovery) problem(file, message string) {
 	d.result.Problems = append(d.result.Problems, Problem{File: file, Line: 1, Message: message})
-}
-
-func (d *discovery) manifests() {
-	err := fs.WalkDir(d.fsys, "manifests", func(name string, entry fs.DirEntry, err error) error {
-		switch {
-		case errors.Is(err, fs.ErrNotExist) && name == "manifests":
-			return fs.SkipAll
-		case err != nil:
-			d.errs = append(d.errs, err)
-			return nil
-		case entry.Type()&fs.ModeSymlink != 0:
-			d.link(name)
-			return nil
-		case !entry.IsDir() && isManifest(name):
-			d.manifest(name)
-		}
-		return nil
-	})
-	if err != nil {
-		d.errs = append(d.errs, err)
-	}
-}
-
-// link follows a symbolic link to a file, but not to a folder.
-func (d *discovery) link(name string) {
-	info, err := fs.Stat(d.fsys, name)
-	switch {
-	case err == nil && info.IsDir():
-		d.problem(name, "the symbolic link leads to a folder, which is not looked into")
-	case !isManifest(name):
-	case err != nil:
-		d.problem(name, "the symbolic link leads nowhere")
-	default:
-		d.manifest(name)
-	}
-}
-
-func (d *discovery) manifest(name string) {
-	src, err := d.read(name)
-	if err != nil {
-		d.errs = append(d.errs, err)
-		return
-	}
-	images, problems, err := ParseManifests(name, src)
-	if err != nil {
-		d.errs = append(d.errs, err)
-	}
-	d.result.Images = append(d.result.Images, images...)
-	d.result.Problems = append(d.result.Problems, problems...)
 }
 
 // isManifest goes by the name; a template without another extension is one too.
@@ -150,12 +204,15 @@ func (d *discovery) read(name string) ([]byte, error) {
 		return nil, fmt.Errorf("reading %q: %w", name, err)
 	}
 	defer file.Close()
-	src, err := io.ReadAll(io.LimitReader(file, MaxFile+1))
+	src, err := io.ReadAll(io.LimitReader(file, min(MaxFile, d.left)+1))
 	if err != nil {
 		return nil, fmt.Errorf("reading %q: %w", name, err)
 	}
 	if len(src) > MaxFile {
 		return nil, tooLarge(name, info.Size())
+	}
+	if d.left -= int64(len(src)); d.left < 0 {
+		return nil, fmt.Errorf("reading %q: the files before it hold %d bytes, which is as much as is read", name, int64(maxTotal))
 	}
 	return src, nil
 }

@@ -21,16 +21,24 @@ type Errors = sourceerror.Errors
 // read. The build goes on without that image, so the user must see it.
 type Problem struct {
 	File    string
-	Line    int    // counted from 1
-	Text    string // the line as it stands in the file
+	Line    int    // counted from 1; 0 for what was rendered: the whole file
+	Text    string // the line as it stands in the file, or was rendered
 	Message string
 }
 
 // String returns one line: the position and the message.
-func (p Problem) String() string { return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Message) }
+func (p Problem) String() string {
+	return fmt.Sprintf("%s: %s", Origin{File: p.File, Line: p.Line}, p.Message)
+}
 
 // Show returns the message with the line below it, without a line end.
 func (p Problem) Show() string {
+	switch {
+	case p.Line == 0 && p.Text == "":
+		return p.String()
+	case p.Line == 0:
+		return p.String() + "\n     | " + shorten(sourceerror.Printable(p.Text))
+	}
 	return p.String() + "\n" + sourceerror.Excerpt(p.Line, p.Text, "")
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package imagelist finds the container images that a cluster needs: in lists
-// that the user writes (imageList) and in Kubernetes manifests. It tells for
-// each image where it was found, and reports what it cannot read: no image is
-// left out in silence.
+// that the user writes (imageList), in Kubernetes manifests, and in what Helm
+// charts and kustomizations render to. It tells for each image where it was
+// found, and reports what it cannot read: no image is left out in silence.
 package imagelist
 
 import (
@@ -26,16 +26,26 @@ type Image struct {
 	Platform string   // os/arch[/variant]; empty: the platform that is built
 	Origins  []Origin // sorted, never empty in what this package returns
 	App      string   // the application that asked for it; empty: none did
+	// Candidate is true where a text reads like an image and nothing says that it is one: a variable, an argument, a
+	// string in a custom resource. It is packed if it exists; if not, that is reported and no mistake.
+	Candidate bool
 }
 
 // Origin is a place where an image is asked for.
 type Origin struct {
-	File string
-	Line int // counted from 1
+	File string // in a chart, the template
+	Line int    // counted from 1; 0 for what was rendered: the whole file
+	// Field says what the image is there: "image", "env RELATED_IMAGE_PROXY", "argument --proxy-image"; empty in a list.
+	Field string
 }
 
-// String returns file:line.
-func (o Origin) String() string { return fmt.Sprintf("%s:%d", o.File, o.Line) }
+// String returns file:line, or the file alone.
+func (o Origin) String() string {
+	if o.Line == 0 {
+		return o.File
+	}
+	return fmt.Sprintf("%s:%d", o.File, o.Line)
+}
 
 // ReferenceError is a string that is no reference to an image.
 type ReferenceError struct {
@@ -93,7 +103,8 @@ func lowerName(ref string) string {
 }
 
 // Merge joins lists: sorted by name and platform, each pair once, with the
-// origins of all. Where applications differ, the first in byte order stays.
+// origins of all. Where applications differ, the first in byte order stays; an
+// image that one place asks for surely is no candidate any more.
 func Merge(lists ...[]Image) []Image {
 	type key struct{ name, platform string }
 	found := map[key]*Image{}
@@ -106,6 +117,7 @@ func Merge(lists ...[]Image) []Image {
 			continue
 		}
 		known.Origins = append(known.Origins, image.Origins...)
+		known.Candidate = known.Candidate && image.Candidate
 		if image.App != "" && (known.App == "" || image.App < known.App) {
 			known.App = image.App
 		}
@@ -113,9 +125,9 @@ func Merge(lists ...[]Image) []Image {
 	var merged []Image
 	for _, image := range found {
 		slices.SortFunc(image.Origins, func(a, b Origin) int {
-			return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+			return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Field, b.Field))
 		})
-		image.Origins = slices.Compact(image.Origins)
+		image.Origins = slices.CompactFunc(image.Origins, func(a, b Origin) bool { return a.File == b.File && a.Line == b.Line })
 		merged = append(merged, *image)
 	}
 	slices.SortFunc(merged, func(a, b Image) int {

@@ -16,20 +16,21 @@ import (
 )
 
 // ParseManifests reads a file of Kubernetes objects, as YAML or JSON, one or
-// many, and returns every image that they name: the value of a key image at any
-// depth, or of a key that ends in image where the value can be nothing else, an
-// image volume's reference, and a repository with its tag or digest.
+// many, and returns every image that they name: those of the containers and
+// image volumes of every kind of Kubernetes, and in custom resources the values
+// of keys called image, or a repository with its tag or digest. Variables,
+// arguments and other texts that read like an image are candidates.
 //
 // What cannot be read as the name of an image is a Problem. A document that is
 // no YAML is an error (Errors); the other documents of the file are still read.
 // In a template (a file .tmpl, or a document that is no YAML because of its
 // {{ }}) the images are found that do not depend on values; the others are
 // Problems.
-func ParseManifests(file string, src []byte) ([]Image, []Problem, error) {
+func ParseManifests(file string, src []byte, options ...Option) ([]Image, []Problem, error) {
 	if len(src) > MaxFile {
 		return nil, nil, tooLarge(file, int64(len(src)))
 	}
-	s := &scan{source: newSource(file, src)}
+	s := &scan{source: newSource(file, src), configMaps: newConfig(options).configMaps}
 	isTemplate := path.Ext(file) == ".tmpl"
 	for _, doc := range documents(s.source.lines) {
 		s.document(doc, isTemplate)
@@ -77,10 +78,13 @@ func documents(lines []string) []document {
 
 // scan collects what one file holds.
 type scan struct {
-	source   source
-	images   []Image
-	problems []Problem
-	errs     Errors
+	source     source
+	configMaps bool // what ConfigMaps hold is taken, too
+	values     bool // what is no Kubernetes object is taken, too
+	depth      int  // of files in files
+	images     []Image
+	problems   []Problem
+	errs       Errors
 }
 
 func (s *scan) document(doc document, isTemplate bool) {

@@ -14,11 +14,14 @@ import (
 
 const object = "apiVersion: v1\nkind: Pod\n"
 
-// found lists images as name=line, problems as text, one a line.
+// found lists images with their lines, candidates with a question mark, and problems as text, one a line.
 func found(images []imagelist.Image, problems []imagelist.Problem) string {
 	var text strings.Builder
 	for _, image := range images {
 		fmt.Fprint(&text, image.Name)
+		if image.Candidate {
+			fmt.Fprint(&text, "?")
+		}
 		for _, origin := range image.Origins {
 			fmt.Fprintf(&text, " %d", origin.Line)
 		}
@@ -100,7 +103,7 @@ spec:
 `, `docker.io/library/job:latest 5 17
 quay.io/a/map:v1 29
 quay.io/a/proxy:2 25
-registry.example.com:5000/cr:latest 24
+registry.example.com:5000/cr:latest? 24
 `},
 		"anchors": {object + `x: &image quay.io/a/b:1
 base: &base
@@ -111,7 +114,7 @@ spec:
   - *base
   - <<: *base
     name: x
-`, "quay.io/a/b:1 8\nquay.io/a/base:1 5\n"},
+`, "quay.io/a/b:1 3 8\nquay.io/a/base:1 5\n"},
 		"not an image": {`apiVersion: v1
 kind: Pod
 metadata: {labels: {image: web}, annotations: {image: not one}}
@@ -167,10 +170,10 @@ spec:
 apiVersion: v1
 kind: ConfigMap
 data: {rule: "{{ $labels.x }}", image: quay.io/a/c:1}
-`, `quay.io/a/c:1 16
-quay.io/a/fixed:1 6
+`, `quay.io/a/fixed:1 6
 ! m.yaml:9: the image depends on a template's values: write it into imageList
 ! m.yaml:10: the image depends on a template's values: write it into imageList
+! m.yaml:14: the ConfigMap "" names 1 images, quay.io/a/c:1 first, which are not packed: look into ConfigMaps too, or write them into imageList
 `},
 		"template without sense": {`a: b
   c: {{ .X }}
@@ -181,7 +184,7 @@ quay.io/a/fixed:1 6
 ! m.yaml:5: the image 3 is no string
 `},
 		"flow that is no json":             {"{apiVersion: v1, kind: Pod, image: quay.io/a/b:1}", "quay.io/a/b:1 1\n"},
-		"markers in strings end documents": {object + "image: quay.io/a/b:1 \n--- # next\n" + object + "image: quay.io/a/c:1\n--- {apiVersion: v1, kind: Pod, image: d}\n", "docker.io/library/d:latest 8\nquay.io/a/b:1 3\nquay.io/a/c:1 7\n"},
+		"markers in strings end documents": {object + "image: quay.io/a/b:1 \n--- # next\n" + object + "image: quay.io/a/c:1\n--- {apiVersion: v1, kind: Pod, image: d}\n", "docker.io/library/d:latest? 8\nquay.io/a/b:1 3\nquay.io/a/c:1 7\n"},
 		"directive":                        {"%YAML 1.1\n---\n" + object + "image: quay.io/a/b:1\n", "quay.io/a/b:1 5\n"},
 		"windows":                          {"\ufeffapiVersion: v1\r\nkind: Pod\r\nimage: quay.io/a/b:1\r\n---\r\nkind: Pod\r\napiVersion: v1\r\nimage: quay.io/a/c:1\r\n", "quay.io/a/b:1 3\nquay.io/a/c:1 7\n"},
 		"long line":                        {object + "data: \"" + strings.Repeat("x", 200<<10) + "\"\nimage: quay.io/a/b:1\n", "quay.io/a/b:1 4\n"},
@@ -224,7 +227,7 @@ func TestParseManifests_Bounds(t *testing.T) {
 	bomb.WriteString("spec: {containers: *a59, image: quay.io/a/c:1}\n")
 	images, problems, err := imagelist.ParseManifests("m.yaml", []byte(bomb.String()))
 	require.NoError(t, err)
-	require.Equal(t, "quay.io/a/c:1 63\n", found(images, problems))
+	require.Equal(t, "quay.io/a/b:1? 3\nquay.io/a/c:1 63\n", found(images, problems))
 
 	for _, deep := range []string{strings.Repeat("[", 200000), strings.Repeat(`{"a":`, 200000), strings.Repeat("- ", 200000)} {
 		_, _, err := imagelist.ParseManifests("m.yaml", []byte(deep))

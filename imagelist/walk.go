@@ -12,7 +12,8 @@ import (
 // walk looks for images in one document.
 type walk struct {
 	scan     *scan
-	before   int // lines of the file before the document
+	before   int                 // lines of the file before the document
+	entered  map[*yaml.Node]bool // anchors that an alias led to: each once, so that aliases of aliases cost nothing
 	images   []Image
 	problems []Problem
 }
@@ -28,14 +29,24 @@ func (w *walk) root(node *yaml.Node) {
 	}
 	for _, object := range objects {
 		w.images, w.problems = nil, nil
-		w.value(object, false)
 		s := w.scan
 		if isObject(object) {
+			w.object(object, "")
 			s.images = append(s.images, w.images...)
 			s.problems = append(s.problems, w.problems...)
 			continue
 		}
-		if n := len(w.images) + len(w.problems); n > 0 {
+		w.value("", object)
+		n := len(w.problems)
+		for _, image := range w.images {
+			if !image.Candidate || image.Origins[0].Field == "image" {
+				n++
+			}
+		}
+		switch {
+		case s.values:
+			s.images = append(s.images, w.images...)
+		case n > 0:
 			s.problems = append(s.problems, s.source.problemAt(w.before+object.Line, fmt.Sprintf(
 				"no Kubernetes object (apiVersion or kind is missing): what it calls image, %d times, is not packed; write it into imageList", n)))
 		}
@@ -78,105 +89,67 @@ func text(node *yaml.Node) string {
 	return ""
 }
 
-// value looks into a node. Lists and maps behind an alias are not entered: they
-// are seen where their anchor stands, so that aliases of aliases cost nothing.
-func (w *walk) value(node *yaml.Node, isContainer bool) {
-	switch node.Kind {
-	case yaml.SequenceNode:
-		for _, child := range node.Content {
-			w.value(child, isContainer)
-		}
-	case yaml.MappingNode:
-		if text(field(node, "kind")) == "CustomResourceDefinition" {
-			return // its image keys are a schema's
-		}
-		for i := 0; i+1 < len(node.Content); i += 2 {
-			w.pair(text(node.Content[i]), node.Content[i+1], isContainer)
-		}
-	case yaml.DocumentNode, yaml.ScalarNode, yaml.AliasNode:
+// behind returns the list or map that an alias stands for, once; any other node as it is.
+func (w *walk) behind(node *yaml.Node) *yaml.Node {
+	if node.Kind != yaml.AliasNode || node.Alias == nil || node.Alias.Kind == yaml.ScalarNode {
+		return node
 	}
+	if w.entered[node.Alias] {
+		return node
+	}
+	if w.entered == nil {
+		w.entered = map[*yaml.Node]bool{}
+	}
+	w.entered[node.Alias] = true
+	return node.Alias
 }
 
-func (w *walk) pair(key string, value *yaml.Node, isContainer bool) {
-	switch key {
-	case "labels", "annotations", "matchLabels", "selector", "nodeSelector":
-		return // the keys there are the user's own words
-	case "image":
-		if found := scalar(value); found != nil {
-			w.reference(value, found, isContainer)
-			return
-		}
-		w.parts(value)
-	case "containers", "initContainers", "ephemeralContainers":
-		w.value(value, true)
-		return
-	default:
-		if found := scalar(value); found != nil && strings.HasSuffix(strings.ToLower(key), "image") && isSurelyImage(found.Value) {
-			w.reference(value, found, false)
-			return
-		}
-	}
-	w.value(value, false)
-}
+// certainty says what is made of a text that is an image, or is none.
+type certainty int
 
-// parts reads an image that is written as a map: an image volume's reference
-// (https://kubernetes.io/docs/concepts/storage/volumes/#image), or repository,
-// tag and digest, as many custom resources have it.
-func (w *walk) parts(node *yaml.Node) {
-	if node.Kind != yaml.MappingNode {
-		return
-	}
-	if found := scalar(field(node, "reference")); found != nil {
-		w.reference(field(node, "reference"), found, true)
-		return
-	}
-	repository := text(field(node, "repository"))
-	if repository == "" {
-		return
-	}
-	name := repository
-	if registry := text(field(node, "registry")); registry != "" {
-		name = strings.TrimSuffix(registry, "/") + "/" + name
-	}
-	tag, digest := text(field(node, "tag")), text(field(node, "digest"))
-	if tag != "" {
-		name += ":" + tag
-	}
-	if digest != "" {
-		name += "@" + digest
-	}
-	line := w.line(field(node, "repository"))
-	if tag == "" && digest == "" && !isSurelyImage(name) {
-		w.problem(line, fmt.Sprintf("the image %q has no tag and no digest here: write it into imageList", shorten(name)))
-		return
-	}
-	w.add(line, name)
-}
+const (
+	// possible: it is a candidate, and no problem where it is no reference.
+	possible certainty = iota
+	// likely: a candidate, and a problem where it is no reference.
+	likely
+	// certain: Kubernetes pulls it.
+	certain
+)
 
 // reference takes the value of a key. at is where it stands, found what it
 // says: they differ where at is an alias.
-func (w *walk) reference(at, found *yaml.Node, isContainer bool) {
+func (w *walk) reference(at, found *yaml.Node, sure certainty, what string) {
+	value := strings.TrimSpace(found.Value)
 	switch {
-	case found.Tag == "!!null" || strings.TrimSpace(found.Value) == "" && found.Tag == "!!str":
-		if isContainer {
+	case found.Tag == "!!null" || value == "" && found.Tag == "!!str":
+		if sure == certain {
 			w.problem(w.line(at), "the image is empty: if something fills it in later, write that image into imageList")
 		}
 	case found.Tag != "!!str":
-		w.problem(w.line(at), fmt.Sprintf("the image %s is no string", shorten(found.Value)))
-	case strings.ContainsRune(found.Value, maskRune):
-		w.problem(w.line(at), "the image depends on a template's values: write it into imageList")
+		if sure != possible {
+			w.problem(w.line(at), fmt.Sprintf("the image %s is no string", shorten(value)))
+		}
+	case strings.ContainsRune(value, maskRune):
+		if sure != possible {
+			w.problem(w.line(at), "the image depends on a template's values: write it into imageList")
+		}
+	case value == "auto" && sure == certain:
+		// https://istio.io/latest/docs/setup/additional-setup/gateway/
+		w.problem(w.line(at), `the image "auto" is filled in by an injector: write its image into imageList`)
 	default:
-		w.add(w.line(at), strings.TrimSpace(found.Value))
+		w.add(w.line(at), value, sure, what)
 	}
 }
 
-func (w *walk) add(line int, ref string) {
+func (w *walk) add(line int, ref string, sure certainty, what string) {
 	name, err := Normalize(ref)
 	if err != nil {
-		w.problem(line, err.Error())
+		if sure != possible {
+			w.problem(line, err.Error())
+		}
 		return
 	}
-	w.images = append(w.images, Image{Name: name, Origins: []Origin{{File: w.scan.source.file, Line: line}}})
+	w.images = append(w.images, Image{Name: name, Candidate: sure != certain, Origins: []Origin{{File: w.scan.source.file, Line: line, Field: what}}})
 }
 
 func (w *walk) problem(line int, message string) {
@@ -184,19 +157,3 @@ func (w *walk) problem(line int, message string) {
 }
 
 func (w *walk) line(node *yaml.Node) int { return w.scan.source.clamp(w.before + node.Line) }
-
-// isSurelyImage says whether a string names a registry, and a tag or a digest:
-// enough to tell an image from other things that are called one, as
-// machineImage: ubuntu-24.04.
-func isSurelyImage(value string) bool {
-	value = strings.TrimSpace(value)
-	domain, rest, ok := strings.Cut(value, "/")
-	if !ok || !strings.ContainsAny(domain, ".:") || strings.Contains(value, "://") {
-		return false
-	}
-	if !strings.ContainsAny(rest, ":@") {
-		return false
-	}
-	_, err := Normalize(value)
-	return err == nil
-}

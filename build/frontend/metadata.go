@@ -60,7 +60,13 @@ func (b *builder) look(ctx context.Context, made *convert.Result) (*findings, er
 	for _, p := range found.Problems {
 		b.say(ctx, p.String())
 	}
-	f.images = found.Images
+	for _, image := range found.Images {
+		if image.Candidate {
+			b.say(ctx, fmt.Sprintf("%s: %q reads like an image and is not packed: write it into imageList if it is one", image.Origins[0], image.Name))
+			continue
+		}
+		f.images = append(f.images, image)
+	}
 	data, err := fs.ReadFile(files, metadataName)
 	switch {
 	case err == nil:

@@ -40,7 +40,7 @@ var allowed = map[string][]string{
 
 	"kubefile":         {"internal/sourceerror"},
 	"kubefile/format":  {"kubefile"},
-	"imagelist":        {"internal/sourceerror"},
+	"imagelist":        {"imagelist/chart", "imagelist/kustomization", "internal/sourceerror"},
 	"clusterimage":     {},
 	"clusterfile":      {"internal/secret"},
 	"rootfs-templates": {},
@@ -50,7 +50,10 @@ var allowed = map[string][]string{
 	"registry":         {"clusterimage", "clusterimage/layout", "store", "internal/atomicfile"},
 	"signature":        {"clusterimage", "registry", "store"},
 
-	"build/attest":   {"clusterimage"},
+	"build/attest":            {"clusterimage"},
+	"imagelist/chart":         {},
+	"imagelist/kustomization": {},
+
 	"build/toolbox":  {},
 	"build/engine":   {},
 	"build/convert":  {"kubefile", "clusterimage"},
@@ -92,6 +95,8 @@ var onlyIn = map[string][]string{
 	"github.com/google/go-containerregistry": {"registry", "imagelist", "test"},
 	"go.podman.io/storage":                   {"rootfs", "cmd/sealer-node"},
 	"github.com/sigstore/sigstore":           {"signature"},
+	"helm.sh/helm":                           {"imagelist/chart"},
+	"sigs.k8s.io/kustomize":                  {"imagelist/kustomization"},
 	"golang.org/x/crypto/ssh":                {"host", "test"},
 }
 

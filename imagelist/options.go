@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package imagelist
+
+// Option changes how images are looked for.
+type Option func(*config)
+
+type config struct {
+	configMaps  bool
+	kubeVersion string
+	apiVersions []string
+}
+
+func newConfig(options []Option) config {
+	var c config
+	for _, option := range options {
+		option(&c)
+	}
+	return c
+}
+
+// WithConfigMaps also takes the images that the files in ConfigMaps and in the stringData of Secrets name. By default
+// they are only reported.
+func WithConfigMaps() Option { return func(c *config) { c.configMaps = true } }
+
+// WithKubeVersion renders charts for a version of Kubernetes, such as v1.36.3. The default is that of the kube-apiserver
+// that the lists name, else the one that Helm knows. What is no version is an error of Discover.
+func WithKubeVersion(version string) Option { return func(c *config) { c.kubeVersion = version } }
+
+// WithAPIVersions lets charts see further API versions in the cluster, such as monitoring.coreos.com/v1. The default
+// are those of Kubernetes itself.
+func WithAPIVersions(versions ...string) Option {
+	return func(c *config) { c.apiVersions = append(c.apiVersions, versions...) }
+}
