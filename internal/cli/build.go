@@ -46,6 +46,10 @@ func (a *app) build(cmd *cobra.Command, o buildFlags, contextDir string) (err er
 	if err != nil {
 		return err
 	}
+	outputs, err := a.parseOutputs(cmd, o)
+	if err != nil {
+		return err
+	}
 	if o.builder == "" {
 		// What a build mounts and starts must not outlive it, however it ends:
 		// it runs again as the first process of namespaces of its own.
@@ -83,7 +87,7 @@ func (a *app) build(cmd *cobra.Command, o buildFlags, contextDir string) (err er
 	if err != nil {
 		return err
 	}
-	return a.deliver(cmd, o, st, result)
+	return a.deliver(cmd, o, outputs, st, result)
 }
 
 // lateTask is a task that begins with its first transfer: a build that fetches

@@ -35,6 +35,7 @@ type buildFlags struct {
 	secrets, ssh          []string
 
 	provenance            string
+	outputs               []string
 	push                  bool
 	iidFile, metadataFile string
 }
@@ -68,7 +69,9 @@ func (o *buildFlags) add(cmd *cobra.Command) {
 	f.StringArrayVar(&o.ssh, "ssh", nil, "SSH agent or keys for RUN --mount=type=ssh: default, or ID=SOCKET or ID=KEY[,KEY] (repeatable)")
 
 	f.StringVar(&o.provenance, "provenance", string(build.Min), "what the image says of its making: min, max, false, or mode=max,builder-id=URI")
-	f.BoolVar(&o.push, "push", false, "push the image under all its names")
+	f.StringArrayVarP(&o.outputs, "output", "o", nil,
+		"also write: type=oci,dest=FILE the whole image, type=local,dest=FOLDER or type=tar,dest=FILE the rootfs' files; - is standard output (repeatable)")
+	f.BoolVar(&o.push, "push", false, "push the image under all its names (short for --output type=registry)")
 	f.StringVar(&o.iidFile, "iidfile", "", "write the image's digest to this file")
 	f.StringVar(&o.metadataFile, "metadata-file", "", "write what was built, as JSON, to this file")
 

@@ -50,16 +50,17 @@ var allowed = map[string][]string{
 	"registry":         {"clusterimage", "clusterimage/layout", "store", "internal/atomicfile"},
 	"signature":        {"clusterimage", "registry", "store"},
 
-	"build/attest":            {"clusterimage"},
 	"imagelist/chart":         {},
 	"imagelist/kustomization": {},
 
+	"build/attest":   {"clusterimage"},
+	"build/flatten":  {},
 	"build/toolbox":  {},
 	"build/engine":   {},
 	"build/convert":  {"kubefile", "clusterimage"},
 	"build/frontend": {"build/convert", "clusterimage/layout", "kubefile", "imagelist", "clusterimage"},
 	"build": {
-		"build/attest", "build/convert", "build/engine", "build/frontend", "build/toolbox",
+		"build/attest", "build/convert", "build/engine", "build/flatten", "build/frontend", "build/toolbox",
 		"clusterimage", "imagelist", "kubefile", "registry", "store", "internal/progress",
 	},
 
