@@ -6,7 +6,6 @@ import (
 	"archive/tar"
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,7 +17,6 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/platforms"
-	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -58,64 +56,23 @@ type tree struct {
 	held  int
 }
 
-func (t *tree) layer(ctx context.Context, p content.Provider, l ocispec.Descriptor) (err error) {
-	ra, err := p.ReaderAt(ctx, l)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, ra.Close()) }()
-	if ra.Size() != l.Size {
-		return fmt.Errorf("it has %d bytes, not %d", ra.Size(), l.Size)
-	}
-	verifier := l.Digest.Verifier()
-	blob := io.TeeReader(&interruptible{ctx: ctx, r: io.NewSectionReader(ra, 0, l.Size)}, verifier)
-	r, err := decompress(blob)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	if err := t.read(tar.NewReader(r)); err != nil {
-		return err
-	}
-	if _, err := io.Copy(io.Discard, blob); err != nil { // what stands after the tar's end
-		return err
-	}
-	if !verifier.Verified() {
-		return fmt.Errorf("its content is not that of %s", l.Digest)
-	}
-	return nil
+func (t *tree) layer(ctx context.Context, p content.Provider, l ocispec.Descriptor) error {
+	fresh := map[string]bool{}
+	return WalkLayer(ctx, p, l, func(f LayerFile) error { return t.take(f, fresh) })
 }
 
-// read takes the files of a layer over those of the layers below, as the image specification has it.
-// See https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md#whiteouts
-func (t *tree) read(tr *tar.Reader) error {
-	fresh := map[string]bool{}
-	for {
-		hdr, err := tr.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		name := strings.TrimPrefix(path.Clean("/"+hdr.Name), "/")
-		dir, base := path.Split(name)
-		switch hidden, isWhiteout := strings.CutPrefix(base, ".wh."); {
-		case base == ".wh..wh..opq":
-			t.remove(strings.TrimSuffix(dir, "/"), fresh)
-		case isWhiteout:
-			t.remove(dir+hidden, fresh)
-		case hdr.Typeflag == tar.TypeReg:
-			rel, ok := strings.CutPrefix(name, TreeRoot+"/")
-			if !ok {
-				continue
-			}
-			if err := t.add(rel, hdr.Size, tr); err != nil {
-				return err
-			}
-			fresh[rel] = true
-		}
+// take takes a file of a layer over those of the layers below.
+func (t *tree) take(f LayerFile, fresh map[string]bool) error {
+	if f.Whiteout {
+		t.remove(f.Path, fresh)
+		return nil
 	}
+	rel, ok := strings.CutPrefix(f.Path, TreeRoot+"/")
+	if !ok || f.Header.Typeflag != tar.TypeReg {
+		return nil
+	}
+	fresh[rel] = true
+	return t.add(rel, f.Header.Size, f.Content)
 }
 
 // remove takes away what lower layers have at a path and below.
@@ -229,36 +186,3 @@ func (t *tree) blob(d digest.Digest) (treeFile, bool) {
 }
 
 func formatPlatform(p ocispec.Platform) string { return platforms.Format(platforms.Normalize(p)) }
-
-// decompress reads gzip, zstd or plain tar, told apart by their first bytes.
-func decompress(r io.Reader) (io.ReadCloser, error) {
-	br := bufio.NewReaderSize(r, 64<<10)
-	head, err := br.Peek(4)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
-		return gzip.NewReader(br)
-	case bytes.HasPrefix(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		zr, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxTreeMemory))
-		if err != nil {
-			return nil, err
-		}
-		return zr.IOReadCloser(), nil
-	}
-	return io.NopCloser(br), nil
-}
-
-// interruptible ends with its context.
-type interruptible struct {
-	ctx context.Context //nolint:containedctx // of one call
-	r   io.Reader
-}
-
-func (i *interruptible) Read(p []byte) (int, error) {
-	if i.ctx.Err() != nil {
-		return 0, context.Cause(i.ctx)
-	}
-	return i.r.Read(p)
-}
