@@ -115,7 +115,11 @@ func newChecker(advance func(int64)) *checker {
 func (c *checker) subject(ctx context.Context, s *Subject) {
 	blobs, err := s.blobs(ctx)
 	if err != nil {
-		c.problem(s.Descriptor.Digest, err.Error(), s.Name)
+		bad := s.Descriptor.Digest
+		if wrong, ok := errors.AsType[*clusterimage.DigestError](err); ok {
+			bad = wrong.Want
+		}
+		c.problem(bad, err.Error(), s.Name)
 		blobs = []ocispec.Descriptor{s.Descriptor}
 	}
 	packed := documents{}

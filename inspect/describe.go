@@ -81,8 +81,14 @@ const (
 	annotationPredicate       = "in-toto.io/predicate-type"
 )
 
-// Describe reads an image's documents. Of an ordinary image it says only what it is.
-func Describe(ctx context.Context, s *Subject) (*Description, error) {
+// Describe reads an image's documents. Of an ordinary image it says only what
+// it is; of one of an older tool the layers are read too, where they are at hand.
+func Describe(ctx context.Context, s *Subject) (*Description, error) { return describe(ctx, s, true) }
+
+// Summarize is Describe without signatures, and without looking into layers.
+func Summarize(ctx context.Context, s *Subject) (*Description, error) { return describe(ctx, s, false) }
+
+func describe(ctx context.Context, s *Subject, all bool) (*Description, error) {
 	d := &Description{
 		Name: s.Name, Digest: s.Descriptor.Digest.String(), MediaType: s.Descriptor.MediaType, Kind: KindImage,
 		Rootfs: []Rootfs{}, Images: []Packed{},
@@ -93,7 +99,7 @@ func Describe(ctx context.Context, s *Subject) (*Description, error) {
 	case err != nil:
 		return nil, err
 	default:
-		if err := d.clusterImage(ctx, s, img); err != nil {
+		if err := d.clusterImage(ctx, s, img, all); err != nil {
 			return nil, err
 		}
 	}
@@ -104,7 +110,7 @@ func Describe(ctx context.Context, s *Subject) (*Description, error) {
 	for _, b := range blobs {
 		d.Size += b.Size
 	}
-	if s.Signatures != nil {
+	if all && s.Signatures != nil {
 		if d.Signatures, err = signature.List(ctx, s.Signatures, s.Descriptor); err != nil {
 			return nil, err
 		}
@@ -112,7 +118,7 @@ func Describe(ctx context.Context, s *Subject) (*Description, error) {
 	return d, nil
 }
 
-func (d *Description) clusterImage(ctx context.Context, s *Subject, img *clusterimage.Image) error {
+func (d *Description) clusterImage(ctx context.Context, s *Subject, img *clusterimage.Image, all bool) error {
 	d.Kind = cmp.Or(img.Older, KindClusterImage)
 	d.MediaType = img.Descriptor.MediaType
 	d.Annotations = img.Index.Annotations
@@ -133,7 +139,7 @@ func (d *Description) clusterImage(ctx context.Context, s *Subject, img *cluster
 		}
 		d.Images = append(d.Images, row)
 	}
-	inTrees, err := treeImages(ctx, s, img)
+	inTrees, err := treeImages(ctx, s, img, all)
 	if err != nil {
 		return err
 	}
@@ -143,14 +149,14 @@ func (d *Description) clusterImage(ctx context.Context, s *Subject, img *cluster
 }
 
 // treeImages are those in registry's folders of older tools. Where the tool has not listed them, the layers are looked through if they are at hand.
-func treeImages(ctx context.Context, s *Subject, img *clusterimage.Image) ([]Packed, error) {
+func treeImages(ctx context.Context, s *Subject, img *clusterimage.Image, look bool) ([]Packed, error) {
 	var out []Packed
 	for _, r := range img.Rootfs {
 		if r.Absent || r.Extension.RegistryTree == nil {
 			continue
 		}
 		list := r.Extension.RegistryTree.Images
-		if s.Local {
+		if look && s.Local {
 			found, err := clusterimage.ReadTree(ctx, s.Content, r.Manifest.Layers)
 			if err != nil {
 				return nil, fmt.Errorf("reading %s: %w", s.Name, err)

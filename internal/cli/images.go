@@ -8,11 +8,10 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/containerd/platforms"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
 	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/inspect"
 	"github.com/sealerio/sealer/store"
 )
 
@@ -78,128 +77,18 @@ func short(d string) string {
 
 func describe(ctx context.Context, st *store.Store, tag store.Tagged) (imageRow, error) {
 	row := imageRow{Name: tag.Name, Digest: tag.Descriptor.Digest.String()}
-	img, err := clusterimage.Read(ctx, st.Content(), tag.Descriptor)
-	if _, ok := errors.AsType[*clusterimage.NotClusterImageError](err); ok { // an ordinary image, pulled to be built from
-		row.Size = tag.Descriptor.Size
-		return row, nil
-	}
+	d, err := inspect.Summarize(ctx, inspect.InStore(st, tag))
 	if err != nil {
-		return imageRow{}, fmt.Errorf("reading image %q: %w", tag.Name, err)
+		return imageRow{}, err
 	}
-	row.Images = len(img.Images)
-	for _, r := range img.Rootfs {
-		row.Platforms = append(row.Platforms, platforms.Format(r.Platform))
-		if kind := r.Config.Config.Labels[clusterimage.LabelClusterRuntime]; kind != "" {
-			row.Runtime = strings.TrimSpace(kind + " " + r.Config.Config.Labels[clusterimage.LabelClusterRuntimeVersion])
+	row.Images, row.Size = len(d.Images), d.Size
+	for _, r := range d.Rootfs {
+		row.Platforms = append(row.Platforms, r.Platform)
+		if kind := r.Labels[clusterimage.LabelClusterRuntime]; kind != "" {
+			row.Runtime = strings.TrimSpace(kind + " " + r.Labels[clusterimage.LabelClusterRuntimeVersion])
 		}
-	}
-	blobs, err := img.Descriptors(ctx, st.Content(), nil)
-	if err != nil {
-		return imageRow{}, fmt.Errorf("reading image %q: %w", tag.Name, err)
-	}
-	for _, b := range blobs {
-		row.Size += b.Size
 	}
 	return row, nil
-}
-
-// inspection is what 'sealer inspect' prints.
-type inspection struct {
-	Name      string             `json:"name"`
-	Digest    string             `json:"digest"`
-	MediaType string             `json:"mediaType"`
-	Rootfs    []rootfsInspection `json:"rootfs"`
-	Images    []imageInspection  `json:"images"`
-}
-
-type rootfsInspection struct {
-	Platform  string                 `json:"platform"`
-	Digest    string                 `json:"digest"`
-	Labels    map[string]string      `json:"labels,omitempty"`
-	Env       []string               `json:"env,omitempty"`
-	Extension clusterimage.Extension `json:"clusterImage"`
-	Layers    []ocispec.Descriptor   `json:"layers"`
-}
-
-type imageInspection struct {
-	Name     string   `json:"name"`
-	Platform string   `json:"platform"`
-	Digest   string   `json:"digest"`
-	Index    string   `json:"index,omitempty"`
-	Size     int64    `json:"size"`
-	Origins  []string `json:"origins,omitempty"`
-	App      string   `json:"app,omitempty"`
-}
-
-func newInspect(a *app) *cobra.Command {
-	var output string
-	cmd := &cobra.Command{
-		Use:     "inspect IMAGE",
-		Short:   "Show what a ClusterImage of the local store holds",
-		Example: "  sealer inspect shop:v1\n  sealer inspect shop:v1 -o json | jq '.images[].name'",
-		Args:    exactArgs("IMAGE"),
-	}
-	addOutput(cmd, &output)
-	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		defer a.close(&err)
-		st, err := a.openStore()
-		if err != nil {
-			return err
-		}
-		tag, err := st.Resolve(cmd.Context(), args[0])
-		if err != nil {
-			return err
-		}
-		img, err := clusterimage.Read(cmd.Context(), st.Content(), tag.Descriptor)
-		if err != nil {
-			return fmt.Errorf("reading image %q: %w", args[0], err)
-		}
-		value := inspect(tag, img)
-		return a.print(cmd, output, value, func(t *table) { value.write(t) })
-	}
-	return cmd
-}
-
-func inspect(tag store.Tagged, img *clusterimage.Image) inspection {
-	value := inspection{
-		Name: tag.Name, Digest: tag.Descriptor.Digest.String(), MediaType: tag.Descriptor.MediaType,
-		Rootfs: []rootfsInspection{}, Images: []imageInspection{},
-	}
-	for _, r := range img.Rootfs {
-		value.Rootfs = append(value.Rootfs, rootfsInspection{
-			Platform: platforms.Format(r.Platform), Digest: r.Descriptor.Digest.String(),
-			Labels: r.Config.Config.Labels, Env: r.Config.Config.Env, Extension: r.Extension, Layers: r.Manifest.Layers,
-		})
-	}
-	for _, i := range img.Images {
-		row := imageInspection{
-			Name: i.Name, Platform: i.Platform, Digest: i.Manifest.Digest.String(),
-			Size: i.Size, Origins: i.Origins, App: i.App,
-		}
-		if i.Index != nil {
-			row.Index = i.Index.Digest.String()
-		}
-		value.Images = append(value.Images, row)
-	}
-	return value
-}
-
-func (i inspection) write(t *table) {
-	t.line("Name:", i.Name)
-	t.line("Digest:", i.Digest)
-	for _, r := range i.Rootfs {
-		t.line("Rootfs:", r.Platform+"  "+r.Digest)
-		t.line("  Runtime:", strings.TrimSpace(r.Labels[clusterimage.LabelClusterRuntime]+" "+r.Labels[clusterimage.LabelClusterRuntimeVersion]))
-		t.line("  Type:", r.Extension.Type)
-		for _, c := range r.Extension.Launch.Cmds {
-			t.line("  Command:", c)
-		}
-	}
-	t.line()
-	t.line("IMAGE", "PLATFORM", "DIGEST", "SIZE", "FROM")
-	for _, image := range i.Images {
-		t.line(image.Name, image.Platform, short(image.Digest), size(image.Size), strings.Join(image.Origins, ", "))
-	}
 }
 
 func newTag(a *app) *cobra.Command {

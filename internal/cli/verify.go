@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
+	"github.com/sealerio/sealer/inspect"
 	"github.com/sealerio/sealer/signature"
 )
 
@@ -22,15 +22,28 @@ func newVerify(a *app) *cobra.Command {
 	var o verifyOptions
 	var output string
 	cmd := &cobra.Command{
-		Use:   "verify IMAGE",
-		Short: "Check the signatures of an image",
-		Long: `verify looks for a signature of the image that was made with the given public key, and
-prints the signatures that fit. The digest that is signed covers everything inside the image.
-With several keys one that fits is enough. Nothing is asked of any network, except of the
-image's registry with --remote.`,
-		Example: `  sealer verify --key cosign.pub registry.example.com/team/shop:v1
-  sealer verify --key cosign.pub --remote registry.example.com/team/shop:v1`,
-		Args: exactArgs("IMAGE"),
+		Use:   "verify [IMAGE...]",
+		Short: "Check that images are whole, or that they are signed",
+		Long: `verify reads every blob of the images, all of the store where none is named, and compares it with its digest;
+each bad blob is shown with the images that need it.
+
+With --key it looks for a signature of the image that was made with that public key instead, and prints those that
+fit. The digest that is signed covers everything inside the image. With several keys one that fits is
+enough. Nothing is asked of any network, except of the image's registry with --remote.`,
+		Example: `  sealer verify
+  sealer verify --remote registry.example.com/team/shop:v1
+  sealer verify --key cosign.pub registry.example.com/team/shop:v1`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(o.keys) > 0:
+				return exactArgs("IMAGE")(cmd, args)
+			case len(o.annotations) > 0:
+				return usagef(cmd, "--annotation is about signatures, and --key is missing")
+			case o.remote && len(args) == 0:
+				return usagef(cmd, "IMAGE is missing: --remote does not check whole registries")
+			}
+			return nil
+		},
 	}
 	f := cmd.Flags()
 	f.StringArrayVar(&o.keys, "key", nil, "public key in PEM, commonly cosign.pub (repeatable)")
@@ -39,10 +52,14 @@ image's registry with --remote.`,
 	a.addRegistryFlags(cmd)
 	addOutput(cmd, &output)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		defer a.close(&err)
 		if len(o.keys) == 0 {
-			return usagef(cmd, "--key is missing")
+			if err := a.openDisplay(cmd); err != nil {
+				return err
+			}
+			defer a.close(&err)
+			return a.check(cmd, args, o.remote, output)
 		}
+		defer a.close(&err)
 		found, err := a.verifySignatures(cmd, args[0], o)
 		if err != nil {
 			return err
@@ -50,6 +67,46 @@ image's registry with --remote.`,
 		return a.print(cmd, output, found, func(t *table) { writeSignatures(t, found) })
 	}
 	return cmd
+}
+
+// check reads and compares everything.
+func (a *app) check(cmd *cobra.Command, names []string, remote bool, output string) error {
+	r, err := a.checkAll(cmd, names, remote)
+	if err != nil {
+		return err
+	}
+	err = a.print(cmd, output, r, func(t *table) {
+		for _, p := range r.Problems {
+			t.line("bad: "+p.Digest, p.What, strings.Join(p.Images, ", "))
+		}
+		t.line(fmt.Sprintf("%d blobs of %d images, %s: %d bad", r.Blobs, r.Images, size(r.Bytes), len(r.Problems)))
+	})
+	if err == nil && len(r.Problems) > 0 {
+		err = &inspect.BrokenError{Problems: len(r.Problems)}
+	}
+	return err
+}
+
+func (a *app) checkAll(cmd *cobra.Command, names []string, remote bool) (_ *inspect.Report, err error) {
+	task := a.display.Task("checking")
+	defer func() { task.Done(err) }()
+	ctx := cmd.Context()
+	if len(names) == 0 {
+		st, err := a.openStore()
+		if err != nil {
+			return nil, err
+		}
+		return inspect.CheckStore(ctx, st, nil)
+	}
+	subjects := make([]*inspect.Subject, 0, len(names))
+	for _, name := range names {
+		s, err := a.subject(ctx, cmd, name, remote)
+		if err != nil {
+			return nil, err
+		}
+		subjects = append(subjects, s)
+	}
+	return inspect.Check(ctx, subjects, nil)
 }
 
 func writeSignatures(t *table, found []signature.Signature) {
@@ -73,11 +130,11 @@ func (a *app) verifySignatures(cmd *cobra.Command, name string, o verifyOptions)
 	if err != nil {
 		return nil, err
 	}
-	desc, source, err := a.signatureSource(cmd, name, o.remote)
+	subject, err := a.subject(cmd.Context(), cmd, name, o.remote)
 	if err != nil {
 		return nil, err
 	}
-	found, err := signature.Verify(cmd.Context(), source, desc, keys)
+	found, err := signature.Verify(cmd.Context(), subject.Signatures, subject.Descriptor, keys)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -109,26 +166,4 @@ func readPublicKeys(files []string) ([]*signature.PublicKey, error) {
 		keys = append(keys, key)
 	}
 	return keys, nil
-}
-
-// signatureSource finds an image, and where its signatures are.
-func (a *app) signatureSource(cmd *cobra.Command, name string, remote bool) (ocispec.Descriptor, signature.Source, error) {
-	if !remote {
-		st, err := a.openStore()
-		if err != nil {
-			return ocispec.Descriptor{}, nil, err
-		}
-		image, err := st.Resolve(cmd.Context(), name)
-		return image.Descriptor, signature.InStore(st), err
-	}
-	client, err := a.openRegistry(cmd, nil)
-	if err != nil {
-		return ocispec.Descriptor{}, nil, err
-	}
-	repo, err := client.Repository(cmd.Context(), name)
-	if err != nil {
-		return ocispec.Descriptor{}, nil, err
-	}
-	desc, err := repo.Resolve(cmd.Context(), "")
-	return desc, signature.InRegistry(repo), err
 }

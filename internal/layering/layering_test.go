@@ -28,7 +28,7 @@ var allowed = map[string][]string{
 
 	"internal/cli": {
 		"build/gatewayimage",
-		"build", "build/engine", "cluster", "clusterfile", "clusterimage", "host", "imagelist", "kubefile", "kubefile/format",
+		"build", "build/engine", "cluster", "clusterfile", "clusterimage", "host", "imagelist", "inspect", "kubefile", "kubefile/format",
 		"registry", "rootfs-templates", "runtime", "runtime/kubernetes", "signature", "store",
 		"ship",
 		"internal/atomicfile", "internal/progress", "internal/version",
@@ -49,6 +49,7 @@ var allowed = map[string][]string{
 	"ship":             {"clusterimage", "store", "internal/atomicfile"},
 	"registry":         {"clusterimage", "clusterimage/layout", "store", "internal/atomicfile"},
 	"signature":        {"clusterimage", "registry", "store"},
+	"inspect":          {"clusterimage", "registry", "signature", "store"},
 
 	"imagelist/chart":         {},
 	"imagelist/kustomization": {},

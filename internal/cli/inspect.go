@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"text/template"
+
+	"github.com/containerd/errdefs"
+	"github.com/spf13/cobra"
+
+	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/inspect"
+	"github.com/sealerio/sealer/store"
+)
+
+// subject finds an image to look at, in the store or in its registry.
+func (a *app) subject(ctx context.Context, cmd *cobra.Command, name string, remote bool) (*inspect.Subject, error) {
+	if remote {
+		client, err := a.openRegistry(cmd, nil)
+		if err != nil {
+			return nil, err
+		}
+		return inspect.InRegistry(ctx, client, name)
+	}
+	st, err := a.openStore()
+	if err != nil {
+		return nil, err
+	}
+	t, err := st.Resolve(ctx, name)
+	if errdefs.IsNotFound(err) {
+		return nil, &notHereError{err}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return inspect.InStore(st, t), nil
+}
+
+// notHereError is a name that a registry may have.
+type notHereError struct{ err error }
+
+func (e *notHereError) Error() string { return e.err.Error() }
+func (e *notHereError) Unwrap() error { return e.err }
+func (e *notHereError) Hint() string  { return "--remote looks in the registry" }
+
+func newInspect(a *app) *cobra.Command {
+	var output, format string
+	var remote bool
+	cmd := &cobra.Command{
+		Use:   "inspect IMAGE",
+		Short: "Show what an image holds",
+		Long: `inspect shows what a ClusterImage says of itself: platforms, runtime, applications, what is launched, the
+environment, its base, the container images inside with the place that asked for each, attestations and
+signatures (which 'sealer verify' checks). With --remote the image stays in its registry, and only its
+documents are fetched. --format is a Go template over the fields that -o json shows, with their names in Go's
+spelling (.Images, .Rootfs); the function json prints a part as JSON.`,
+		Example: `  sealer inspect shop:v1
+  sealer inspect shop:v1 -o json | jq '.images[].name'
+  sealer inspect --remote registry.example.com/team/shop:v1 --format '{{range .Images}}{{.Name}}{{"\n"}}{{end}}'`,
+		Args: exactArgs("IMAGE"),
+	}
+	cmd.Flags().StringVarP(&format, "format", "f", "", "print through this Go template")
+	cmd.Flags().BoolVar(&remote, "remote", false, "look at what the registry has instead of the local store")
+	a.addRegistryFlags(cmd)
+	addOutput(cmd, &output)
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		defer a.close(&err)
+		show, err := parseFormat(cmd, format)
+		if err != nil {
+			return err
+		}
+		s, err := a.subject(cmd.Context(), cmd, args[0], remote)
+		if err != nil {
+			return err
+		}
+		d, err := inspect.Describe(cmd.Context(), s)
+		if err != nil {
+			return err
+		}
+		if show != nil {
+			if err := show.Execute(a.streams.Out, d); err != nil {
+				return fmt.Errorf("printing through --format: %w", err)
+			}
+			_, err = fmt.Fprintln(a.streams.Out)
+			return err
+		}
+		return a.print(cmd, output, d, func(t *table) { writeDescription(t, d) })
+	}
+	return cmd
+}
+
+func parseFormat(cmd *cobra.Command, format string) (*template.Template, error) {
+	if format == "" {
+		return nil, nil //nolint:nilnil // none was asked for
+	}
+	t, err := template.New("format").Funcs(template.FuncMap{"json": func(v any) (string, error) {
+		text, err := json.Marshal(v)
+		return string(text), err
+	}}).Parse(format)
+	if err != nil {
+		return nil, usagef(cmd, "--format: %w", err)
+	}
+	return t, nil
+}
+
+func writeDescription(t *table, d *inspect.Description) {
+	t.line("Name:", d.Name)
+	t.line("Digest:", d.Digest)
+	t.line("Kind:", d.Kind)
+	t.line("Size:", size(d.Size))
+	for _, r := range d.Rootfs {
+		writeRootfs(t, r)
+	}
+	for _, at := range d.Attested {
+		t.line("Attestation:", short(at.Digest)+"  "+strings.Join(at.Predicates, ", "))
+	}
+	for _, s := range d.Signatures {
+		t.line("Signature:", "by "+s.Repository+", not verified")
+	}
+	if len(d.Images) == 0 {
+		return
+	}
+	t.line()
+	t.line("IMAGE", "PLATFORM", "DIGEST", "SIZE", "FROM")
+	for _, image := range d.Images {
+		t.line(image.Name, image.Platform, short(image.Digest), size(image.Size), strings.Join(image.Origins, ", "))
+	}
+}
+
+func writeRootfs(t *table, r inspect.Rootfs) {
+	if r.Absent {
+		t.line("Rootfs:", r.Platform+"  "+r.Digest+"  (not here)")
+		return
+	}
+	t.line("Rootfs:", r.Platform+"  "+r.Digest)
+	t.line("  Runtime:", strings.TrimSpace(r.Labels[clusterimage.LabelClusterRuntime]+" "+r.Labels[clusterimage.LabelClusterRuntimeVersion]))
+	t.line("  Type:", r.Extension.Type)
+	t.line("  Size:", fmt.Sprintf("%s in %d layers", size(r.Size), len(r.Layers)))
+	if b := r.Extension.Base; b != nil {
+		t.line("  Base:", b.Name+"  "+short(b.Digest))
+	}
+	for _, app := range r.Extension.Applications {
+		t.line("  Application:", strings.TrimSpace(app.Name+"  "+app.Type+"  "+app.Version))
+	}
+	if names := r.Extension.Launch.AppNames; len(names) > 0 {
+		t.line("  Launch:", strings.Join(names, ", "))
+	}
+	for _, c := range r.Extension.Launch.Cmds {
+		t.line("  Command:", c)
+	}
+	env := make([]string, 0, len(r.Extension.Env))
+	for k, v := range r.Extension.Env {
+		env = append(env, k+"="+v)
+	}
+	slices.Sort(env)
+	for _, kv := range env {
+		t.line("  Env:", kv)
+	}
+}
+
+func newTree(a *app) *cobra.Command {
+	var output string
+	var remote, layers bool
+	cmd := &cobra.Command{
+		Use:   "tree IMAGE",
+		Short: "Show what is inside an image, with sizes, and what is shared",
+		Long: `tree shows the rootfs and the container images inside a ClusterImage. OWN is what would go with an image: what
+nothing else inside has. With --layers, each layer and who else has it. Other images of the local store
+that have blobs in common are listed too.`,
+		Example: `  sealer tree shop:v1
+  sealer tree shop:v1 --layers
+  sealer tree --remote registry.example.com/team/shop:v1 -o json`,
+		Args: exactArgs("IMAGE"),
+	}
+	cmd.Flags().BoolVar(&layers, "layers", false, "show layers, too (-o json always has them)")
+	cmd.Flags().BoolVar(&remote, "remote", false, "look at what the registry has instead of the local store")
+	a.addRegistryFlags(cmd)
+	addOutput(cmd, &output)
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		defer a.close(&err)
+		ctx := cmd.Context()
+		s, err := a.subject(ctx, cmd, args[0], remote)
+		if err != nil {
+			return err
+		}
+		others, err := a.allSubjects(ctx)
+		if err != nil {
+			return err
+		}
+		tree, err := inspect.MakeTree(ctx, s, others)
+		if err != nil {
+			return err
+		}
+		return a.print(cmd, output, tree, func(t *table) { writeTree(t, tree, layers) })
+	}
+	return cmd
+}
+
+// allSubjects are the images of the store, without signatures.
+func (a *app) allSubjects(ctx context.Context) ([]*inspect.Subject, error) {
+	st, err := a.openStore()
+	if err != nil {
+		return nil, err
+	}
+	tags, err := st.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []*inspect.Subject
+	for _, t := range tags {
+		if _, ok := store.Signed(t.Name); !ok {
+			out = append(out, inspect.InStore(st, t))
+		}
+	}
+	return out, nil
+}
+
+func writeTree(t *table, tree *inspect.Tree, layers bool) {
+	t.line(tree.Name, short(tree.Digest), size(tree.Size), "", fmt.Sprintf("%d blobs", tree.Blobs))
+	t.line()
+	t.line("INSIDE", "DIGEST", "SIZE", "OWN", "SHARED WITH")
+	for _, n := range slices.Concat(tree.Rootfs, tree.Images) {
+		name := n.Name
+		if !strings.HasPrefix(name, "rootfs ") {
+			name += "  " + n.Platform
+		}
+		t.line(name, short(n.Digest), size(n.Size), size(n.Own), "")
+		for _, l := range n.Layers {
+			if layers {
+				t.line("  layer", short(l.Digest), size(l.Size), "", strings.Join(l.SharedWith, ", "))
+			}
+		}
+	}
+	for _, o := range tree.Others {
+		t.line("also in "+o.Name, "", size(o.Size), "", fmt.Sprintf("%d blobs", o.Blobs))
+	}
+}
