@@ -200,7 +200,8 @@ func (c *checker) run(ctx context.Context, images int) (*Report, error) {
 func (c *checker) read(ctx context.Context, b *checked) string {
 	if !b.from.Local && (clusterimage.IsIndex(b.desc.MediaType) || clusterimage.IsManifest(b.desc.MediaType)) {
 		// A registry has them elsewhere than blobs; they are verified as they are read.
-		_, err := clusterimage.ReadBlob(ctx, b.from.Content, b.desc)
+		data, err := clusterimage.ReadBlob(ctx, b.from.Content, b.desc)
+		c.count(len(data))
 		return text(err)
 	}
 	var err error
@@ -248,11 +249,15 @@ func (c *checker) hash(ctx context.Context, b *checked) (n int64, sum digest.Dig
 type progressWriter struct{ c *checker }
 
 func (w progressWriter) Write(p []byte) (int, error) {
-	w.c.mu.Lock()
-	defer w.c.mu.Unlock()
-	w.c.bytes += int64(len(p))
-	w.c.advance(int64(len(p)))
+	w.c.count(len(p))
 	return len(p), nil
+}
+
+func (c *checker) count(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bytes += int64(n)
+	c.advance(int64(n))
 }
 
 // readerOf ends with its context.

@@ -13,6 +13,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -314,4 +316,45 @@ func TestPushPull(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, found, 2)
 	require.ElementsMatch(t, []string{"docker.io/library/shop", strings.TrimSuffix(name, ":v1")}, []string{found[0].Repository, found[1].Repository})
+}
+
+// What cosign 2.6.1 has written: its key is read, and its signature verified.
+func TestVerify_MadeByCosign(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	read := func(name string) []byte {
+		data, err := os.ReadFile(filepath.Join("testdata", name))
+		require.NoError(t, err)
+		return data
+	}
+	public, err := signature.ReadPublicKey("cosign.pub", read("cosign.pub"))
+	require.NoError(t, err)
+	st := openStore(t)
+	payload := put(t, st, signature.PayloadMediaType, read("payload.json"))
+	payload.Annotations = map[string]string{signature.AnnotationSignature: strings.TrimSpace(string(read("signature.txt")))}
+	var signed struct {
+		Critical struct {
+			Image struct {
+				Digest digest.Digest `json:"docker-manifest-digest"`
+			}
+		}
+	}
+	require.NoError(t, json.Unmarshal(read("payload.json"), &signed))
+	sheet := put(t, st, ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, Config: put(t, st, ocispec.MediaTypeImageConfig, []byte("{}")), Layers: []ocispec.Descriptor{payload},
+	})
+	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: signed.Critical.Image.Digest}
+	require.NoError(t, st.Tag(ctx, "r.example/a:"+store.SignatureTag(desc.Digest), sheet))
+	found, err := signature.Verify(ctx, signature.InStore(st), desc, []*signature.PublicKey{public})
+	require.NoError(t, err)
+	require.Len(t, found, 1)
+
+	// Its private key signs here.
+	key, err := signature.ReadPrivateKey("cosign.key", read("cosign.key"), []byte("pw"))
+	require.NoError(t, err)
+	other := image(t, st, "r.example/b:1")
+	_, err = signature.Sign(ctx, st, "r.example/b:1", other, key, nil)
+	require.NoError(t, err)
+	_, err = signature.Verify(ctx, signature.InStore(st), other, []*signature.PublicKey{public})
+	require.NoError(t, err)
 }

@@ -89,14 +89,18 @@ func (a *app) check(cmd *cobra.Command, names []string, remote bool, output stri
 
 func (a *app) checkAll(cmd *cobra.Command, names []string, remote bool) (_ *inspect.Report, err error) {
 	task := a.display.Task("checking")
-	defer func() { task.Done(err) }()
+	counter := task.Track("blobs", 0)
+	defer func() {
+		counter.Done(err)
+		task.Done(err)
+	}()
 	ctx := cmd.Context()
 	if len(names) == 0 {
 		st, err := a.openStore()
 		if err != nil {
 			return nil, err
 		}
-		return inspect.CheckStore(ctx, st, nil)
+		return inspect.CheckStore(ctx, st, counter.Advance)
 	}
 	subjects := make([]*inspect.Subject, 0, len(names))
 	for _, name := range names {
@@ -106,7 +110,7 @@ func (a *app) checkAll(cmd *cobra.Command, names []string, remote bool) (_ *insp
 		}
 		subjects = append(subjects, s)
 	}
-	return inspect.Check(ctx, subjects, nil)
+	return inspect.Check(ctx, subjects, counter.Advance)
 }
 
 func writeSignatures(t *table, found []signature.Signature) {
