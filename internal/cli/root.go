@@ -58,7 +58,7 @@ it on bare hosts that reach no network.`,
 	root.AddCommand(grouped("images", newTree(a), newWhy(a), newDiff(a))...)
 	root.AddCommand(grouped("build", newFmt(a))...)
 	root.AddCommand(
-		grouped("build", newCopy(a), newSave(a), newLoad(a))...)
+		grouped("build", newCopy(a), newSave(a), newLoad(a), newManifest(a), newMerge(a))...)
 	root.AddCommand(grouped("build", newBuilder(a))...)
 	root.AddCommand(
 		grouped("images", newImages(a), newInspect(a), newTag(a), newRmi(a), newPrune(a))...)

@@ -30,7 +30,7 @@ var allowed = map[string][]string{
 		"build/gatewayimage",
 		"build", "build/engine", "cluster", "clusterfile", "clusterimage", "host", "imagelist", "inspect", "kubefile", "kubefile/format",
 		"registry", "rootfs-templates", "runtime", "runtime/kubernetes", "signature", "store",
-		"ship",
+		"join", "ship",
 		"internal/atomicfile", "internal/progress", "internal/version",
 	},
 	"internal/node": {
@@ -46,6 +46,7 @@ var allowed = map[string][]string{
 	"rootfs-templates": {},
 	"store":            {"clusterimage", "internal/atomicfile"},
 	"rootfs":           {"clusterimage", "store"},
+	"join":             {"clusterimage", "store"},
 	"ship":             {"clusterimage", "store", "internal/atomicfile"},
 	"registry":         {"clusterimage", "clusterimage/layout", "store", "internal/atomicfile"},
 	"signature":        {"clusterimage", "registry", "store"},
