@@ -264,8 +264,12 @@ func openBuilder(ctx context.Context, o Options, from bases) (*builder, error) {
 	if err != nil {
 		return nil, err
 	}
+	root := o.Compression.stateDir(o.StateDir)
+	if b, err := openShared(ctx, o, root, isolation); b != nil || err != nil {
+		return b, err
+	}
 	e, err := engine.Open(ctx, engine.Options{
-		Root: o.Compression.stateDir(o.StateDir), Command: "sealer build -t " + o.Tag, Isolation: isolation, Epoch: *o.Epoch,
+		Root: root, Command: "sealer build -t " + o.Tag, Isolation: isolation, Epoch: *o.Epoch,
 		Registries: registryHosts(o.RegistryOptions), Notice: o.Warn,
 	})
 	if err != nil {
@@ -283,10 +287,7 @@ func openBuilder(ctx context.Context, o Options, from bases) (*builder, error) {
 	}
 	return &builder{
 		client: e.Client(),
-		output: e.Output(o.Store.Content(), func(ctx context.Context, d ocispec.Descriptor, file string) (bool, error) {
-			_, err := o.Store.Link(ctx, d, file)
-			return err == nil, err
-		}),
+		output: e.Output(o.Store.Content(), o.link),
 		close: func(ctx context.Context) error {
 			// A cancelled build cleans up too; what it leaves in the cache is bounded by the next one.
 			errs := []error{release(context.WithoutCancel(ctx))}
@@ -297,6 +298,12 @@ func openBuilder(ctx context.Context, o Options, from bases) (*builder, error) {
 			return errors.Join(append(errs, e.Close())...)
 		},
 	}, nil
+}
+
+// link puts a blob of the engine into the store.
+func (o Options) link(ctx context.Context, d ocispec.Descriptor, file string) (bool, error) {
+	_, err := o.Store.Link(ctx, d, file)
+	return err == nil, err
 }
 
 // registryHosts gives BuildKit the same mirrors that everything else uses.

@@ -58,6 +58,8 @@ type Options struct {
 	Epoch time.Time
 	// Registries by host name, docker.io included.
 	Registries map[string]RegistryHost
+	// NoWait makes Open fail with a *BusyError where another process has the folder, instead of waiting for it.
+	NoWait bool
 	// Notice is told what a person may wonder about, one line at a time: whom the engine waits for, which isolation it
 	// chose. nil: silent.
 	Notice func(line string)
@@ -90,6 +92,32 @@ type Holder struct {
 	PID     int       `json:"pid"`
 	Command string    `json:"command"`
 	Since   time.Time `json:"since"`
+}
+
+// BusyError is returned by Open where another process has the state folder, and NoWait is set.
+type BusyError struct {
+	Root   string
+	Holder Holder
+}
+
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("the build state in %q is in use: %s", e.Root, e.Holder)
+}
+
+// Hint says what to do.
+func (*BusyError) Hint() string {
+	return "'sealer builder stop' ends a builder that serves; a build ends by itself"
+}
+
+// Served describes an engine that serves other processes.
+type Served struct {
+	PID       int       `json:"pid"`
+	Command   string    `json:"command"`
+	Since     time.Time `json:"since"`
+	Epoch     int64     `json:"epoch"` // seconds: see Options
+	Isolation Isolation `json:"isolation"`
+	Blobs     string    `json:"blobs"`  // the folder of its blobs
+	Builds    int       `json:"builds"` // that run
 }
 
 func (h Holder) String() string {

@@ -30,13 +30,13 @@ type LinkFunc func(ctx context.Context, desc ocispec.Descriptor, file string) (b
 // Output is dst as the target of an export: blobs of the engine's own are linked into it instead of being sent through
 // the session.
 func (e *Engine) Output(dst content.Store, link LinkFunc) content.Store {
-	return &linkStore{Store: dst, engine: e, link: link}
+	return &linkStore{Store: dst, blobs: filepath.Join(e.worker.dir, "content", "blobs"), link: link}
 }
 
 type linkStore struct {
 	content.Store
-	engine *Engine
-	link   LinkFunc
+	blobs string // the engine's
+	link  LinkFunc
 }
 
 // Writer answers that the blob is there already, after it saw to that.
@@ -50,7 +50,7 @@ func (s *linkStore) Writer(ctx context.Context, opts ...content.WriterOpt) (cont
 	if w.Desc.Digest.Validate() != nil || w.Desc.Size <= 0 {
 		return s.Store.Writer(ctx, opts...)
 	}
-	file := s.engine.blobPath(w.Desc.Digest)
+	file := filepath.Join(s.blobs, w.Desc.Digest.Algorithm().String(), w.Desc.Digest.Encoded())
 	if info, err := os.Stat(file); err != nil || info.Size() != w.Desc.Size {
 		return s.Store.Writer(ctx, opts...)
 	}

@@ -25,6 +25,9 @@ func lockState(ctx context.Context, o Options) (*flock.Flock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("locking %q: %w", path, err)
 	}
+	if !ok && o.NoWait {
+		return nil, &BusyError{Root: o.Root, Holder: readHolder(path)}
+	}
 	if !ok {
 		o.notice("waiting for another build in %s: %s", o.Root, readHolder(path))
 		if _, err := l.TryLockContext(ctx, lockPoll); err != nil {

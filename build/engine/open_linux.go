@@ -47,6 +47,7 @@ type Engine struct {
 	worker *buildWorker
 	ctrl   *control.Controller
 	server *grpc.Server
+	builds buildCounter
 	pipe   *pipeListener
 	client *client.Client
 	stop   chan struct{}
@@ -115,6 +116,7 @@ func (e *Engine) start(ctx context.Context) error {
 		// These interceptors carry the Kubefile's lines in errors.
 		grpc.UnaryInterceptor(grpcerrors.UnaryServerInterceptor),
 		grpc.StreamInterceptor(grpcerrors.StreamServerInterceptor),
+		grpc.StatsHandler(&e.builds),
 		grpc.MaxRecvMsgSize(defaults.DefaultMaxRecvMsgSize),
 		grpc.MaxSendMsgSize(defaults.DefaultMaxSendMsgSize))
 	e.ctrl.Register(e.server)

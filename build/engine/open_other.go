@@ -7,6 +7,7 @@ package engine
 import (
 	"context"
 	"net"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/moby/buildkit/client"
@@ -27,6 +28,35 @@ func Open(context.Context, Options) (*Engine, error) {
 
 // Client is never called.
 func (*Engine) Client() *client.Client { return nil }
+
+// Share is never called.
+func (*Engine) Share(context.Context, context.Context, time.Duration, func()) error {
+	return ErrUnsupported
+}
+
+// Shared cannot be had here.
+type Shared struct{ Served }
+
+// Connect finds nothing on this system.
+func Connect(context.Context, string) (*Shared, error) { return nil, nil } //nolint:nilnil // none is an answer
+
+// Client is never called.
+func (*Shared) Client() *client.Client { return nil }
+
+// Close is never called.
+func (*Shared) Close() error { return nil }
+
+// Output is never called.
+func (*Shared) Output(dst content.Store, _ LinkFunc) content.Store { return dst }
+
+// Prune is never called.
+func (*Shared) Prune(context.Context, bool) (int64, error) { return 0, ErrUnsupported }
+
+// CacheSize is never called.
+func (*Shared) CacheSize(context.Context) (int64, error) { return 0, ErrUnsupported }
+
+// Stop is never called.
+func (*Shared) Stop(context.Context, bool) error { return ErrUnsupported }
 
 // Serve is never called.
 func (*Engine) Serve(context.Context, net.Listener) error { return ErrUnsupported }

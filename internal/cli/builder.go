@@ -22,13 +22,13 @@ import (
 func newBuilder(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "builder",
-		Short: "Make the image with which other BuildKits build Kubefiles",
-		Example: `  sealer builder frontend -t registry.example.com/sealer-frontend:v1
-  sealer push registry.example.com/sealer-frontend:v1`,
+		Short: "Serve several builds at once, and other BuildKits",
+		Example: `  sealer builder serve --idle 10m
+  sealer builder frontend -t registry.example.com/sealer-frontend:v1`,
 		Args: noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBuilderFrontend(a))
+	cmd.AddCommand(newBuilderServe(a), newBuilderStatus(a), newBuilderStop(a), newBuilderPrune(a), newBuilderFrontend(a))
 	return cmd
 }
 

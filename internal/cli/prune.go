@@ -66,7 +66,7 @@ func newPrune(a *app) *cobra.Command {
 func (a *app) prune(ctx context.Context, dryRun, all bool) (pruned, error) {
 	var result pruned
 	if all {
-		freed, err := a.pruneBuildCaches(ctx)
+		freed, err := a.pruneBuildCaches(ctx, true)
 		if err != nil {
 			return result, err
 		}
@@ -90,10 +90,10 @@ func (a *app) prune(ctx context.Context, dryRun, all bool) (pruned, error) {
 	return result, nil
 }
 
-// pruneBuildCaches empties BuildKit's caches.
-func (a *app) pruneBuildCaches(ctx context.Context) (freed int64, err error) {
+// pruneBuildCaches empties BuildKit's caches; without all, down to their bounds.
+func (a *app) pruneBuildCaches(ctx context.Context, all bool) (freed int64, err error) {
 	for _, dir := range build.StateDirs(filepath.Join(a.root, "build")) {
-		n, err := a.pruneBuildCache(ctx, dir)
+		n, err := a.pruneBuildCache(ctx, dir, all)
 		if err != nil {
 			return freed, err
 		}
@@ -102,10 +102,18 @@ func (a *app) pruneBuildCaches(ctx context.Context) (freed int64, err error) {
 	return freed, nil
 }
 
-// pruneBuildCache empties the cache in dir, where there is one.
-func (a *app) pruneBuildCache(ctx context.Context, dir string) (freed int64, err error) {
+// pruneBuildCache empties the cache in dir, where there is one; without all, down to its bounds.
+func (a *app) pruneBuildCache(ctx context.Context, dir string, all bool) (freed int64, err error) {
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
+	}
+	s, err := engine.Connect(ctx, dir)
+	if err != nil {
+		return 0, err
+	}
+	if s != nil {
+		defer func() { err = errors.Join(err, s.Close()) }()
+		return s.Prune(ctx, all)
 	}
 	e, err := engine.Open(ctx, engine.Options{Root: dir, Command: "sealer prune", Notice: func(line string) {
 		_, _ = fmt.Fprintln(a.streams.Err, line)
@@ -114,5 +122,5 @@ func (a *app) pruneBuildCache(ctx context.Context, dir string) (freed int64, err
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
-	return e.Prune(ctx, true)
+	return e.Prune(ctx, all)
 }

@@ -11,11 +11,14 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -210,4 +213,22 @@ func startBuildKit(t *testing.T, args ...string) string {
 		return err == nil
 	}, time.Minute, 100*time.Millisecond, "buildkitd does not answer")
 	return address
+}
+
+// gate is a web server that answers with 503 until it is opened.
+type gate struct {
+	url  string
+	open func()
+}
+
+func newGate(t *testing.T) gate {
+	t.Helper()
+	var opened atomic.Bool
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if !opened.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	t.Cleanup(s.Close)
+	return gate{url: s.URL, open: func() { opened.Store(true) }}
 }
