@@ -35,10 +35,15 @@ type Options struct {
 	Platforms  []ocispec.Platform // none: Linux on this machine's architecture
 	BuildArgs  map[string]string
 	ImageLists []string // further files like imageList
-	Target     string   // the stage to build; "" is the last
-	Mode       Mode     // "" is All
-	Type       string   // clusterimage.KubeInstaller or AppInstaller; "": what the rootfs is
-	Labels     map[string]string
+
+	KubeVersion string   // that charts are rendered for; "": the base's, or that of the packed kube-apiserver
+	APIVersions []string // that charts see in the cluster, beyond those of Kubernetes
+	ConfigMaps  bool     // the files in ConfigMaps ask for images, too
+
+	Target string // the stage to build; "" is the last
+	Mode   Mode   // "" is All
+	Type   string // clusterimage.KubeInstaller or AppInstaller; "": what the rootfs is
+	Labels map[string]string
 	// Annotations of the index and of the rootfs' manifests.
 	Annotations []Annotation
 

@@ -116,6 +116,7 @@ func solveOptions(ctx context.Context, o Options, in *inputs, from bases) (_ cli
 	if o.Type != "" {
 		attrs[frontend.KeyType] = o.Type
 	}
+	maps.Copy(attrs, o.discoveryAttributes())
 	if o.Target != "" {
 		attrs["target"] = o.Target
 	}

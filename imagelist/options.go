@@ -2,6 +2,8 @@
 
 package imagelist
 
+import "github.com/sealerio/sealer/imagelist/chart"
+
 // Option changes how images are looked for.
 type Option func(*config)
 
@@ -32,3 +34,6 @@ func WithKubeVersion(version string) Option { return func(c *config) { c.kubeVer
 func WithAPIVersions(versions ...string) Option {
 	return func(c *config) { c.apiVersions = append(c.apiVersions, versions...) }
 }
+
+// CheckKubeVersion says whether WithKubeVersion takes a version.
+func CheckKubeVersion(version string) error { return chart.Check(version) }

@@ -37,6 +37,13 @@ const (
 	// KeyType is the attribute that says kube-installer or app-installer, where the rootfs shall not decide.
 	KeyType = "type"
 
+	// KeyKubeVersion is the attribute with the version of Kubernetes that charts are rendered for.
+	KeyKubeVersion = "kube-version"
+	// KeyAPIVersions is the attribute with further API versions that charts see, separated by commas.
+	KeyAPIVersions = "api-versions"
+	// KeyConfigMaps is the attribute that says "true" where files in ConfigMaps ask for images, too.
+	KeyConfigMaps = "config-maps"
+
 	keyFilename = "filename"
 	keyEpoch    = "SOURCE_DATE_EPOCH"
 )

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/distribution/reference"
@@ -21,6 +22,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/sealerio/sealer/build/convert"
+	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/imagelist"
 )
 
 const (
@@ -168,6 +171,29 @@ func ParseIgnore(name string, data []byte) ([]string, error) {
 		patterns = []string{}
 	}
 	return patterns, nil
+}
+
+// discovery is how images are looked for: as the caller says; charts are rendered for the base's Kubernetes, where the
+// caller names none.
+func (b *builder) discovery(made *convert.Result) []imagelist.Option {
+	attrs := b.ui.BuildOpts().Opts
+	var options []imagelist.Option
+	version := attrs[KeyKubeVersion]
+	if version == "" && made.Base != nil {
+		if version = made.Base.Config.Config.Labels[clusterimage.LabelClusterRuntimeVersion]; imagelist.CheckKubeVersion(version) != nil {
+			version = ""
+		}
+	}
+	if version != "" {
+		options = append(options, imagelist.WithKubeVersion(version))
+	}
+	if list := attrs[KeyAPIVersions]; list != "" {
+		options = append(options, imagelist.WithAPIVersions(strings.Split(list, ",")...))
+	}
+	if attrs[KeyConfigMaps] == "true" {
+		options = append(options, imagelist.WithConfigMaps())
+	}
+	return options
 }
 
 // epoch reads SOURCE_DATE_EPOCH, https://reproducible-builds.org/specs/source-date-epoch/; empty is 1970.

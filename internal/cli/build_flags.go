@@ -23,6 +23,7 @@ type buildFlags struct {
 	tags                 []string
 	platforms, buildArgs []string
 	imageLists           []string
+	discovery            discoveryFlags
 	mode, kind           string
 	labels, annotations  []string
 
@@ -49,6 +50,7 @@ func (o *buildFlags) add(cmd *cobra.Command) {
 	f.StringSliceVar(&o.platforms, "platform", nil, "platforms to build for, such as linux/amd64,linux/arm64 (default: this machine's)")
 	f.StringArrayVar(&o.buildArgs, "build-arg", nil, "value of an ARG (NAME=VALUE, or NAME to take it from the environment; repeatable)")
 	f.StringArrayVar(&o.imageLists, "image-list", nil, "also pack the images that this file names (repeatable)")
+	o.discovery.add(cmd)
 	f.StringVar(&o.mode, "build-mode", string(build.All), "what is packed: all, or lite for no container images")
 	f.StringVar(&o.kind, "type", "", "what the image is: kube-installer or app-installer (default: what its files say)")
 	f.StringArrayVar(&o.labels, "label", nil, "label of the image, over LABEL lines (KEY=VALUE; repeatable)")
@@ -113,7 +115,7 @@ func (o buildFlags) options(cmd *cobra.Command, contextDir string) (build.Option
 	if out.Epoch, err = sourceDateEpoch(); err != nil {
 		return out, err
 	}
-	for _, step := range []func(*cobra.Command, *build.Options) error{o.kinds, o.lists} {
+	for _, step := range []func(*cobra.Command, *build.Options) error{o.kinds, o.lists, o.discovery.apply} {
 		if err := step(cmd, &out); err != nil {
 			return out, err
 		}

@@ -34,6 +34,7 @@ func newImages(a *app) *cobra.Command {
 		Example: "  sealer images\n  sealer images -o json",
 		Args:    noArgs,
 	}
+	cmd.AddCommand(newImagesList(a))
 	addOutput(cmd, &output)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		defer a.close(&err)
