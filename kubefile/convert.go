@@ -66,7 +66,7 @@ func newFrom(node *parser.Node) (*From, string, error) {
 
 // newInstruction reads any supported instruction but FROM. The texts are
 // warnings.
-func newInstruction(node *parser.Node, escape rune) (Instruction, []string, error) {
+func newInstruction(node *parser.Node, escape rune) (Instruction, []remark, error) {
 	inRootfs, err := prepareFlags(node)
 	if err != nil {
 		return nil, nil, err
@@ -107,7 +107,7 @@ func newInstruction(node *parser.Node, escape rune) (Instruction, []string, erro
 		return &Label{origin: from, Labels: keyValues(c.Labels)}, warnings, nil
 	case *instructions.MaintainerCommand:
 		return &Maintainer{origin: from, Name: c.Maintainer},
-			append(warnings, `MAINTAINER is out of use; write LABEL org.opencontainers.image.authors="…"`), nil
+			append(warnings, remark{OldMaintainer, `MAINTAINER is out of use; write LABEL org.opencontainers.image.authors="…"`}), nil
 	case *instructions.ArgCommand:
 		return newArg(from, c)
 	case *instructions.WorkdirCommand:
@@ -226,15 +226,15 @@ func parseMounts(values []string, expand instructions.SingleWordExpander) ([]*Mo
 	return mounts, nil
 }
 
-func newArg(from origin, c *instructions.ArgCommand) (Instruction, []string, error) {
+func newArg(from origin, c *instructions.ArgCommand) (Instruction, []remark, error) {
 	arg := &Arg{origin: from}
-	var warnings []string
+	var warnings []remark
 	for _, pair := range c.Args {
 		if !variableName.MatchString(pair.Key) {
 			return nil, nil, &markedError{pair.Key, fmt.Errorf("ARG %q: a name is letters, digits and _, and begins with no digit", pair.Key)}
 		}
 		if pair.Value != nil && slices.Contains(predefinedNames(), pair.Key) {
-			warnings = append(warnings, fmt.Sprintf("this value of %s hides the one that the build sets; write ARG %s", pair.Key, pair.Key))
+			warnings = append(warnings, remark{HiddenPlatformArg, fmt.Sprintf("this value of %s hides the one that the build sets; write ARG %s", pair.Key, pair.Key)})
 		}
 		arg.Vars = append(arg.Vars, ArgVar{Name: pair.Key, Value: pair.Value})
 	}
@@ -327,10 +327,10 @@ func fromLatin1(flag string) string {
 
 // falseJSON warns of what looks like a JSON array but is none, and so has been
 // split at its spaces or given to the shell.
-func falseJSON(node *parser.Node) []string {
+func falseJSON(node *parser.Node) []remark {
 	args := strings.Join(strings.Fields(node.Original)[1:], "")
 	if node.Attributes["json"] || (!strings.HasPrefix(args, `["`) && !strings.HasPrefix(args, `['`)) {
 		return nil
 	}
-	return []string{"the arguments look like a JSON array but are none (strings need double quotes, no comma after the last): they are taken as plain words"}
+	return []remark{{BrokenArray, "the arguments look like a JSON array but are none (strings need double quotes, no comma after the last): they are taken as plain words"}}
 }

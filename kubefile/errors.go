@@ -22,13 +22,36 @@ type PositionError = sourceerror.PositionError
 // Errors is every mistake of a Kubefile, in the order of its lines.
 type Errors = sourceerror.Errors
 
+// WarningKind tells warnings apart.
+type WarningKind string
+
+// The kinds of warnings.
+const (
+	UnknownDirective   WarningKind = "directive-unknown"
+	EmptyContinuation  WarningKind = "continuation-blank"
+	BrokenArray        WarningKind = "json-array-broken"
+	OldMaintainer      WarningKind = "maintainer-deprecated"
+	HiddenPlatformArg  WarningKind = "platform-arg-shadowed"
+	UnknownStage       WarningKind = "stage-unknown"
+	UnsetVariable      WarningKind = "variable-undefined"
+	UnsetVariableTypo  WarningKind = "variable-undefined-near"   // one of a similar name is set
+	UnsetGlobalInStage WarningKind = "variable-undefined-global" // it is declared above the first FROM only
+)
+
 // Warning is something that Parse or Expand accepts, though it is probably not
 // what was meant.
 type Warning struct {
+	Kind    WarningKind
 	File    string
 	Line    int    // counted from 1
 	Text    string // the line as it stands in the file
 	Message string
+}
+
+// remark is a warning about the instruction that is being read.
+type remark struct {
+	kind    WarningKind
+	message string
 }
 
 // String returns one line: the position and the message.

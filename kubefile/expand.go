@@ -115,11 +115,16 @@ func (e *expansion) warnUnset(unset []string) {
 	t := e.scope
 	f := t.scope.file
 	for _, name := range unset {
-		message := fmt.Sprintf("%s is not set%s", name, didYouMean(name, slices.Concat(t.args.names, t.env.names, t.scope.predefined.names)))
-		if slices.Contains(t.scope.global.names, name) {
-			message = fmt.Sprintf("%s is not set: it is declared above FROM, write ARG %s in this stage too", name, name)
+		w := Warning{Kind: UnsetVariable, File: f.Name, Line: e.line, Text: f.line(e.line), Message: name + " is not set"}
+		near := didYouMean(name, slices.Concat(t.args.names, t.env.names, t.scope.predefined.names))
+		switch {
+		case slices.Contains(t.scope.global.names, name):
+			w.Kind = UnsetGlobalInStage
+			w.Message += fmt.Sprintf(": it is declared above FROM, write ARG %s in this stage too", name)
+		case near != "":
+			w.Kind = UnsetVariableTypo
+			w.Message += near
 		}
-		w := Warning{File: f.Name, Line: e.line, Text: f.line(e.line), Message: message}
 		if !slices.Contains(t.warnings, w) {
 			t.warnings = append(t.warnings, w)
 		}

@@ -103,7 +103,7 @@ func (f *File) errorAt(n int, mark string, err error) *PositionError {
 	return &PositionError{File: f.Name, Line: n, Text: text, Mark: mark, Err: err}
 }
 
-func (f *File) warn(n int, message string) {
+func (f *File) warn(n int, kind WarningKind, message string) {
 	n = max(1, min(n, len(f.lines)))
-	f.Warnings = append(f.Warnings, Warning{File: f.Name, Line: n, Text: f.line(n), Message: message})
+	f.Warnings = append(f.Warnings, Warning{Kind: kind, File: f.Name, Line: n, Text: f.line(n), Message: message})
 }

@@ -62,7 +62,7 @@ func (p *parsing) nodes(lines []string) []*parser.Node {
 		result, err := parser.Parse(strings.NewReader(strings.Join(lines, "\n")))
 		if err == nil {
 			for _, w := range result.Warnings {
-				p.file.warn(w.Location.Start.Line, "an empty line stands inside a continued instruction; Docker will refuse that one day")
+				p.file.warn(w.Location.Start.Line, EmptyContinuation, "an empty line stands inside a continued instruction; Docker will refuse that one day")
 			}
 			return result.AST.Children
 		}
@@ -126,8 +126,8 @@ func (p *parsing) node(node *parser.Node) {
 		p.noApp = p.noApp || slices.Contains([]string{"APP", "CNI", "CSI"}, word)
 		return
 	}
-	for _, message := range warnings {
-		f.warn(node.StartLine, message)
+	for _, w := range warnings {
+		f.warn(node.StartLine, w.kind, w.message)
 	}
 	if len(f.Stages) > 0 {
 		stage := f.Stages[len(f.Stages)-1]
@@ -216,7 +216,7 @@ func (p *parsing) checkFrom(stage *Stage, line int, what, from string) {
 		}
 	}
 	if near := didYouMean(from, names); near != "" {
-		f.warn(line, fmt.Sprintf("no stage is called %s%s; it is taken as the name of an image", from, near))
+		f.warn(line, UnknownStage, fmt.Sprintf("no stage is called %s%s; it is taken as the name of an image", from, near))
 	}
 }
 

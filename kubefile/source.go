@@ -89,7 +89,7 @@ func (p *parsing) directives() []string {
 		known := slices.Contains(directiveWords(), name)
 		if !known && inBlock && name != "" {
 			if near, ok := suggest.Search(name, directiveWords(), true); ok {
-				f.warn(i+1, fmt.Sprintf("# %s= is no directive and is ignored (did you mean %s?)", match[1], near))
+				f.warn(i+1, UnknownDirective, fmt.Sprintf("# %s= is no directive and is ignored (did you mean %s?)", match[1], near))
 			}
 		}
 		inBlock = inBlock && known

@@ -39,6 +39,12 @@ unix:///PATH, tcp://HOST:PORT with --builder-certs, docker-container://NAME, kub
 }
 
 func (a *app) build(cmd *cobra.Command, o buildFlags, contextDir string) (err error) {
+	if o.check {
+		return a.lint(cmd, lintFlags{
+			kubefile: o.kubefile, target: o.target, toolbox: o.toolbox, output: "text",
+			platforms: o.platforms, buildArgs: o.buildArgs, imageLists: o.imageLists,
+		}, contextDir)
+	}
 	if len(o.tags) == 0 {
 		return usagef(cmd, "--tag is missing: the image needs a name")
 	}

@@ -30,7 +30,7 @@ type buildFlags struct {
 	builder, builderCerts string
 	toolbox, isolation    string
 	compression           string
-	noCache               bool
+	noCache, check        bool
 	pull                  string
 	cacheFrom, cacheTo    []string
 	secrets, ssh          []string
@@ -62,6 +62,7 @@ func (o *buildFlags) add(cmd *cobra.Command) {
 	f.StringVar(&o.toolbox, "toolbox", "", "image that RUN instructions run in (default: a small one that comes with sealer)")
 	f.StringVar(&o.isolation, "isolation", string(engine.Auto), "how RUN is kept apart from this machine: auto, runc, chroot")
 	f.StringVar(&o.compression, "compression", string(build.Zstd), "compression of the rootfs layers: zstd, gzip")
+	f.BoolVar(&o.check, "check", false, "build nothing: look for mistakes, as sealer lint does")
 	f.BoolVar(&o.noCache, "no-cache", false, "run every instruction again")
 	f.StringVar(&o.pull, "pull", string(build.Missing), "when registries are asked for images of FROM: missing, always, never")
 	f.Lookup("pull").NoOptDefVal = string(build.Always)

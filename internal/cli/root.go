@@ -56,7 +56,7 @@ it on bare hosts that reach no network.`,
 		grouped("build", newBuild(a), newPush(a), newPull(a), newLogin(a), newLogout(a))...)
 	root.AddCommand(grouped("build", newSign(a), newVerify(a))...)
 	root.AddCommand(grouped("images", newTree(a), newWhy(a), newDiff(a))...)
-	root.AddCommand(grouped("build", newFmt(a))...)
+	root.AddCommand(grouped("build", newLint(a), newFmt(a))...)
 	root.AddCommand(
 		grouped("build", newCopy(a), newSave(a), newLoad(a), newManifest(a), newMerge(a))...)
 	root.AddCommand(grouped("build", newBuilder(a))...)

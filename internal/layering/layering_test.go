@@ -29,6 +29,7 @@ var allowed = map[string][]string{
 	"internal/cli": {
 		"build/gatewayimage",
 		"build", "build/engine", "cluster", "clusterfile", "clusterimage", "host", "imagelist", "inspect", "kubefile", "kubefile/format",
+		"kubefile/lint",
 		"registry", "rootfs-templates", "runtime", "runtime/kubernetes", "signature", "store",
 		"join", "ship",
 		"internal/atomicfile", "internal/progress", "internal/version",
@@ -40,6 +41,7 @@ var allowed = map[string][]string{
 
 	"kubefile":         {"internal/sourceerror"},
 	"kubefile/format":  {"kubefile"},
+	"kubefile/lint":    {"clusterimage", "imagelist", "kubefile", "internal/sourceerror"},
 	"imagelist":        {"imagelist/chart", "imagelist/kustomization", "internal/sourceerror"},
 	"clusterimage":     {},
 	"clusterfile":      {"internal/secret"},
