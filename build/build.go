@@ -72,6 +72,7 @@ type Options struct {
 	Version string   // of sealer, for the image's label
 
 	Provenance Provenance
+	SBOM       bool // list what is in the rootfs, and the packed images
 }
 
 // Result is what a build made.

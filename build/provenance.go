@@ -74,6 +74,13 @@ func attestations(ctx context.Context, o Options, in *inputs, from bases, made *
 			}
 			statements = append(statements, s)
 		}
+		if o.SBOM {
+			s, err := billOfMaterials(ctx, o, rootfs, images)
+			if err != nil {
+				return nil, err
+			}
+			statements = append(statements, s)
+		}
 		if len(statements) == 0 {
 			continue
 		}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/spdx/tools-golang/spdx/v2/v2_3"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealerio/sealer/build"
@@ -53,6 +54,7 @@ func TestProvenance(t *testing.T) {
 		o.Platforms = []ocispec.Platform{{OS: "linux", Architecture: "arm64"}, {OS: "linux", Architecture: "amd64"}}
 		o.BuildArgs = map[string]string{"TOKEN": "hunter2", "VERSION": "7"}
 		o.Provenance = build.Provenance{Mode: build.Max, Builder: "https://ci.example/builder"}
+		o.SBOM = true
 	}
 	b := newBench(t, files)
 	img := b.mustBuild(both)
@@ -80,6 +82,16 @@ func TestProvenance(t *testing.T) {
 			"base " + host + "/os@1", "base " + host + "/tools@1", "file " + web.URL + "/file", "image " + host + "/a@1", "toolbox pkg:generic/sealer-toolbox",
 		}, got)
 	}
+	var bill v2_3.Document
+	require.NoError(t, json.Unmarshal(b.predicates(img, img.Rootfs[0].Descriptor, attest.PredicateSPDX)[0], &bill))
+	var listed []string
+	for _, f := range bill.Files {
+		listed = append(listed, strings.TrimPrefix(f.FileName, "./"))
+	}
+	require.Equal(t, names(b.files(img, 0)), listed)
+	require.Len(t, bill.Packages, 2)
+	require.Equal(t, u.host+"/a:1", bill.Packages[1].PackageName)
+
 	other := newBench(t, files)
 	require.Equal(t, img.Descriptor.Digest, other.mustBuild(both).Descriptor.Digest, "elsewhere, from nothing")
 	require.Equal(t, img.Descriptor.Digest, b.mustBuild(both).Descriptor.Digest, "from the cache")
@@ -93,7 +105,7 @@ func TestProvenance(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, third.predicates(img, img.Rootfs[1].Descriptor, attest.PredicateSLSA), 1)
 
-	none := b.mustBuild(both, func(o *build.Options) { o.Provenance.Mode = build.NoProvenance })
+	none := b.mustBuild(both, func(o *build.Options) { o.Provenance.Mode, o.SBOM = build.NoProvenance, false })
 	require.Empty(t, none.Foreign)
 	require.Equal(t, img.Rootfs[0].Descriptor.Digest, none.Rootfs[0].Descriptor.Digest, "the rootfs does not depend on what is said of it")
 }

@@ -36,6 +36,7 @@ type buildFlags struct {
 	secrets, ssh          []string
 
 	provenance            string
+	sbom                  bool
 	outputs               []string
 	push                  bool
 	iidFile, metadataFile string
@@ -72,6 +73,7 @@ func (o *buildFlags) add(cmd *cobra.Command) {
 	f.StringArrayVar(&o.ssh, "ssh", nil, "SSH agent or keys for RUN --mount=type=ssh: default, or ID=SOCKET or ID=KEY[,KEY] (repeatable)")
 
 	f.StringVar(&o.provenance, "provenance", string(build.Min), "what the image says of its making: min, max, false, or mode=max,builder-id=URI")
+	f.BoolVar(&o.sbom, "sbom", false, "add a bill of materials (SPDX) of the rootfs and of the packed images")
 	f.StringArrayVarP(&o.outputs, "output", "o", nil,
 		"also write: type=oci,dest=FILE the whole image, type=local,dest=FOLDER or type=tar,dest=FILE the rootfs' files; - is standard output (repeatable)")
 	f.BoolVar(&o.push, "push", false, "push the image under all its names (short for --output type=registry)")
@@ -101,6 +103,7 @@ func (o buildFlags) options(cmd *cobra.Command, contextDir string) (build.Option
 		Isolation:    o.isolation,
 		NoCache:      o.noCache,
 		SSH:          o.ssh,
+		SBOM:         o.sbom,
 		Version:      version.Version(),
 	}
 	var err error

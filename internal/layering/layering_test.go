@@ -59,12 +59,13 @@ var allowed = map[string][]string{
 
 	"build/attest":   {"clusterimage"},
 	"build/flatten":  {},
+	"build/sbom":     {"build/flatten"},
 	"build/toolbox":  {},
 	"build/engine":   {},
 	"build/convert":  {"kubefile", "clusterimage"},
 	"build/frontend": {"build/convert", "clusterimage/layout", "kubefile", "imagelist", "clusterimage"},
 	"build": {
-		"build/attest", "build/convert", "build/engine", "build/flatten", "build/frontend", "build/toolbox",
+		"build/attest", "build/convert", "build/engine", "build/flatten", "build/frontend", "build/sbom", "build/toolbox",
 		"clusterimage", "imagelist", "kubefile", "registry", "store", "internal/progress",
 	},
 
