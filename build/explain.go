@@ -86,20 +86,40 @@ func (e *MissingSourceError) Hint() string {
 // among its own words.
 func missingSource(o Options, in *inputs, line int) error {
 	for _, c := range in.contexts {
-		if r := c.Lines(); line < r.First || line > r.Last {
+		if r := c.Lines(); line >= r.First && line <= r.Last {
+			if err := missingOf(o, in, c.Sources); err != nil {
+				return err
+			}
+		}
+	}
+	for _, app := range in.apps {
+		if r := app.Lines(); line < r.First || line > r.Last {
 			continue
 		}
-		for _, source := range c.Sources {
-			if strings.ContainsAny(source, "$*?[") || strings.Contains(source, "://") {
-				continue
+		var sources []string
+		for _, source := range app.Sources {
+			if local, ok := kubefile.LocalSource(source); ok {
+				sources = append(sources, local)
 			}
-			rel := strings.TrimPrefix(path.Join("/", source), "/")
-			if _, err := os.Lstat(filepath.Join(o.ContextDir, rel)); err != nil {
-				return &MissingSourceError{Source: source, Near: nearName(o.ContextDir, rel)}
-			}
-			if ignored, err := patternmatcher.Matches(rel, in.ignore); err == nil && ignored {
-				return &MissingSourceError{Source: source, Ignored: true}
-			}
+		}
+		if err := missingOf(o, in, sources); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func missingOf(o Options, in *inputs, sources []string) error {
+	for _, source := range sources {
+		if strings.ContainsAny(source, "$*?[") || strings.Contains(source, "://") {
+			continue
+		}
+		rel := strings.TrimPrefix(path.Join("/", source), "/")
+		if _, err := os.Lstat(filepath.Join(o.ContextDir, rel)); err != nil {
+			return &MissingSourceError{Source: source, Near: nearName(o.ContextDir, rel)}
+		}
+		if ignored, err := patternmatcher.Matches(rel, in.ignore); err == nil && ignored {
+			return &MissingSourceError{Source: source, Ignored: true}
 		}
 	}
 	return nil

@@ -36,6 +36,7 @@ type inputs struct {
 	runs     bool                // a RUN needs the toolbox
 	hostNet  bool                // a RUN asks for the machine's network by name
 	contexts []*kubefile.Copy    // COPY and ADD from the build context
+	apps     []*kubefile.App
 }
 
 // wanted is an image that a line names.
@@ -209,6 +210,10 @@ func (w *walker) instruction(stage int, one kubefile.Instruction) error {
 		w.context(one)
 	case *kubefile.Add:
 		w.context(&one.Copy)
+	case *kubefile.App:
+		if w.first {
+			w.in.apps = append(w.in.apps, one)
+		}
 	case *kubefile.Run:
 		w.in.runs = w.in.runs || !one.InRootfs
 		w.in.hostNet = w.in.hostNet || one.Network == "host"

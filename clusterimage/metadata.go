@@ -69,21 +69,24 @@ type Extension struct {
 	RegistryTree *RegistryTree `json:"registryTree,omitempty"`
 }
 
-// Application is something the image can launch by name.
+// Application is something the image can launch by name. Its files are below
+// ApplicationDir of its name.
 type Application struct {
 	Name    string            `json:"name"`
-	Type    string            `json:"type,omitempty"`
+	Type    string            `json:"type,omitempty"` // kube, helm, shell; empty: Cmds say how it is launched
 	Version string            `json:"version,omitempty"`
-	Files   []string          `json:"files,omitempty"`
-	Env     map[string]string `json:"env,omitempty"`
-	Cmds    []string          `json:"cmds,omitempty"`
+	Files   []string          `json:"files,omitempty"` // what is launched, relative to its folder, in order
+	Env     map[string]string `json:"env,omitempty"`   // goes over the image's; the Clusterfile's goes over it
+	Cmds    []string          `json:"cmds,omitempty"`  // in place of what the type would do; shell text, run in its folder
 }
 
-// Launch is what runs on the first control plane: Cmds as they stand, or the
-// applications of that name.
+// Launch is what runs on the first control plane once the cluster is up.
 type Launch struct {
-	Cmds     []string `json:"cmds,omitempty"`
-	AppNames []string `json:"appNames,omitempty"`
+	Cmds     []string `json:"cmds,omitempty"`     // shell text, run in the root of the rootfs
+	AppNames []string `json:"appNames,omitempty"` // the applications that are started, in order
+	// After is how many of Cmds run before the applications, the others behind
+	// them: a base's commands go before those of what is built on it.
+	After int `json:"after,omitempty"`
 }
 
 // Base is the ClusterImage that this one was built from.

@@ -24,8 +24,6 @@ var appName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,51}[A-Za-z0-9])?
 
 const localScheme = "local://"
 
-func cutScheme(source string) (string, bool) { return strings.CutPrefix(source, localScheme) }
-
 // ownInstruction reads an instruction that is sealer's and no Dockerfile's.
 func ownInstruction(node *parser.Node, escape rune) (Instruction, error) {
 	word := strings.ToUpper(node.Value)
@@ -100,7 +98,7 @@ func checkApp(app *App) error {
 			continue
 		}
 		source := unquoted(written)
-		if p, ok := cutScheme(source); ok {
+		if p, ok := LocalSource(source); ok {
 			if p == "" {
 				return &markedError{written, fmt.Errorf("%s %s: %s names no file", app.Word, app.Name, source)}
 			}

@@ -54,6 +54,8 @@ type Options struct {
 	NoCache bool
 	// CacheNamespace separates cache mounts of different users of one builder.
 	CacheNamespace string
+	// Stage is the stage to build, by name or number; empty: the last.
+	Stage string
 	// Exact copies every file onto the files below it, as Dockerfile does, never beside them. See Copy in copy.go.
 	Exact bool
 }
@@ -66,9 +68,13 @@ type Result struct {
 	Base  *Base // nil: scratch
 	// Config has everything but what the exporter knows (layers, history) and what is found by reading the rootfs.
 	Config    ocispec.Image
-	Extension clusterimage.Extension // without Type
-	Labels    map[string]string      // of the Kubefile's own LABEL lines
-	Warnings  []kubefile.Warning
+	Extension clusterimage.Extension // without Type; those of Apps without their types
+	// Apps are the applications of the Kubefile whose types are to be found: by reading Added, which has all their files.
+	Apps []App
+	// KubeVersion is the line of the KUBEVERSION that the stage has; 0: it has none.
+	KubeVersion int
+	Labels      map[string]string // of the Kubefile's own LABEL lines
+	Warnings    []kubefile.Warning
 	// Beside is where files were merged beside others on the assumption that the folder is no symbolic link there. Where
 	// it is one, the result is another than Dockerfile's: convert again with Options.Exact.
 	Beside []Placement
@@ -81,15 +87,41 @@ type Placement struct {
 	Below []llb.State
 }
 
-// ToLLB converts the last stage of a Kubefile and those that it needs. An error in a line is a *kubefile.PositionError.
+// ToLLB converts a stage of a Kubefile and those that it needs. An error in a line is a *kubefile.PositionError, a stage
+// that is not there a *StageError.
 func ToLLB(ctx context.Context, f *kubefile.File, o Options) (*Result, error) {
+	target := f.Stages[len(f.Stages)-1]
+	if o.Stage != "" {
+		var ok bool
+		if target, ok = f.LookupStage(o.Stage, len(f.Stages)); !ok {
+			return nil, newStageError(f, o.Stage)
+		}
+	}
 	c := &converter{ctx: ctx, file: f, o: o, stages: make([]*stage, len(f.Stages)), images: map[string]Base{}}
 	c.context = llb.NewState(&contextOutput{converter: c})
-	last, err := c.stage(len(f.Stages) - 1)
+	last, err := c.stage(target.Index)
 	if err != nil {
 		return nil, err
 	}
-	return last.result(c)
+	return last.result(c), nil
+}
+
+// StageError is a stage that the Kubefile does not have.
+type StageError struct {
+	File, Stage string
+	Have        []string
+}
+
+func newStageError(f *kubefile.File, stage string) *StageError {
+	e := &StageError{File: f.Name, Stage: stage}
+	for _, s := range f.Stages {
+		e.Have = append(e.Have, s.String())
+	}
+	return e
+}
+
+func (e *StageError) Error() string {
+	return fmt.Sprintf("%s has no stage %q; it has %s", e.File, e.Stage, strings.Join(e.Have, ", "))
 }
 
 type converter struct {
@@ -133,6 +165,11 @@ func (c *converter) stage(i int) (*stage, error) {
 			return nil, c.at(one.Lines().First, err)
 		}
 	}
+	for _, one := range s.later {
+		if err := s.changeApp(one); err != nil {
+			return nil, c.at(one.Lines().First, err)
+		}
+	}
 	c.stages[i] = s
 	return s, nil
 }
@@ -154,7 +191,7 @@ func (c *converter) prefix(in *kubefile.Stage) string {
 
 func changesFiles(i kubefile.Instruction) bool {
 	switch i.(type) {
-	case *kubefile.Copy, *kubefile.Add, *kubefile.Run:
+	case *kubefile.Copy, *kubefile.Add, *kubefile.Run, *kubefile.App, *kubefile.Workdir:
 		return true
 	}
 	return false
@@ -187,7 +224,9 @@ func (c *converter) from(in *kubefile.Stage) (*stage, error) {
 	if err != nil {
 		return nil, c.at(line, err)
 	}
-	s.startFrom(c, base)
+	if err := s.startFrom(c, base); err != nil {
+		return nil, c.at(line, err)
+	}
 	return s, nil
 }
 
@@ -215,7 +254,22 @@ func (c *converter) instruction(s *stage, i kubefile.Instruction, name string) e
 	case *kubefile.Run:
 		return c.run(s, i, name)
 	case *kubefile.Cmd:
-		s.cmds = append(s.cmds, commandLine(i))
+		s.command(i)
+	case *kubefile.Entrypoint:
+		s.entrypoint(i)
+	case *kubefile.Cmds:
+		for _, line := range i.Cmds {
+			s.launch.Cmds = append(s.launch.Cmds, s.inDir(line))
+		}
+	case *kubefile.Launch:
+		return c.launch(s, i)
+	case *kubefile.App:
+		return c.app(s, i, name)
+	case *kubefile.AppCmds, *kubefile.AppEnv:
+		s.later = append(s.later, i)
+	case *kubefile.KubeVersion:
+		s.labels[clusterimage.LabelKubeVersion] = i.Constraint
+		s.kubeVersion = i.Lines().First
 	case *kubefile.Env:
 		for _, v := range i.Vars {
 			s.setEnv(v.Key, v.Value)
@@ -229,6 +283,12 @@ func (c *converter) instruction(s *stage, i kubefile.Instruction, name string) e
 		}
 	case *kubefile.Maintainer:
 		s.author = i.Name
+	case *kubefile.Workdir:
+		c.workdir(s, i, name)
+	case *kubefile.User:
+		s.user = i.User
+	case *kubefile.Shell:
+		s.shell = i.Args
 	case *kubefile.Arg: // the scope has it
 	default:
 		return fmt.Errorf("this build cannot do %s", i.Text())

@@ -38,7 +38,10 @@ func options(t *testing.T, f *kubefile.File) convert.Options {
 			b := convert.Base{State: llb.Image(name, llb.Platform(p)), Digest: digest.FromString(name).String()}
 			b.Config.Config.Env = []string{"PATH=/base/bin", "BASE=yes"}
 			if strings.HasPrefix(name, "cluster") {
-				ext := clusterimage.Extension{Launch: clusterimage.Launch{Cmds: []string{"of the base"}}}
+				ext := clusterimage.Extension{
+					Applications: []clusterimage.Application{{Name: "flannel", Type: "kube"}, {Name: "old", Type: "shell", Files: []string{"x.sh"}}},
+					Launch:       clusterimage.Launch{Cmds: []string{"of the base"}, AppNames: []string{"flannel"}},
+				}
 				b.Config.Config.Labels = map[string]string{clusterimage.LabelExtension: string(ext.Marshal()), "base": "label"}
 			}
 			return b, nil
@@ -69,7 +72,9 @@ func TestToLLB(t *testing.T) {
 			config, err := json.MarshalIndent(struct {
 				Config    ocispec.Image
 				Extension clusterimage.Extension
-			}{made.Config, made.Extension}, "", "  ")
+				Apps      []convert.App      `json:",omitempty"`
+				Warnings  []kubefile.Warning `json:",omitempty"`
+			}{made.Config, made.Extension, made.Apps, made.Warnings}, "", "  ")
 			require.NoError(t, err)
 			got += string(config) + "\n"
 			golden := strings.TrimSuffix(file, ".kubefile") + ".golden"
@@ -170,6 +175,8 @@ func operation(op *pb.Op) string {
 				}
 			case *pb.FileAction_Mkfile:
 				text += fmt.Sprintf(" mkfile %s %q", a.Mkfile.Path, a.Mkfile.Data)
+			case *pb.FileAction_Rm:
+				text += " rm " + a.Rm.Path
 			case *pb.FileAction_Mkdir:
 				text += " mkdir " + a.Mkdir.Path
 			}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"net/url"
 	"path"
 	"slices"
 	"strconv"
@@ -67,25 +66,39 @@ func (c *converter) fromContext(p string) {
 }
 
 func (c *converter) place(s *stage, i *kubefile.Copy, name string, src llb.State, used func(string)) error {
-	b := c.files(i)
+	b := c.files(s, i)
 	for _, p := range i.Sources {
 		from, info := contents(p, i.Parents)
+		if i.From == "" && from == madeByPeer {
+			from, info.AllowEmptyWildcard = madeByPeerPattern, true
+		}
 		used(from)
 		b.copy(src, from, info)
 	}
 	b.heredocs(i.Heredocs)
-	c.layer(s, i, name, b)
+	c.layer(s, i, name, b, i.Link || independent(i, b.dest))
 	return nil
 }
 
-// layer puts the files on top of the stage's.
-func (c *converter) layer(s *stage, i *kubefile.Copy, name string, b *fileBuilder) {
+// madeByPeer is the folder of packed images that sealos makes in the context before it runs `COPY registry registry`. Here
+// images are packed otherwise: where it is not there, nothing is copied.
+const (
+	madeByPeer        = "/registry"
+	madeByPeerPattern = "/registr[y]"
+)
+
+// layer puts the files on top of the stage's; beside what is there, where they are independent of it.
+func (c *converter) layer(s *stage, i kubefile.Instruction, name string, b *fileBuilder, independent bool) {
 	if b.action == nil {
 		return
 	}
 	s.history = append(s.history, i.Text())
 	opts := c.constraints(i.Lines(), name, s.platform)
-	if !c.o.Exact && (i.Link || s.base == nil || s.linked) && independent(i) {
+	link := false
+	if c, ok := i.(*kubefile.Copy); ok {
+		link = c.Link
+	}
+	if !c.o.Exact && independent && (link || s.base == nil || s.linked) {
 		s.place(b.dest)
 		s.layers = append(s.layers, llb.Scratch().File(b.action, opts...))
 		return
@@ -95,15 +108,15 @@ func (c *converter) layer(s *stage, i *kubefile.Copy, name string, b *fileBuilde
 
 // independent says whether a COPY does the same wherever it is done: its destination is a folder, or cannot be one, and
 // its owner is a number.
-func independent(i *kubefile.Copy) bool {
+func independent(i *kubefile.Copy, dest string) bool {
 	if !numeric(i.Chown) {
 		return false
 	}
-	if i.Link || strings.HasSuffix(destination(i.Dest), "/") {
+	if strings.HasSuffix(dest, "/") {
 		return true
 	}
 	// COPY f d/f: where d/f is a folder below, f is one as well.
-	return len(i.Sources) == 1 && len(i.Heredocs) == 0 && path.Base(i.Sources[0]) == path.Base(i.Dest) && !strings.ContainsAny(i.Sources[0], "*?[")
+	return len(i.Sources) == 1 && len(i.Heredocs) == 0 && path.Base(i.Sources[0]) == path.Base(i.Dest) && !isPattern(i.Sources[0])
 }
 
 func numeric(chown string) bool {
@@ -115,19 +128,34 @@ func numeric(chown string) bool {
 	return true
 }
 
-// destination is the absolute path; a / at its end says that it is a folder.
-func destination(dest string) string {
+// destination is the absolute path; a / at its end says that it is a folder. dir is of WORKDIR.
+func destination(dir, dest string) string {
 	p := path.Join("/", dest)
-	if strings.HasSuffix(dest, "/") || path.Base(dest) == "." || path.Base(dest) == ".." {
+	if !path.IsAbs(dest) {
+		p = path.Join("/", dir, dest)
+	}
+	if strings.HasSuffix(dest, "/") || path.Base(dest) == "." || path.Base(dest) == ".." || slices.Contains(folders(), p) {
 		p = strings.TrimSuffix(p, "/") + "/"
 	}
 	return p
 }
 
+// folders are what a rootfs has at its root, https://github.com/sealerio/basefs. COPY into one of them makes it, where a
+// Dockerfile would make a file of that name: `COPY imageList manifests` is how Kubefiles are written.
+func folders() []string {
+	return []string{
+		"/application", "/bin", "/charts", "/cri", "/etc", "/images", "/lib", "/manifests", "/opt", "/plugins", "/registry", "/scripts", "/statics",
+	}
+}
+
 // contents is where to copy from, an absolute path, and how, for files of a context, a stage or an image.
+//
+// Folders that a pattern finds keep their names, as with cp: `COPY rootfs/* .` is `COPY rootfs .`, not all their files in one
+// heap as in a Dockerfile.
 func contents(p string, parents bool) (string, *llb.CopyInfo) {
 	info := &llb.CopyInfo{FollowSymlinks: true, CopyDirContentsOnly: true, CreateDestPath: true, AllowWildcard: true}
 	if !parents {
+		info.CopyDirContentsOnly = !isPattern(path.Base(p))
 		return path.Join("/", p), info
 	}
 	// What stands before /./ is not kept; the pattern is relative to it.
@@ -136,13 +164,15 @@ func contents(p string, parents bool) (string, *llb.CopyInfo) {
 		before, pattern = "", p
 	}
 	info.IncludePatterns = []string{strings.TrimPrefix(path.Join("/", pattern), "/")}
-	if !strings.ContainsAny(p, "*?[") {
+	if !isPattern(p) {
 		info.RequiredPaths = []string{path.Join("/", p)}
 	}
 	return path.Join("/", before), info
 }
 
-func (c *converter) files(i *kubefile.Copy) *fileBuilder {
+func isPattern(p string) bool { return strings.ContainsAny(p, "*?[") }
+
+func (c *converter) files(s *stage, i *kubefile.Copy) *fileBuilder {
 	opts := []llb.CopyOption{withTime{c.o.Epoch}}
 	if i.Chmod != "" {
 		mode := &llb.ChmodOpt{ModeStr: i.Chmod}
@@ -157,7 +187,7 @@ func (c *converter) files(i *kubefile.Copy) *fileBuilder {
 	if len(i.Exclude) > 0 {
 		opts = append(opts, llb.WithExcludePatterns(i.Exclude))
 	}
-	return &fileBuilder{dest: destination(i.Dest), opts: opts}
+	return &fileBuilder{dest: destination(s.dir, i.Dest), opts: opts}
 }
 
 type withTime struct{ time time.Time }
@@ -193,7 +223,7 @@ func (b *fileBuilder) heredocs(docs []kubefile.Heredoc) {
 
 // add converts ADD: URLs and Git repositories are fetched, local archives unpacked.
 func (c *converter) add(s *stage, i *kubefile.Add, name string) error {
-	b := c.files(&i.Copy)
+	b := c.files(s, &i.Copy)
 	for _, p := range i.Sources {
 		repository, isGit, err := dfgitutil.ParseGitRef(p)
 		switch {
@@ -206,7 +236,10 @@ func (c *converter) add(s *stage, i *kubefile.Add, name string) error {
 			}
 			b.copy(st, "/", &llb.CopyInfo{CreateDestPath: true, CopyDirContentsOnly: true})
 		case strings.HasPrefix(p, "http://"), strings.HasPrefix(p, "https://"):
-			st, file := c.httpSource(s, p, i, name)
+			st, file, err := c.httpSource(s, p, i.Checksum, i, name)
+			if err != nil {
+				return err
+			}
 			b.copy(st, file, &llb.CopyInfo{CreateDestPath: true, AttemptUnpack: i.Unpack != nil && *i.Unpack})
 		default:
 			from, info := contents(p, false)
@@ -216,25 +249,24 @@ func (c *converter) add(s *stage, i *kubefile.Add, name string) error {
 		}
 	}
 	b.heredocs(i.Heredocs)
-	c.layer(s, &i.Copy, name, b)
+	c.layer(s, &i.Copy, name, b, i.Link || independent(&i.Copy, b.dest))
 	return nil
 }
 
-func (c *converter) httpSource(s *stage, address string, i *kubefile.Add, name string) (llb.State, string) {
-	file := "download"
-	if u, err := url.Parse(address); err == nil {
-		if base := path.Base(u.Path); base != "." && base != "/" {
-			file = base
-		}
+// httpSource is one file of a server, which the engine fetches, verifies and keeps.
+func (c *converter) httpSource(s *stage, address, checksum string, i kubefile.Instruction, name string) (llb.State, string, error) {
+	file, err := kubefile.RemoteName(address)
+	if err != nil {
+		return llb.State{}, "", err
 	}
 	opts := []llb.HTTPOption{llb.Filename(file), llb.WithCustomName(name)}
-	if i.Checksum != "" {
-		opts = append(opts, llb.Checksum(digest.Digest(i.Checksum)))
+	if checksum != "" {
+		opts = append(opts, llb.Checksum(digest.Digest(checksum)))
 	}
 	for _, o := range c.constraints(i.Lines(), name, s.platform) {
 		opts = append(opts, o)
 	}
-	return llb.HTTP(address, opts...), file
+	return llb.HTTP(address, opts...), file, nil
 }
 
 func gitSource(r *dfgitutil.GitRef, i *kubefile.Add, name string) (llb.State, error) {

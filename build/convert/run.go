@@ -25,7 +25,7 @@ const (
 // run converts RUN. It runs in the toolbox, on the platform that builds, with the rootfs mounted: the rootfs needs no
 // shell, and one for another architecture is built without emulation. --in-rootfs is what a Dockerfile's RUN is.
 func (c *converter) run(s *stage, i *kubefile.Run, name string) error {
-	args, opts := command(i)
+	args, opts := command(i, s.shell)
 	switch i.Network {
 	case "", "default":
 	case "none":
@@ -55,7 +55,10 @@ func (c *converter) run(s *stage, i *kubefile.Run, name string) error {
 	if err != nil {
 		return err
 	}
-	opts = append(opts, llb.Args(args), llb.Dir(rootfsDir))
+	opts = append(opts, llb.Args(args), llb.Dir(path.Join(rootfsDir, s.dir)))
+	if s.user != "" {
+		opts = append(opts, llb.User(s.user))
+	}
 	opts = append(opts, environment(c.toolboxEnv(s, tool))...)
 	for _, o := range c.constraints(i.Lines(), name, c.o.Build) {
 		opts = append(opts, o)
@@ -65,12 +68,11 @@ func (c *converter) run(s *stage, i *kubefile.Run, name string) error {
 }
 
 func (c *converter) runInRootfs(s *stage, i *kubefile.Run, args []string, opts []llb.RunOption, name string) error {
-	dir := "/"
-	if s.base != nil && s.base.Config.Config.WorkingDir != "" {
-		dir = s.base.Config.Config.WorkingDir
-	}
-	opts = append(opts, llb.Args(args), llb.Dir(dir))
-	if s.base != nil && s.base.Config.Config.User != "" {
+	opts = append(opts, llb.Args(args), llb.Dir(path.Join("/", s.dir)))
+	switch {
+	case s.user != "":
+		opts = append(opts, llb.User(s.user))
+	case s.base != nil && s.base.Config.Config.User != "":
 		opts = append(opts, llb.User(s.base.Config.Config.User))
 	}
 	opts = append(opts, environment(s.scope.RunEnv())...)
@@ -79,6 +81,20 @@ func (c *converter) runInRootfs(s *stage, i *kubefile.Run, args []string, opts [
 	}
 	s.replace(s.state().Run(opts...).Root())
 	return nil
+}
+
+// workdir converts WORKDIR. The folder is made, as Dockerfile does it: RUN begins in it.
+func (c *converter) workdir(s *stage, i *kubefile.Workdir, name string) {
+	dir := path.Join("/", i.Path)
+	if !path.IsAbs(i.Path) {
+		dir = path.Join("/", s.dir, i.Path)
+	}
+	s.dir = dir
+	if dir == "/" {
+		return
+	}
+	s.history = append(s.history, i.Text())
+	s.replace(s.state().File(llb.Mkdir(dir, 0o755, llb.WithParents(true), llb.WithCreatedTime(c.o.Epoch)), c.constraints(i.Lines(), name, s.platform)...))
 }
 
 func (c *converter) tool() (Toolbox, error) {
@@ -111,13 +127,16 @@ func environment(env []string) []llb.RunOption {
 }
 
 // command is what is started: a shell with the line, or the words themselves.
-func command(i *kubefile.Run) ([]string, []llb.RunOption) {
+func command(i *kubefile.Run, shell []string) ([]string, []llb.RunOption) {
 	if !i.Shell {
 		return i.Args, nil
 	}
 	script := i.Script()
 	if !i.OnlyHeredoc() || !strings.HasPrefix(script, "#!") {
-		return []string{"/bin/sh", "-ec", script}, nil
+		if shell == nil {
+			shell = []string{"/bin/sh", "-ec"}
+		}
+		return append(slices.Clone(shell), script), nil
 	}
 	name := path.Base(i.Heredocs[0].Name)
 	st := llb.Scratch().File(llb.Mkfile("/"+name, 0o755, []byte(script)), llb.WithCustomName("[internal] inline document "+name))
@@ -138,9 +157,9 @@ func proxyEnv(vars map[string]string) llb.ProxyEnv {
 
 // mounts converts --mount. Relative targets are below the working directory.
 func (c *converter) mounts(s *stage, i *kubefile.Run) ([]llb.RunOption, error) {
-	dir := rootfsDir
+	dir := path.Join(rootfsDir, s.dir)
 	if i.InRootfs {
-		dir = "/"
+		dir = path.Join("/", s.dir)
 	}
 	var out []llb.RunOption
 	for _, m := range i.Mounts {

@@ -36,16 +36,38 @@ type stage struct {
 	labels   map[string]string
 	author   string
 	env      []kubefile.KeyValue // of ENV lines, in order
-	cmds     []string
 	basePATH string
+	dir      string   // of WORKDIR, absolute; empty: the root
+	user     string   // of USER; empty: root
+	shell    []string // of SHELL; nil: the default
+
+	inherited   clusterimage.Extension // of the base
+	apps        []clusterimage.Application
+	found       []App // of this Kubefile
+	launch      clusterimage.Launch
+	entrypoints int                    // of this Kubefile, among launch.Cmds
+	kubeVersion int                    // line of KUBEVERSION
+	later       []kubefile.Instruction // APPCMDS and APPENV, which may stand before their APP
+	warnings    []kubefile.Warning
 }
 
-func (s *stage) startFrom(c *converter, base Base) {
+func (s *stage) startFrom(c *converter, base Base) error {
 	s.base = &base
 	s.bottom, s.solid = base.State, base.State
 	s.scope = c.o.Scope.Stage(base.Config.Config.Env)
 	s.basePATH = pathOf(base.Config.Config.Env)
-	_, s.linked = base.Config.Config.Labels[clusterimage.LabelExtension]
+	s.dir = base.Config.Config.WorkingDir
+	label, ok := base.Config.Config.Labels[clusterimage.LabelExtension]
+	if !ok {
+		return nil
+	}
+	s.linked = true
+	ext, err := clusterimage.ParseExtension([]byte(label))
+	if err != nil {
+		return err
+	}
+	s.inherited, s.apps, s.launch = ext, ext.Applications, ext.Launch
+	return nil
 }
 
 // child begins a stage that is based on this one. The layers stay where they are.
@@ -58,7 +80,11 @@ func (s *stage) child(in *kubefile.Stage) *stage {
 	n.beside = slices.Clone(s.beside)
 	n.labels = maps.Clone(s.labels)
 	n.env = slices.Clone(s.env)
-	n.cmds = slices.Clone(s.cmds)
+	n.apps = slices.Clone(s.apps)
+	n.found = slices.Clone(s.found)
+	n.launch.Cmds = slices.Clone(s.launch.Cmds)
+	n.warnings = slices.Clone(s.warnings)
+	n.later = nil
 	return &n
 }
 
@@ -121,19 +147,16 @@ func (s *stage) setEnv(key, value string) {
 	s.env = append(s.env, kubefile.KeyValue{Key: key, Value: value})
 }
 
-func (s *stage) result(c *converter) (*Result, error) {
-	r := &Result{State: s.state(), Added: s.added(), Base: s.base, Labels: s.labels, Warnings: s.scope.Warnings(), Beside: s.beside}
+func (s *stage) result(c *converter) *Result {
+	r := &Result{
+		State: s.state(), Added: s.added(), Base: s.base, Labels: s.labels, Beside: s.beside, Apps: s.found, KubeVersion: s.kubeVersion,
+		Extension: s.inherited, Warnings: append(s.scope.Warnings(), s.warnings...),
+	}
 	if s.base != nil {
 		r.Config = s.base.Config
-		if label, ok := r.Config.Config.Labels[clusterimage.LabelExtension]; ok {
-			ext, err := clusterimage.ParseExtension([]byte(label))
-			if err != nil {
-				return nil, c.at(s.in.From.Lines().First, err)
-			}
-			r.Extension = ext
-		}
 		r.Extension.Base = &clusterimage.Base{Name: s.base.Name, Digest: s.base.Digest}
 	}
+	r.Extension.Applications, r.Extension.Launch = s.apps, s.launch
 	r.Config.Platform = platforms.Normalize(c.o.Target)
 	r.Config.History = s.layerHistory(c.o.Epoch)
 	r.Config.Created, r.Config.RootFS = nil, ocispec.RootFS{Type: "layers"}
@@ -146,8 +169,13 @@ func (s *stage) result(c *converter) (*Result, error) {
 		r.Config.Author = s.author
 	}
 	r.Config.Config.Env = s.scope.Env()
-	r.Extension.Launch.Cmds = append(slices.Clone(r.Extension.Launch.Cmds), s.cmds...)
-	r.Config.Config.Cmd = launchCommand(r.Extension.Launch.Cmds)
+	r.Config.Config.WorkingDir = s.dir
+	if s.user != "" {
+		r.Config.Config.User = s.user
+	}
+	if cmd := Command(r.Extension); cmd != nil {
+		r.Config.Config.Entrypoint, r.Config.Config.Cmd = nil, cmd
+	}
 	r.Extension.Env = maps.Clone(r.Extension.Env)
 	for _, v := range s.env {
 		if r.Extension.Env == nil {
@@ -155,7 +183,7 @@ func (s *stage) result(c *converter) (*Result, error) {
 		}
 		r.Extension.Env[v.Key] = v.Value
 	}
-	return r, nil
+	return r
 }
 
 // layerHistory has one entry for each layer. Without it the exporter would write what the cache knows of a layer, which
@@ -183,35 +211,6 @@ func (s *stage) layerHistory(epoch time.Time) []ocispec.History {
 // History is the config's entry of one layer.
 func History(epoch time.Time, text string) ocispec.History {
 	return ocispec.History{Created: &epoch, CreatedBy: text, Comment: "sealer"}
-}
-
-// launchCommand is the launch commands as an OCI config has them, for tools that know no ClusterImage.
-func launchCommand(cmds []string) []string {
-	if len(cmds) == 0 {
-		return nil
-	}
-	return []string{"/bin/sh", "-ec", strings.Join(cmds, "\n")}
-}
-
-// commandLine is a CMD as one line for the shell.
-func commandLine(c *kubefile.Cmd) string {
-	if c.Shell {
-		return strings.Join(c.Args, " ")
-	}
-	words := make([]string, len(c.Args))
-	for i, w := range c.Args {
-		words[i] = quote(w)
-	}
-	return strings.Join(words, " ")
-}
-
-// quote gives one word of a POSIX shell command.
-func quote(word string) string {
-	const plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:=@%+,"
-	if word != "" && strings.Trim(word, plain) == "" {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 func pathOf(env []string) string {

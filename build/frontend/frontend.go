@@ -22,6 +22,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/sealerio/sealer/build/convert"
+	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/clusterimage/layout"
 	"github.com/sealerio/sealer/imagelist"
 	"github.com/sealerio/sealer/kubefile"
@@ -202,6 +203,7 @@ func (b *builder) convert(ctx context.Context, scope *kubefile.Scope, target, bu
 		Toolbox:        func(ctx context.Context) (convert.Toolbox, error) { return b.toolbox(ctx, build) },
 		Epoch:          at,
 		NoCache:        b.ui.IsNoCache(""),
+		Stage:          b.ui.Target,
 		CacheNamespace: b.ui.CacheIDNamespace,
 	}
 	made, err := convert.ToLLB(ctx, b.file, o)
@@ -251,6 +253,12 @@ func (b *builder) finish(ctx context.Context, made *convert.Result, found *findi
 	meta, err := found.metadata(made, target)
 	if err != nil {
 		return nil, err
+	}
+	if made.KubeVersion > 0 && meta.KubeVersion != "" {
+		err := clusterimage.CheckKubeVersion(made.Labels[clusterimage.LabelKubeVersion], meta.KubeVersion)
+		if err != nil {
+			return nil, convert.At(b.file, made.KubeVersion, fmt.Errorf("KUBEVERSION: %w", err))
+		}
 	}
 	describe(made, meta, b.o.Version, b.ui.BuildOpts().Opts[KeyType])
 	delete(made.Config.Config.Labels, layout.LabelSource) // of the base

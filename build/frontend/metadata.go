@@ -25,7 +25,7 @@ const (
 
 // binaries say which distribution a rootfs holds.
 func binaries() []binary {
-	return []binary{{"bin/k3s", "k3s"}, {"bin/k0s", "k0s"}, {"bin/kubeadm", "kubernetes"}}
+	return []binary{{"bin/k3s", "k3s"}, {"k3s", "k3s"}, {"bin/k0s", "k0s"}, {"k0s", "k0s"}, {"bin/kubeadm", "kubernetes"}}
 }
 
 type binary struct{ path, runtime string }
@@ -66,6 +66,9 @@ func (b *builder) look(ctx context.Context, made *convert.Result) (*findings, er
 			continue
 		}
 		f.images = append(f.images, image)
+	}
+	if err := b.applications(ctx, made, files); err != nil {
+		return nil, err
 	}
 	data, err := fs.ReadFile(files, metadataName)
 	switch {
