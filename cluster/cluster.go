@@ -110,6 +110,9 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 		return err
 	}
 	r := &run{RunOptions: o, cluster: c, distribution: distribution}
+	if err := r.checkImage(); err != nil {
+		return err
+	}
 	p, err := r.plan()
 	if err != nil {
 		return err

@@ -74,7 +74,7 @@ func TestRun(t *testing.T) {
 	require.Equal(t, "worker", state.Role)
 
 	for _, c := range first.Calls() {
-		if c.String() == "sh -c 'echo done'" {
+		if strings.HasSuffix(c.String(), "export PATH; echo done'") {
 			require.Equal(t, "/var/lib/sealer/node/rootfs/x", c.Dir)
 			require.Subset(t, c.Env, []string{"KUBECONFIG=/admin.conf", "GREETING=hello", "PLACE=here", "ClusterName=prod",
 				"RegistryURL=sea.hub:5000", "PauseImage=registry.k8s.io/pause:3.10.2", "HostIP=10.0.0.1"})
@@ -215,8 +215,8 @@ func TestRun_NotReady(t *testing.T) {
 func TestRun_Commands(t *testing.T) {
 	b := newBed(t, "spec: {cmd: [\"echo mine\"], hosts: [{ips: [10.0.0.1], roles: [master]}]}\n")
 	require.NoError(t, b.run(t))
-	require.Contains(t, b.hosts["10.0.0.1"].did(), "sh -c echo mine")
-	require.NotContains(t, b.hosts["10.0.0.1"].did(), "sh -c echo done")
+	require.Contains(t, b.hosts["10.0.0.1"].did(), inRootfs+"echo mine")
+	require.NotContains(t, b.hosts["10.0.0.1"].did(), inRootfs+"echo done")
 
 	b = newBed(t, "spec: {cmd: [], hosts: [{ips: [10.0.0.1], roles: [master]}]}\n")
 	b.hosts["10.0.0.1"].ready = false

@@ -10,7 +10,6 @@ import (
 	"io/fs"
 	"maps"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -224,29 +223,30 @@ func (r *run) render(ctx context.Context, h *runtime.Host, log io.Writer) error 
 		}
 	}
 	values := struct {
-		Values map[string]string `json:"values"`
-	}{r.values(h)}
+		Values       map[string]string            `json:"values"`
+		Applications map[string]map[string]string `json:"applications,omitempty"`
+	}{Values: r.values(h), Applications: map[string]map[string]string{}}
+	for _, app := range r.extension().Applications {
+		if env := r.appEnv(h, app.Name); len(env) > 0 {
+			values.Applications[app.Name] = env
+		}
+	}
 	return nodeCall{log: log, in: values}.run(ctx, h, "render", "--dir", h.Rootfs)
 }
 
 // values are what templates and commands may use on a host.
 func (r *run) values(h *runtime.Host) map[string]string {
-	c := r.cluster
-	v := c.HostEnv(h)
-	maps.Copy(v, map[string]string{
-		"ClusterName": c.File.Name, "KubeVersion": c.KubeVersion(), "PauseImage": c.PauseImage(),
-		"HostIP": h.IP(), "HostName": h.Facts.NodeName(), "HostRole": string(h.Spec.Role),
-		"RegistryDomain": c.Registry.Domain, "RegistryPort": strconv.Itoa(c.Registry.Port), "RegistryURL": c.Registry.Endpoint(),
-	})
+	v := r.cluster.HostEnv(h)
+	maps.Copy(v, r.given(h))
 	return v
 }
 
-// environment is values as NAME=value, sorted.
-func (r *run) environment(h *runtime.Host) []string {
-	var env []string
-	for k, v := range r.values(h) {
-		env = append(env, k+"="+v)
+// given are the values that are sealer's own: none goes over them.
+func (r *run) given(h *runtime.Host) map[string]string {
+	c := r.cluster
+	return map[string]string{
+		"ClusterName": c.File.Name, "KubeVersion": c.KubeVersion(), "PauseImage": c.PauseImage(),
+		"HostIP": h.IP(), "HostName": h.Facts.NodeName(), "HostRole": string(h.Spec.Role),
+		"RegistryDomain": c.Registry.Domain, "RegistryPort": strconv.Itoa(c.Registry.Port), "RegistryURL": c.Registry.Endpoint(),
 	}
-	slices.Sort(env)
-	return env
 }

@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -102,18 +103,23 @@ type bed struct {
 
 func newBed(t *testing.T, clusterfileText string) *bed {
 	t.Helper()
+	return newBedOf(t, clusterfileText, clusterimage.Extension{
+		Launch: clusterimage.Launch{Cmds: []string{"kubectl apply -f manifests", "echo done"}},
+	}, nil)
+}
+
+// newBedOf is a bed whose image has this extension, and these labels beside it.
+func newBedOf(t *testing.T, clusterfileText string, ext clusterimage.Extension, labels map[string]string) *bed {
+	t.Helper()
 	st, err := store.Open(filepath.Join(t.TempDir(), "store"))
 	require.NoError(t, err)
 	cs := st.Content()
 	amd64 := ocispec.Platform{OS: "linux", Architecture: "amd64"}
 	config := ocispec.Image{Platform: amd64}
 	config.Config.Env = []string{"PATH=/bin", "GREETING=hello"}
-	config.Config.Labels = map[string]string{
-		clusterimage.LabelClusterRuntime: "fake",
-		clusterimage.LabelExtension: string(clusterimage.Extension{
-			Type: clusterimage.KubeInstaller, Launch: clusterimage.Launch{Cmds: []string{"kubectl apply -f manifests", "echo done"}},
-		}.Marshal()),
-	}
+	ext.Type = clusterimage.KubeInstaller
+	config.Config.Labels = map[string]string{clusterimage.LabelClusterRuntime: "fake", clusterimage.LabelExtension: string(ext.Marshal())}
+	maps.Copy(config.Config.Labels, labels)
 	rootfs := putImage(t, cs, config, "rootfs")
 	rootfs.Platform = &amd64
 	var packed []clusterimage.PackedImage

@@ -3,52 +3,113 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"path"
+	"slices"
 	"strings"
 
+	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/runtime"
 )
 
-// commands are what the Clusterfile or else the image runs on the first control plane, as shell text.
-func (r *run) commands() []string {
-	if r.cluster.File.Cmd != nil {
-		return r.cluster.File.Cmd
-	}
-	rootfs, err := r.Image.Platform(platformOf(r.cluster.First()))
-	if err != nil {
-		return nil // Preflight has said so
-	}
-	return rootfs.Extension.Launch.Cmds
+// launched is one thing that the image starts once the cluster is up.
+type launched struct {
+	name    string // of the step
+	command string // shell text
+	app     string // in whose folder the command begins; empty: in the root of the rootfs
 }
 
-// launch runs the commands in their order, and waits for what they make
-// possible: a cluster without a pod network has no Ready nodes.
+// launches are what the Clusterfile or else the image runs on the first control plane, in order.
+func (r *run) launches() ([]launched, error) {
+	var list []launched
+	commands := func(lines []string) {
+		for _, line := range lines {
+			list = append(list, launched{name: fmt.Sprintf("CMD %d: %s", len(list)+1, short(line)), command: line})
+		}
+	}
+	if r.cluster.File.Cmd != nil {
+		commands(r.cluster.File.Cmd)
+		return list, nil
+	}
+	ext := r.extension()
+	after := min(max(ext.Launch.After, 0), len(ext.Launch.Cmds))
+	commands(ext.Launch.Cmds[:after])
+	for _, name := range ext.Launch.AppNames {
+		app, ok := ext.Application(name)
+		if !ok {
+			return nil, &LaunchError{Image: r.ImageName, App: name, Err: errors.New("the image has no application of this name")}
+		}
+		command, err := app.LaunchCommand()
+		if err != nil {
+			return nil, &LaunchError{Image: r.ImageName, App: name, Err: err}
+		}
+		list = append(list, launched{name: "LAUNCH " + name + ": " + short(command), command: command, app: name})
+	}
+	commands(ext.Launch.Cmds[after:])
+	return list, nil
+}
+
+// LaunchError is an application that an image is to start, and cannot.
+type LaunchError struct {
+	Image, App string
+	Err        error
+}
+
+func (e *LaunchError) Error() string {
+	return fmt.Sprintf("the image %q cannot launch %q: %v", e.Image, e.App, e.Err)
+}
+
+func (e *LaunchError) Unwrap() error { return e.Err }
+
+// Hint says where it is decided what is launched.
+func (e *LaunchError) Hint() string {
+	return "build the image again with this sealer, or say in the Clusterfile's spec.cmd what is to be run"
+}
+
+// extension is what the image of the first control plane says of itself.
+func (r *run) extension() clusterimage.Extension {
+	rootfs, err := r.Image.Platform(platformOf(r.cluster.First()))
+	if err != nil {
+		return clusterimage.Extension{} // Preflight has said so
+	}
+	return rootfs.Extension
+}
+
+// checkImage looks for what makes an image impossible to run, before any host is touched.
+func (r *run) checkImage() error {
+	if rootfs, err := r.Image.Platform(platformOf(r.cluster.First())); err == nil {
+		version := cmp.Or(r.cluster.KubeVersion(), r.cluster.Metadata.ClusterRuntimeVersion)
+		if err := clusterimage.CheckKubeVersion(rootfs.Config.Config.Labels[clusterimage.LabelKubeVersion], version); err != nil {
+			return fmt.Errorf("checking the image %q: %w", r.ImageName, err)
+		}
+	}
+	_, err := r.launches()
+	return err
+}
+
+// launch runs what the image starts in its order, and waits for what that
+// makes possible: a cluster without a pod network has no Ready nodes.
 func (r *run) launch(h *runtime.Host) []runtime.Step {
-	commands := r.commands()
-	if len(commands) == 0 {
-		return nil
+	list, err := r.launches()
+	if err != nil || len(list) == 0 {
+		return nil // checkImage has said so
 	}
 	var steps []runtime.Step
 	all := sha256.New()
-	for i, command := range commands {
-		_, _ = fmt.Fprintf(all, "%s\x00%q\x00%q\x00", r.cluster.Digest, command, r.environment(h))
-		key := hex.EncodeToString(all.Sum(nil))[:32] // of all up to here: they may build upon one another
+	for _, l := range list {
+		_, _ = fmt.Fprintf(all, "%s\x00%q\x00%q\x00", r.cluster.Digest, l.command, r.launchEnvironment(h, l.app))
 		steps = append(steps, runtime.Step{
-			Name: fmt.Sprintf("CMD %d: %s", i+1, short(command)),
-			Key:  key,
-			Do: func(ctx context.Context, log io.Writer) error {
-				return h.Runner.Run(ctx, host.Command{
-					Argv:   []string{"sh", "-c", command},
-					Dir:    h.Rootfs,
-					Env:    append(r.environment(h), "KUBECONFIG="+r.distribution.Kubectl().Kubeconfig),
-					Stdout: log, Stderr: log, Mutates: true,
-				})
-			},
+			Name: l.name,
+			Key:  hex.EncodeToString(all.Sum(nil))[:32], // of all up to here: they may build upon one another
+			Do:   func(ctx context.Context, log io.Writer) error { return r.start(ctx, h, l, log) },
 		})
 	}
 	return append(steps, runtime.Step{
@@ -57,6 +118,72 @@ func (r *run) launch(h *runtime.Host) []runtime.Step {
 		Done: func(ctx context.Context) (bool, error) { return r.isReady(ctx) },
 		Do:   func(ctx context.Context, log io.Writer) error { return r.waitReady(ctx, log) },
 	})
+}
+
+// inRootfs lets commands find the programs that the image brings, behind those of the host.
+const inRootfs = `PATH=$PATH:$ROOTFS/bin; export PATH; `
+
+func (r *run) start(ctx context.Context, h *runtime.Host, l launched, log io.Writer) error {
+	command := host.Command{
+		Argv:   []string{"sh", "-c", inRootfs + l.command},
+		Dir:    h.Rootfs,
+		Env:    append(r.launchEnvironment(h, l.app), "ROOTFS="+h.Rootfs, "KUBECONFIG="+r.distribution.Kubectl().Kubeconfig),
+		Stdout: log, Stderr: log, Mutates: true,
+	}
+	if l.app == "" {
+		return h.Runner.Run(ctx, command)
+	}
+	command.Dir = path.Join(h.Rootfs, clusterimage.ApplicationDir(l.app))
+	if app, _ := r.extension().Application(l.app); app.Type == clusterimage.HelmApp && len(app.Cmds) == 0 {
+		look := host.Command{Argv: []string{"sh", "-c", inRootfs + "command -v helm >/dev/null"}, Env: []string{"ROOTFS=" + h.Rootfs}}
+		err := h.Runner.Run(ctx, look)
+		if _, failed := errors.AsType[*host.ExitError](err); failed {
+			return &NoHelmError{App: l.app}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return h.Runner.Run(ctx, command)
+}
+
+// NoHelmError is a chart that is to be installed where there is no helm.
+type NoHelmError struct{ App string }
+
+func (e *NoHelmError) Error() string {
+	return fmt.Sprintf("the application %q is a chart, and neither the image nor the host has helm", e.App)
+}
+
+// Hint says how an image brings it.
+func (e *NoHelmError) Hint() string {
+	return "put it into the image with COPY helm bin/, or launch the application in another way with APPCMDS"
+}
+
+// launchEnvironment is environment with the variables of an application: they go over the image's, and the Clusterfile's
+// over them.
+func (r *run) launchEnvironment(h *runtime.Host, app string) []string {
+	env := r.values(h)
+	maps.Copy(env, r.appEnv(h, app))
+	return list(env)
+}
+
+// appEnv are the variables of an application that nothing goes over.
+func (r *run) appEnv(h *runtime.Host, name string) map[string]string {
+	app, _ := r.extension().Application(name)
+	env := maps.Clone(app.Env)
+	for _, over := range []map[string]string{r.cluster.File.Env, h.Spec.Env, r.given(h)} {
+		maps.DeleteFunc(env, func(k, _ string) bool { _, ok := over[k]; return ok })
+	}
+	return env
+}
+
+func list(env map[string]string) []string {
+	var out []string
+	for k, v := range env {
+		out = append(out, k+"="+v)
+	}
+	slices.Sort(out)
+	return out
 }
 
 // short is a command on one line of the display.

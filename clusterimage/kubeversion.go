@@ -21,6 +21,11 @@ func (e *KubeVersionError) Error() string {
 	return fmt.Sprintf("it is for Kubernetes %s, not for %s", e.Constraint, e.Version)
 }
 
+// Hint says what can be changed.
+func (*KubeVersionError) Hint() string {
+	return "build it FROM a base with a Kubernetes that fits, or change KUBEVERSION in its Kubefile"
+}
+
 // CheckKubeVersion holds a version of Kubernetes, such as v1.36.3 or
 // v1.36.3+k3s1, against the value of LabelKubeVersion; an empty value takes any.
 // A pre-release counts as the release that it comes before, as it does for Helm

@@ -216,7 +216,7 @@ func (c *commands) rootfs() *cobra.Command {
 func (c *commands) render() *cobra.Command {
 	var dir string
 	cmd := c.leaf("render", "Fill in the templates of a mounted rootfs with the values on standard input", func(context.Context, *Node) (any, error) {
-		values, err := ReadValues(c.In)
+		values, err := ReadRendering(c.In)
 		if err != nil {
 			return nil, err
 		}

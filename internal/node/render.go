@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/template"
 
@@ -22,23 +24,42 @@ import (
 const (
 	templateSuffix = ".tmpl"
 	maxTemplate    = 16 << 20
+	applications   = "application/apps/" // a folder for each below it
 )
 
 // Values are what templates may use: {{ .name }}.
 type Values map[string]any
 
-// ReadValues reads {"values":{…}}. Whole numbers stay whole: 1000000 does not become 1e+06.
-func ReadValues(r io.Reader) (Values, error) {
-	var in struct {
-		Values Values `json:"values"`
-	}
+// Rendering is what all templates may use, and what those of an application, below application/apps/NAME, may use beside
+// it; that goes over it.
+type Rendering struct {
+	Values       Values            `json:"values"`
+	Applications map[string]Values `json:"applications"`
+}
+
+// ReadRendering reads {"values":{…},"applications":{"NAME":{…}}}. Whole numbers stay whole: 1000000 does not become 1e+06.
+func ReadRendering(r io.Reader) (Rendering, error) {
+	var in Rendering
 	if err := readJSON(r, "the values", &in); err != nil {
-		return nil, err
+		return Rendering{}, err
 	}
-	for k, v := range in.Values {
-		in.Values[k] = plainNumbers(v)
+	for _, values := range append(slices.Collect(maps.Values(in.Applications)), in.Values) {
+		for k, v := range values {
+			values[k] = plainNumbers(v)
+		}
 	}
-	return in.Values, nil
+	return in, nil
+}
+
+// of are the values for a template, whose path is relative to the rootfs.
+func (r Rendering) of(name string) Values {
+	all := Values{}
+	maps.Copy(all, r.Values)
+	if rest, ok := strings.CutPrefix(filepath.ToSlash(name), applications); ok {
+		app, _, _ := strings.Cut(rest, "/")
+		maps.Copy(all, r.Applications[app])
+	}
+	return all
 }
 
 // plainNumbers turns json.Number, which templates cannot compare, into int64 or float64.
@@ -70,7 +91,7 @@ func plainNumbers(v any) any {
 //
 // Templates are Go's, with the functions of sprig less those that look at the environment or the network. A value that is not
 // given is an error; {{ with index . "x" }} asks for one that may be missing.
-func Render(dir string, values Values) ([]string, error) {
+func Render(dir string, in Rendering) ([]string, error) {
 	var files, done []string
 	for _, top := range []string{"etc", "scripts", "manifests", "charts", "application"} {
 		err := filepath.WalkDir(filepath.Join(dir, top), func(path string, d fs.DirEntry, err error) error {
@@ -88,7 +109,7 @@ func Render(dir string, values Values) ([]string, error) {
 	for i, file := range files {
 		var err error
 		name, relErr := filepath.Rel(dir, file)
-		if rendered[i], err = renderFile(name, file, values); errors.Join(err, relErr) != nil {
+		if rendered[i], err = renderFile(name, file, in.of(name)); errors.Join(err, relErr) != nil {
 			errs = append(errs, fmt.Errorf("rendering %q: %w", name, errors.Join(err, relErr)))
 		}
 	}
@@ -128,9 +149,6 @@ func renderFile(name, file string, values Values) ([]byte, error) {
 	t, err := template.New(name).Funcs(funcs).Option("missingkey=error").Parse(string(src))
 	if err != nil {
 		return nil, err
-	}
-	if values == nil {
-		values = Values{}
 	}
 	var out bytes.Buffer
 	if err := t.Execute(&out, map[string]any(values)); err != nil {

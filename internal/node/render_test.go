@@ -56,6 +56,22 @@ func TestRender(t *testing.T) {
 	require.NoFileExists(t, filepath.Join(dir, "bin/not"))
 }
 
+// Templates of an application see its own variables, the others do not.
+func TestRender_Applications(t *testing.T) {
+	m := newMachine(t)
+	dir := tree(t, map[string]string{
+		"application/apps/web/deep/a.yaml.tmpl": "{{ .a }} {{ .b }} {{ .n }}",
+		"application/apps/website/a.yaml.tmpl":  `{{ .a }} {{ with index . "b" }}{{ . }}{{ end }}`,
+		"etc/a.yaml.tmpl":                       "{{ .a }}",
+	})
+	m.run(strings.NewReader(`{"values":{"a":"all"},"applications":{"web":{"a":"web","b":"x","n":1000000}}}`), "render", "--dir", dir)
+	for file, want := range map[string]string{
+		"application/apps/web/deep/a.yaml": "web x 1000000", "application/apps/website/a.yaml": "all ", "etc/a.yaml": "all",
+	} {
+		require.Equal(t, want, string(must(os.ReadFile(filepath.Join(dir, file)))), file)
+	}
+}
+
 func TestRender_NamesFileLineAndKeyOfEveryMistake(t *testing.T) {
 	m := newMachine(t)
 	dir := tree(t, map[string]string{
