@@ -71,6 +71,10 @@ type Shell struct {
 	Args []string // a program and its arguments; the command line comes behind them
 }
 
+// AppDir is the folder below the root of the cluster's files that holds the
+// files of an application.
+func AppDir(name string) string { return "application/apps/" + name }
+
 // LocalSource returns the path in the build context that a source of an APP
 // names, or that it names none, but a URL.
 func LocalSource(source string) (path string, ok bool) {
