@@ -14,8 +14,10 @@ import (
 
 // custom takes an object of a kind that is not known here.
 func (w *walk) custom(node *yaml.Node) {
+	taken := w.parts("", node)
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		switch key, value := text(node.Content[i]), node.Content[i+1]; key {
+		case taken:
 		case "status": // what was, not what is asked for
 		case "metadata":
 			if found := field(value, "annotations"); found != nil {
@@ -25,7 +27,6 @@ func (w *walk) custom(node *yaml.Node) {
 			w.pair(key, value)
 		}
 	}
-	w.parts("", node)
 }
 
 // value looks into a node. Lists and maps behind an alias are not entered: they
@@ -49,13 +50,15 @@ func (w *walk) value(key string, node *yaml.Node) {
 			w.typed(node, reflect.TypeFor[corev1.Container]())
 			return
 		}
-		w.parts(key, node)
+		taken := w.parts(key, node)
 		if name, value := text(field(node, "name")), scalar(field(node, "value")); name != "" && value != nil {
 			w.variable(name, field(node, "value"))
 			return
 		}
 		for i := 0; i+1 < len(node.Content); i += 2 {
-			w.pair(text(node.Content[i]), node.Content[i+1])
+			if name := text(node.Content[i]); name != taken {
+				w.pair(name, node.Content[i+1])
+			}
 		}
 	case yaml.DocumentNode, yaml.ScalarNode, yaml.AliasNode:
 	}
@@ -148,11 +151,12 @@ var hexDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // parts reads an image that is written as a map: an image volume's reference
 // (https://kubernetes.io/docs/concepts/storage/volumes/#image), or registry,
 // repository, tag and digest, as many custom resources have it. key is the
-// map's own name.
-func (w *walk) parts(key string, node *yaml.Node) {
+// map's own name. It returns the key that is part of an image, and none itself;
+// "" where there is none, which no map has.
+func (w *walk) parts(key string, node *yaml.Node) string {
 	if found := scalar(field(node, "reference")); found != nil && key == "image" {
 		w.reference(field(node, "reference"), found, certain, "image volume")
-		return
+		return "reference"
 	}
 	first := func(names ...string) string {
 		for _, name := range names {
@@ -162,25 +166,26 @@ func (w *walk) parts(key string, node *yaml.Node) {
 		}
 		return ""
 	}
-	at, sure := field(node, "repository"), possible
+	from, sure := "repository", possible
 	tag, digest := first("tag", "imageTag"), first("digest", "sha")
 	switch {
 	case strings.Contains(strings.ToLower(key), "image"):
 		sure = certain
 	case first("repository") != "":
 	case first("baseImage") != "":
-		at, tag = field(node, "baseImage"), first("tag", "version")
-	case first("image") != "" && !hasTag(first("image")):
-		at, tag = field(node, "image"), first("tag", "imageTag", "version")
+		from, tag = "baseImage", first("tag", "version")
+	case first("image") != "":
+		from, tag = "image", first("tag", "imageTag", "version")
 	default:
-		return
+		return ""
 	}
-	if sure == certain && text(at) == "" {
-		at = field(node, "image")
+	if sure == certain && first(from) == "" {
+		from = "image"
 	}
+	at := field(node, from)
 	name := text(at)
 	if name == "" || strings.Contains(name, "://") || hasTag(name) {
-		return
+		return ""
 	}
 	if registry := first("registry", "imageRegistry"); registry != "" {
 		name = strings.TrimSuffix(registry, "/") + "/" + name
@@ -194,7 +199,11 @@ func (w *walk) parts(key string, node *yaml.Node) {
 	if digest != "" {
 		name += "@" + digest
 	}
+	if tag == "" && digest == "" && from == "image" {
+		return "" // it stands for itself
+	}
 	w.joined(at, name, tag == "" && digest == "", sure)
+	return from
 }
 
 // joined adds the image that the parts make.

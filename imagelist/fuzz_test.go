@@ -74,8 +74,14 @@ func FuzzParseManifests(f *testing.F) {
 	f.Add("m.yaml.tmpl", object+"{{ if .x }}\nimage: \"{{ .r }}/x\"\n{{ end }}\n")
 	f.Add("m.json", `{"apiVersion":"v1","kind":"List","items":[{"image":{"repository":"a/b","tag":"1"}}]}`)
 	f.Add("m.yaml", "%YAML 1.1\n--- {image: 1}\n...\nb: {a: &x [*x]}\n\t- c\n")
+	f.Add("m.yaml", "apiVersion: v1\nkind: ConfigMap\ndata:\n  x: |\n    apiVersion: v1\n    kind: Pod\n    image: a\n  y: \"quay.io/a/b:1\\nx\"\n")
+	f.Add("m.yaml", "apiVersion: v1\nkind: Pod\nspec:\n  containers: [&c {image: x, env: [{name: X_IMAGE, value: a/b}], args: [--image, c:1]}, *c, {<<: [*c]}]\n")
+	f.Add("m.yaml", "apiVersion: e/v1\nkind: C\nmetadata: {annotations: {image: quay.io/a/b:1}}\nspec: {registry: r.io, repository: a, tag: 1, sha: x, y: {image: a, tag: *b}}\n")
 	f.Fuzz(func(t *testing.T, file, src string) {
 		images, problems, err := imagelist.ParseManifests(file, []byte(src))
 		checkResult(t, src, images, problems, err)
+		more, problems, err := imagelist.ParseManifests(file, []byte(src), imagelist.WithConfigMaps())
+		checkResult(t, src, more, problems, err)
+		require.GreaterOrEqual(t, len(more), len(images))
 	})
 }

@@ -163,3 +163,24 @@ func TestUnpack(t *testing.T) {
 	_, err = chart.Unpack([]byte("x"))
 	require.Error(t, err)
 }
+
+// Templates may hold anything that ends by itself; values and archives anything at all.
+func FuzzRender(f *testing.F) {
+	f.Add("image: {{ .Values.a }}", "a: b", []byte("x"))
+	f.Add("{{ range $i := until 5 }}{{ repeat 3 \"x\" | nindent 4 }}{{ end }}{{ tpl .Values.a . }}", "a: '{{ .Release.Name }}'", []byte{0x1f, 0x8b})
+	f.Fuzz(func(t *testing.T, template, values string, archive []byte) {
+		if strings.Contains(template, "define") || strings.Contains(template, "until") || strings.Contains(template, "gen") || strings.Contains(template, "crypt") {
+			t.Skip() // recursion, loops and keys take their time
+		}
+		rendered, problems := chart.Render(files("Chart.yaml", shop, "templates/a.yaml", template, "values.yaml", values), chart.Options{})
+		if len(rendered) == 0 && len(problems) == 0 {
+			return // it renders to nothing
+		}
+		for _, p := range problems {
+			require.NotEmpty(t, p.File)
+			require.NotEmpty(t, p.Message)
+		}
+		_, _ = chart.Unpack(archive)
+		chart.IsPackage(archive)
+	})
+}

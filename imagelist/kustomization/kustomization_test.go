@@ -99,3 +99,18 @@ func TestBuild_Mistakes(t *testing.T) {
 		})
 	}
 }
+
+// Whatever a kustomization says, nothing outside of the files is asked for, and nothing panics.
+func FuzzBuild(f *testing.F) {
+	f.Add("resources: [web.yaml]\nimages: [{name: web, newTag: '1'}]\n", deployment)
+	f.Add("resources: [https://example.com/x, ../a, github.com/a/b]\npatches: [{path: http://x}]\nhelmCharts: [{name: x}]\n", "a: [b]")
+	f.Fuzz(func(t *testing.T, kustomizationText, resource string) {
+		if strings.Contains(kustomizationText, "Charts") {
+			t.Skip()
+		}
+		result := kustomization.Build(tree("k/kustomization.yaml", kustomizationText, "k/web.yaml", resource), "k/kustomization.yaml")
+		for name := range result.Read {
+			require.Contains(t, []string{"k/kustomization.yaml", "k/web.yaml"}, name)
+		}
+	})
+}
