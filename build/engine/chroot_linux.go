@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -154,6 +155,9 @@ func (c *chrootExecutor) specification(ctx context.Context, id, rootfs string, r
 		}
 		closers = append(closers, unmount)
 		spec.Root.Path = rootfs
+		if Rootless() {
+			fitUserNamespace(spec)
+		}
 		cwd, err := fs.RootPath(rootfs, meta.Cwd)
 		if err != nil {
 			return nil, fmt.Errorf("working directory %q: %w", meta.Cwd, err)
@@ -168,6 +172,19 @@ func (c *chrootExecutor) specification(ctx context.Context, id, rootfs string, r
 		return nil, nil, fmt.Errorf("preparing a RUN step: %w", err)
 	}
 	return spec, release, nil
+}
+
+// fitUserNamespace changes mounts that a user namespace may not make: terminals of a group that it may not have, and the
+// kernel's objects of a network that is not its own.
+func fitUserNamespace(spec *specs.Spec) {
+	for i, m := range spec.Mounts {
+		switch m.Type {
+		case "devpts":
+			spec.Mounts[i].Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return strings.HasPrefix(o, "gid=") })
+		case "sysfs":
+			spec.Mounts[i] = specs.Mount{Destination: m.Destination, Type: "bind", Source: "/sys", Options: []string{"rbind"}}
+		}
+	}
 }
 
 // runStep starts the child that becomes the step, and waits for it. The child reads the specification on descriptor 3

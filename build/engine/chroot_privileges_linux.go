@@ -37,7 +37,8 @@ func dropPrivileges(p *specs.Process) error {
 	for _, g := range p.User.AdditionalGids {
 		groups = append(groups, int(g))
 	}
-	if err := unix.Setgroups(groups); err != nil {
+	// A user namespace of one id may not set groups, and has none that could be dropped.
+	if err := unix.Setgroups(groups); err != nil && !groupsDenied() {
 		return fmt.Errorf("setting groups: %w", err)
 	}
 	if err := unix.Setresgid(int(p.User.GID), int(p.User.GID), int(p.User.GID)); err != nil {
@@ -61,6 +62,12 @@ func dropPrivileges(p *specs.Process) error {
 		return fmt.Errorf("setting capabilities: %w", err)
 	}
 	return nil
+}
+
+// groupsDenied reads user_namespaces(7)'s switch.
+func groupsDenied() bool {
+	data, err := os.ReadFile("/proc/self/setgroups")
+	return err == nil && strings.TrimSpace(string(data)) == "deny"
 }
 
 // capabilityNames by number, as in linux/capability.h.

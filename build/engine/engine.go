@@ -2,7 +2,8 @@
 
 // Package engine runs BuildKit inside this process, or talks to a BuildKit daemon elsewhere.
 //
-// The engine in this process needs Linux, root and nothing else: no daemon, no runtime. Its state (snapshots, blobs,
+// The engine in this process needs Linux and nothing else: no daemon, no runtime; who is not root runs it in a user
+// namespace, see Isolate. Its state (snapshots, blobs,
 // cache) lives in one folder that one process uses at a time; a second one waits and says for whom.
 package engine
 

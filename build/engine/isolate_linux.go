@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"syscall"
 	"time"
@@ -29,26 +28,30 @@ const (
 // Reexec is the first thing that main calls, and TestMain of every test that builds: this binary starts itself again
 // for RUN steps and for Isolate. It returns at once in any other process.
 func Reexec() {
-	switch filepath.Base(os.Args[0]) {
+	switch ownName() {
+	case mappingName:
+		printFatal(awaitMapping())
+		os.Exit(setupFailed) //nolint:forbidigo // called from main, before there is anything to end
 	case stepName:
 		stepMain()
 		os.Exit(setupFailed) //nolint:forbidigo // this process is a step that did not become one: no main runs in it
 	case isolatedName:
 		if err := enterIsolation(); err != nil {
-			fmt.Fprintln(os.Stderr, "sealer:", err)
+			printFatal(err)
 			os.Exit(setupFailed) //nolint:forbidigo // called from main, before there is anything to end
 		}
 	}
 }
 
 // Isolated says whether this process is the copy that Isolate started.
-func Isolated() bool { return filepath.Base(os.Args[0]) == isolatedName }
+func Isolated() bool { return ownName() == isolatedName }
 
 // Isolate runs this program again, with the same arguments, in a mount and a pid namespace of its own, passes signals
 // on and returns the copy's exit code. Whatever the copy mounts or starts ends with it, and it ends with this process,
 // also when that is killed. done is false where this process already is the copy: it goes on with its work.
 //
-// A machine that does not let us make namespaces gives a *PermissionError.
+// Who is not root gets a user namespace, too: with the ids of /etc/subuid where newuidmap is installed, else with one.
+// A machine that does not let users make one gives a *UserNamespaceError.
 func Isolate(ctx context.Context) (code int, done bool, err error) {
 	if Isolated() {
 		return 0, false, nil
@@ -66,14 +69,26 @@ func Isolate(ctx context.Context) (code int, done bool, err error) {
 		// In the terminal's group the copy would get Ctrl-C twice: from the terminal and from here.
 		Setpgid: true,
 	}
+	started := func() error { return nil }
+	if !mayIsolate() {
+		if started, err = prepareRootless(cmd); err != nil {
+			return 0, true, fmt.Errorf("starting the isolated build: %w", err)
+		}
+	}
 	// The kernel sends Pdeathsig when the thread that started the copy ends, so this one must not.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {
-		if errors.Is(err, unix.EPERM) {
-			return 0, true, &PermissionError{Err: err}
+		_ = started()
+		if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EUSERS) {
+			return 0, true, explainRefusal(err)
 		}
 		return 0, true, fmt.Errorf("starting the isolated build: %w", err)
+	}
+	if err := started(); err != nil {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		return 0, true, err
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- cmd.Wait() }()
@@ -118,6 +133,9 @@ func enterIsolation() error {
 		}
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		if Rootless() {
+			return explainRefusal(fmt.Errorf("separating the build's mounts: %w", err))
+		}
 		return fmt.Errorf("separating the build's mounts: %w", err)
 	}
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {

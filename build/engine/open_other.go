@@ -81,5 +81,11 @@ func Reexec() {}
 // Isolated is never true on this system.
 func Isolated() bool { return false }
 
+// Rootless is never true on this system.
+func Rootless() bool { return false }
+
+// OneID is never true on this system.
+func OneID() bool { return false }
+
 // Isolate does nothing on this system: a build runs elsewhere.
 func Isolate(context.Context) (code int, done bool, err error) { return 0, false, nil }

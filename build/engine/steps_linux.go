@@ -65,9 +65,11 @@ func (s *steps) choose() (executor.Executor, error) {
 	isolation := s.opt.Isolation
 	if isolation == Auto {
 		isolation = Chroot
-		if hasRunc() {
+		switch {
+		case Rootless(): // runc wants ids and devices that a user namespace does not have everywhere
+		case hasRunc():
 			isolation = Runc
-		} else {
+		default:
 			s.opt.notice("no runc here: RUN steps run in a changed root with namespaces of their own (--isolation=chroot)")
 		}
 	}

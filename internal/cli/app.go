@@ -17,6 +17,7 @@ import (
 	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
 
+	"github.com/sealerio/sealer/build/engine"
 	"github.com/sealerio/sealer/internal/progress"
 	"github.com/sealerio/sealer/registry"
 	"github.com/sealerio/sealer/store"
@@ -78,7 +79,7 @@ func (a *app) open(cmd *cobra.Command) error {
 
 // userDir is system for root, and below the XDG folder for everybody else.
 func userDir(system, env, fallback, name string) (string, error) {
-	if os.Geteuid() == 0 {
+	if os.Geteuid() == 0 && !engine.Rootless() {
 		return system, nil
 	}
 	if dir := os.Getenv(env); filepath.IsAbs(dir) {

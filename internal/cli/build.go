@@ -91,6 +91,9 @@ func (a *app) build(cmd *cobra.Command, o buildFlags, contextDir string) (err er
 	}
 	result, err := build.Run(cmd.Context(), options)
 	if err != nil {
+		if engine.OneID() && cmd.Context().Err() == nil {
+			a.log.Warn("this build has one user id, so it can make no files of other owners: install uidmap and give this user a range in /etc/subuid and /etc/subgid")
+		}
 		return err
 	}
 	return a.deliver(cmd, o, outputs, st, result)

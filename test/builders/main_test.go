@@ -122,10 +122,19 @@ func try(t *testing.T, program string, args ...string) (stdout, stderr string, e
 	return strings.TrimSpace(out.String()), errs.String(), err
 }
 
+// openDir is a temporary folder that others may enter.
+func openDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755))
+	require.NoError(t, os.Chmod(dir, 0o755))
+	return dir
+}
+
 // write puts a build context into a new folder.
 func write(t *testing.T, files map[string]string) string {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "context")
+	dir := filepath.Join(openDir(t), "context")
 	for file, text := range files {
 		path := filepath.Join(dir, file)
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
@@ -231,4 +240,12 @@ func newGate(t *testing.T) gate {
 	}))
 	t.Cleanup(s.Close)
 	return gate{url: s.URL, open: func() { opened.Store(true) }}
+}
+
+// shell runs a line when a test's context has ended already.
+func shell(line string) error {
+	if out, err := exec.Command("sh", "-c", line).CombinedOutput(); err != nil {
+		return fmt.Errorf("%q: %w: %s", line, err, out)
+	}
+	return nil
 }
