@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -37,6 +38,11 @@ type PruneResult struct {
 	// in the build cache or a registry, is counted but still takes its space there.
 	Bytes   int64
 	Ingests int
+	// Freed is the part of Bytes that had no other link, and so is free on the disk now.
+	Freed int64
+	// Removed are the blobs, and Dropped the names of signatures and of images without a tag that went.
+	Removed []ocispec.Descriptor
+	Dropped []string
 }
 
 // Prune removes the blobs that no tag reaches, downloads that were cut, and
@@ -57,11 +63,11 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (_ PruneResult, err e
 	defer func() { err = errors.Join(err, lock.Close()) }()
 	s.holders()
 
-	keep, err := s.reachable(ctx, o)
+	var res PruneResult
+	keep, err := s.reachable(ctx, o, &res)
 	if err != nil {
 		return PruneResult{}, fmt.Errorf("pruning store %q: %w", s.dir, err)
 	}
-	var res PruneResult
 	if err := s.pruneBlobs(ctx, o, keep, &res); err != nil {
 		return res, fmt.Errorf("pruning store %q: %w", s.dir, err)
 	}
@@ -73,7 +79,7 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (_ PruneResult, err e
 
 // reachable marks every blob that a tag needs. It drops the signatures of images
 // that are not kept and, with All, the entries that have no tag.
-func (s *Store) reachable(ctx context.Context, o PruneOptions) (map[digest.Digest]bool, error) {
+func (s *Store) reachable(ctx context.Context, o PruneOptions, res *PruneResult) (map[digest.Digest]bool, error) {
 	all, err := s.List(ctx)
 	if err != nil {
 		return nil, err
@@ -103,8 +109,9 @@ func (s *Store) reachable(ctx context.Context, o PruneOptions) (map[digest.Diges
 		}
 	}
 	for _, t := range gone {
+		res.Dropped = append(res.Dropped, t.Name)
 		if o.DryRun {
-			break
+			continue
 		}
 		if err := s.drop(ctx, t); err != nil {
 			return nil, err
@@ -222,6 +229,10 @@ func (s *Store) pruneBlobs(ctx context.Context, o PruneOptions, keep map[digest.
 		}
 		res.Blobs++
 		res.Bytes += fi.Size()
+		if stat, ok := fi.Sys().(*syscall.Stat_t); ok && stat.Nlink == 1 {
+			res.Freed += fi.Size()
+		}
+		res.Removed = append(res.Removed, ocispec.Descriptor{Digest: d, Size: fi.Size()})
 		return nil
 	})
 }
@@ -237,6 +248,7 @@ func (s *Store) pruneLeftovers(o PruneOptions, res *PruneResult) error {
 		path := filepath.Join(s.dir, ingestDir, e.Name())
 		if fi, err := os.Stat(filepath.Join(path, "data")); err == nil {
 			res.Bytes += fi.Size()
+			res.Freed += fi.Size()
 		}
 		res.Ingests++
 		if o.DryRun {

@@ -282,10 +282,10 @@ func TestKilledWriter(t *testing.T) {
 			if next == "prune" {
 				res, err := s.Prune(ctx, store.PruneOptions{DryRun: true})
 				require.NoError(t, err)
-				require.Equal(t, store.PruneResult{Ingests: 1, Bytes: half}, res)
+				require.Equal(t, store.PruneResult{Ingests: 1, Bytes: half, Freed: half}, res)
 				res, err = s.Prune(ctx, store.PruneOptions{})
 				require.NoError(t, err)
-				require.Equal(t, store.PruneResult{Ingests: 1, Bytes: half}, res)
+				require.Equal(t, store.PruneResult{Ingests: 1, Bytes: half, Freed: half}, res)
 				for _, dir := range []string{"ingest", "locks", "holders", "blobs/sha256"} {
 					left, err := os.ReadDir(filepath.Join(s.Dir(), dir))
 					require.NoError(t, err)
@@ -375,12 +375,15 @@ func TestPrune_KeepsWhatIsReferenced(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 2, res.Blobs, "loose: a layer and a manifest; configs are equal")
 	dry := res
+	require.Len(t, res.Removed, 2)
+	require.Equal(t, res.Bytes, res.Freed, "nothing else links to them")
 	res, err = s.Prune(ctx, store.PruneOptions{})
 	require.NoError(t, err)
 	require.Equal(t, dry, res)
 	res, err = s.Prune(ctx, store.PruneOptions{All: true})
 	require.NoError(t, err)
 	require.Equal(t, 2, res.Blobs, "pinned")
+	require.Equal(t, []string{"example.com/pinned@" + pinned.Digest.String()}, res.Dropped)
 	require.Equal(t, keep, blobs(t, s))
 
 	require.NoError(t, s.Untag(ctx, "example.com/c:1"))

@@ -12,9 +12,13 @@ import (
 
 	"github.com/sealerio/sealer/build/engine"
 	"github.com/sealerio/sealer/internal/cli"
+	"github.com/sealerio/sealer/rootfs"
 )
 
 func main() {
+	if rootfs.Init() {
+		return // this process was started to unpack a layer, and has done so
+	}
 	engine.Reexec()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the first Ctrl-C cancels and cleans up, a second one kills

@@ -4,7 +4,6 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -111,45 +110,4 @@ func newTag(a *app) *cobra.Command {
 			return st.Tag(cmd.Context(), args[1], image.Descriptor)
 		},
 	}
-}
-
-func newRmi(a *app) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "rmi IMAGE...",
-		Short: "Remove names of images from the local store",
-		Long: `rmi removes names. The content that no other image needs stays until 'sealer prune',
-so that an image removed by mistake is pulled again without a byte.`,
-		Example: "  sealer rmi shop:v1\n  sealer rmi shop:v1 shop:v2 && sealer prune",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usagef(cmd, "IMAGE is missing")
-			}
-			return nil
-		},
-	}
-	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
-		defer a.close(&err)
-		st, err := a.openStore()
-		if err != nil {
-			return err
-		}
-		var errs []error
-		for _, name := range args {
-			errs = append(errs, a.removeName(cmd.Context(), st, name))
-		}
-		return errors.Join(errs...)
-	}
-	return cmd
-}
-
-func (a *app) removeName(ctx context.Context, st *store.Store, name string) error {
-	image, err := st.Resolve(ctx, name)
-	if err != nil {
-		return err
-	}
-	if err := st.Untag(ctx, image.Name); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(a.streams.Out, image.Name)
-	return err
 }

@@ -346,7 +346,7 @@ func newManifestRm(a *app) *cobra.Command {
 			}
 			var errs []error
 			for _, name := range args {
-				errs = append(errs, a.removeName(cmd.Context(), st, name))
+				errs = append(errs, a.removeNames(cmd.Context(), st, name, false))
 			}
 			return errors.Join(errs...)
 		},

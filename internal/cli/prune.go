@@ -26,6 +26,18 @@ type pruned struct {
 	// BuildCache is what was freed of the build cache, in bytes; blobs that the
 	// cache shares with the store count in both.
 	BuildCache int64 `json:"buildCacheBytes"`
+	// Freed is what the blobs had on the disk alone, without another link in the build cache.
+	Freed int64 `json:"freedBytes"`
+	// Names are those of signatures of images that are gone and, with --all, of images without a tag.
+	Names   []string      `json:"names"`
+	Removed []removedBlob `json:"removed"`
+	// Mounts are those of 'sealer mount' that a reboot took away, whose unpacked rootfs was deleted.
+	Mounts int `json:"mounts"`
+}
+
+type removedBlob struct {
+	Digest string `json:"digest"`
+	Size   int64  `json:"size"`
 }
 
 func newPrune(a *app) *cobra.Command {
@@ -35,7 +47,8 @@ func newPrune(a *app) *cobra.Command {
 		Use:   "prune",
 		Short: "Delete content that no image of the local store needs",
 		Long: `prune deletes blobs that no named image needs and what interrupted transfers left; with
---all, the build cache too. It waits for builds and pulls that are running.`,
+--all, the build cache, images without a tag and rootfs that were unpacked for mounts which are gone, too. It waits
+for builds and pulls that are running, and they for it: what they need is never deleted.`,
 		Example: "  sealer prune --dry-run\n  sealer prune --all",
 		Args:    noArgs,
 	}
@@ -56,21 +69,27 @@ func newPrune(a *app) *cobra.Command {
 			return err
 		}
 		return a.print(cmd, output, result, func(t *table) {
-			t.line("BLOBS", "UNFINISHED", "SIZE", "BUILD CACHE")
-			t.line(fmt.Sprint(result.Blobs), fmt.Sprint(result.Ingests), size(result.Bytes), size(result.BuildCache))
+			t.line("BLOBS", "UNFINISHED", "SIZE", "FREED", "BUILD CACHE")
+			t.line(fmt.Sprint(result.Blobs), fmt.Sprint(result.Ingests), size(result.Bytes), size(result.Freed), size(result.BuildCache))
+			for _, name := range result.Names {
+				t.line("removed " + name)
+			}
 		})
 	}
 	return cmd
 }
 
 func (a *app) prune(ctx context.Context, dryRun, all bool) (pruned, error) {
-	var result pruned
+	result := pruned{Names: []string{}, Removed: []removedBlob{}}
 	if all {
 		freed, err := a.pruneBuildCaches(ctx, true)
 		if err != nil {
 			return result, err
 		}
 		result.BuildCache = freed
+		if result.Mounts, err = a.pruneMounts(ctx); err != nil {
+			return result, err
+		}
 	}
 	st, err := a.openStore()
 	if err != nil {
@@ -86,8 +105,25 @@ func (a *app) prune(ctx context.Context, dryRun, all bool) (pruned, error) {
 	if err != nil {
 		return result, err
 	}
-	result.Blobs, result.Ingests, result.Bytes = r.Blobs, r.Ingests, r.Bytes
+	result.Blobs, result.Ingests, result.Bytes, result.Freed = r.Blobs, r.Ingests, r.Bytes, r.Freed
+	result.Names = append(result.Names, r.Dropped...)
+	for _, d := range r.Removed {
+		result.Removed = append(result.Removed, removedBlob{Digest: d.Digest.String(), Size: d.Size})
+	}
 	return result, nil
+}
+
+// pruneMounts deletes what was unpacked for mounts that are gone.
+func (a *app) pruneMounts(ctx context.Context) (n int, err error) {
+	if _, err := os.Stat(filepath.Join(a.root, "rootfs")); errors.Is(err, fs.ErrNotExist) || os.Geteuid() != 0 {
+		return 0, nil
+	}
+	storage, err := a.openRootfs()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, storage.Close()) }()
+	return storage.Sweep(ctx)
 }
 
 // pruneBuildCaches empties BuildKit's caches; without all, down to their bounds.

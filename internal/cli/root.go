@@ -55,7 +55,8 @@ it on bare hosts that reach no network.`,
 	root.AddCommand(
 		grouped("build", newBuild(a), newPush(a), newPull(a), newLogin(a), newLogout(a))...)
 	root.AddCommand(grouped("build", newSign(a), newVerify(a))...)
-	root.AddCommand(grouped("images", newTree(a), newWhy(a), newDiff(a))...)
+	root.AddCommand(grouped("images", newTree(a), newWhy(a), newDiff(a), newMount(a), newUmount(a))...)
+	root.AddCommand(grouped("build", newSearch(a))...)
 	root.AddCommand(grouped("build", newLint(a), newFmt(a))...)
 	root.AddCommand(
 		grouped("build", newCopy(a), newSave(a), newLoad(a), newManifest(a), newMerge(a))...)

@@ -22,7 +22,7 @@ const module = "github.com/sealerio/sealer"
 // allowed is the whole list of our own packages that a package may import.
 // A package that is not in the table fails: add it here and in docs/architecture.md.
 var allowed = map[string][]string{
-	"cmd/sealer":       {"build/engine", "internal/cli"},
+	"cmd/sealer":       {"build/engine", "internal/cli", "rootfs"},
 	"cmd/sealer-fetch": {},
 	"cmd/sealer-node":  {"internal/node", "internal/version"},
 
@@ -30,7 +30,7 @@ var allowed = map[string][]string{
 		"build/gatewayimage",
 		"build", "build/engine", "cluster", "clusterfile", "clusterimage", "host", "imagelist", "inspect", "kubefile", "kubefile/format",
 		"kubefile/lint",
-		"registry", "rootfs-templates", "runtime", "runtime/kubernetes", "signature", "store",
+		"registry", "rootfs", "rootfs-templates", "runtime", "runtime/kubernetes", "signature", "store",
 		"join", "ship",
 		"internal/atomicfile", "internal/progress", "internal/version",
 	},
@@ -47,7 +47,7 @@ var allowed = map[string][]string{
 	"clusterfile":      {"internal/secret"},
 	"rootfs-templates": {},
 	"store":            {"clusterimage", "internal/atomicfile"},
-	"rootfs":           {"clusterimage", "store"},
+	"rootfs":           {"clusterimage", "store", "internal/atomicfile"},
 	"join":             {"clusterimage", "store"},
 	"ship":             {"clusterimage", "store", "internal/atomicfile"},
 	"registry":         {"clusterimage", "clusterimage/layout", "store", "internal/atomicfile"},
