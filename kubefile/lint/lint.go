@@ -130,11 +130,37 @@ func Source(name string, src []byte, o Options) ([]Finding, error) {
 		}
 		findings = append(findings, s.findings...)
 	}
-	findings = suppressed(file, o, findings)
+	findings = suppressed(file, o, withoutSecrets(findings))
 	sortFindings(findings)
 	return slices.CompactFunc(findings, func(a, b Finding) bool {
 		return a.Rule == b.Rule && a.File == b.File && a.Line == b.Line && a.Message == b.Message
 	}), nil
+}
+
+// withoutSecrets keeps lines that hold a secret out of all findings. Those that
+// would quote one are left out: the rule about the secret has found the line.
+func withoutSecrets(findings []Finding) []Finding {
+	type place struct {
+		file string
+		line int
+	}
+	secret := map[place]bool{}
+	for _, one := range findings {
+		if one.Rule == ruleSecretName || secretIn(one.Text) != "" {
+			secret[place{one.File, one.Line}] = true
+		}
+	}
+	var kept []Finding
+	for _, one := range findings {
+		if secretIn(one.Message) != "" {
+			continue
+		}
+		if secret[place{one.File, one.Line}] {
+			one.Text = ""
+		}
+		kept = append(kept, one)
+	}
+	return kept
 }
 
 // invalid are the mistakes of a file as findings.

@@ -5,9 +5,11 @@ package lint
 import (
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 
 	"github.com/sealerio/sealer/imagelist"
+	"github.com/sealerio/sealer/kubefile"
 )
 
 // packedRules are about the images that are packed: of lists and manifests.
@@ -28,6 +30,26 @@ func packedRules() []Rule {
 					_, err := imagelist.ParseList(name, src)
 					s.addErrors(err)
 				})
+			},
+		},
+		{
+			Name: "imagelist-misplaced", Severity: Error,
+			Summary: "an image list becomes a file called manifests, which nothing reads",
+			Why:     "COPY of one file to a name without a / at its end is that file's new name, unless a folder of that name is there. Write the / : COPY imageList manifests/.",
+			Bad:     Example{Kubefile: "FROM scratch\nCOPY imageList manifests\nCMD kubectl get nodes\n", Files: map[string]string{"imageList": "nginx:1.27\n"}},
+			Good:    Example{Kubefile: list, Files: map[string]string{"imageList": "nginx:1.27\n"}},
+			check: func(s *subject) {
+				if _, isFile := s.placed().files["manifests"]; !isFile {
+					return
+				}
+				for _, t := range s.last().chain() {
+					for i, line := range t.lines {
+						c, ok := line.(*kubefile.Copy)
+						if ok && contextPath(c.Dest) == "manifests" && len(c.Sources) == 1 && path.Base(c.Sources[0]) == "imageList" {
+							s.report(t.Instructions[i], "manifests", "the list becomes a file called manifests, and its images are not packed: write COPY "+c.Sources[0]+" manifests/")
+						}
+					}
+				}
 			},
 		},
 		{
@@ -183,7 +205,7 @@ func leaves(err error) []error {
 func (s *subject) there(at imagelist.Origin, message string) {
 	lines := strings.Split(string(s.content(at.File)), "\n")
 	text := ""
-	if at.Line <= len(lines) {
+	if at.Line >= 1 && at.Line <= len(lines) {
 		text = strings.TrimSuffix(lines[at.Line-1], "\r")
 	}
 	s.add(at.File, at.Line, text, "", message)

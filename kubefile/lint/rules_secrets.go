@@ -9,11 +9,13 @@ import (
 	"github.com/sealerio/sealer/kubefile"
 )
 
+const ruleSecretName = "secret-in-variable"
+
 // secretRules are about passwords and keys. Their findings never show the line.
 func secretRules() []Rule {
 	return []Rule{
 		{
-			Name: "secret-in-variable", Severity: Warning,
+			Name: ruleSecretName, Severity: Warning,
 			Summary: "the name of an ARG, ENV, APPENV or LABEL says that it holds a secret",
 			Why:     "Values of ENV and LABEL stand in the image for everybody who can pull it, and those of ARG in its history. A build gets secrets with RUN --mount=type=secret, a cluster with Kubernetes Secrets that are made when it runs.",
 			Bad:     Example{Kubefile: "FROM scratch\nARG REGISTRY_PASSWORD\nRUN wget --header \"Authorization: $REGISTRY_PASSWORD\" https://example.com/a.txt && sha256sum -c a.sum\n"},

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/imagelist"
 	"github.com/sealerio/sealer/kubefile"
 )
@@ -28,6 +29,9 @@ func (s *subject) placed() *view {
 	}
 	v := &view{files: map[string]string{}, folders: map[string]bool{}, whole: s.last().root() == "scratch"}
 	s.view = v
+	if !v.whole { // a base has the folder of the lists
+		v.folders["manifests"] = true
+	}
 	if s.Context == nil {
 		v.whole = false
 		return v
@@ -49,7 +53,7 @@ func (s *subject) placed() *view {
 				v.whole = v.whole && len(localSources(c)) == len(c.Sources) && len(c.Heredocs) == 0
 				v.copy(s, localSources(c), c.Dest, workdir, &left)
 			case *kubefile.App:
-				v.copy(s, localSources(c), kubefile.AppDir(c.Name)+"/", "/", &left)
+				v.copy(s, localSources(c), clusterimage.ApplicationDir(c.Name)+"/", "/", &left)
 			case *kubefile.Run:
 				v.whole = false
 			}
