@@ -20,6 +20,7 @@ import (
 
 	"github.com/sealerio/sealer/build/engine"
 	"github.com/sealerio/sealer/build/frontend"
+	"github.com/sealerio/sealer/build/policy"
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/internal/progress"
 	"github.com/sealerio/sealer/registry"
@@ -71,6 +72,7 @@ type Options struct {
 	SSH     []string // for RUN --mount=type=ssh: ID[=SOCKET|KEY], as docker build --ssh takes them
 	Version string   // of sealer, for the image's label
 
+	Policy     *policy.Policy // which images may go in; nil: all
 	Provenance Provenance
 	SBOM       bool // list what is in the rootfs, and the packed images
 }
@@ -184,6 +186,9 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 	pack := newPacker(o)
 	defer pack.wait()
 	defer cancel(nil)
+	if err := checkBases(o, in, pack); err != nil {
+		return Result{}, err
+	}
 	if o.Mode != Lite {
 		pack.guess(ctx, in)
 	}
@@ -203,7 +208,11 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 		}
 		images = inherit(images, bases.images(in))
 	}
-	keep, err := attestations(ctx, o, in, bases, made, images)
+	decision, err := decide(ctx, o, in, bases, images, pack.denied)
+	if err != nil {
+		return Result{}, err
+	}
+	keep, err := attestations(ctx, o, in, bases, made, images, decision)
 	if err != nil {
 		return Result{}, err
 	}

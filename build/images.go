@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/sealerio/sealer/build/policy"
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/imagelist"
 	"github.com/sealerio/sealer/registry"
@@ -34,6 +35,8 @@ type packer struct {
 	found   map[string][]imagelist.Image // by platform, what the rootfs asks for
 	guessed map[string]clusterimage.PackedImage
 	done    chan struct{} // closed when the guesses are there
+
+	denied []policy.Violation // what images left out
 }
 
 func newPacker(o Options) *packer {
@@ -48,12 +51,8 @@ func requestKey(r registry.ImageRequest) string {
 
 // guess starts to fetch. What fails is tried again, and reported, when it turns out to be needed.
 func (p *packer) guess(ctx context.Context, in *inputs) {
-	likely := append(imagesInContext(p.o.ContextDir, in), in.listed...)
-	byPlatform := map[string][]imagelist.Image{}
-	for _, pl := range p.o.Platforms {
-		byPlatform[platforms.FormatAll(pl)] = likely
-	}
-	reqs, err := requests(p.o.Platforms, byPlatform)
+	reqs, err := p.likely(in)
+	reqs, _ = permitted(p.o, reqs)
 	if err != nil || len(reqs) == 0 {
 		return
 	}
@@ -69,6 +68,16 @@ func (p *packer) guess(ctx context.Context, in *inputs) {
 			}
 		}
 	}()
+}
+
+// likely is what will probably be asked for.
+func (p *packer) likely(in *inputs) ([]registry.ImageRequest, error) {
+	likely := append(imagesInContext(p.o.ContextDir, in), in.listed...)
+	byPlatform := map[string][]imagelist.Image{}
+	for _, pl := range p.o.Platforms {
+		byPlatform[platforms.FormatAll(pl)] = likely
+	}
+	return requests(p.o.Platforms, byPlatform)
 }
 
 func (p *packer) fetch(ctx context.Context, name string, reqs []registry.ImageRequest) ([]clusterimage.PackedImage, error) {
@@ -100,6 +109,7 @@ func (p *packer) images(ctx context.Context, in *inputs) ([]clusterimage.PackedI
 	if err != nil {
 		return nil, err
 	}
+	reqs, p.denied = permitted(p.o, reqs)
 	out := make([]clusterimage.PackedImage, len(reqs))
 	var missing []registry.ImageRequest
 	var at []int

@@ -62,8 +62,8 @@ func ParseProvenance(s string) (Provenance, error) {
 	return out, nil
 }
 
-// attestations writes what is said of each rootfs.
-func attestations(ctx context.Context, o Options, in *inputs, from bases, made *solved, images []clusterimage.PackedImage) ([]ocispec.Descriptor, error) {
+// attestations writes what is said of each rootfs; more is said of all of them.
+func attestations(ctx context.Context, o Options, in *inputs, from bases, made *solved, images []clusterimage.PackedImage, more []attest.Statement) ([]ocispec.Descriptor, error) {
 	var out []ocispec.Descriptor
 	for _, rootfs := range made.rootfs {
 		var statements []attest.Statement
@@ -81,6 +81,7 @@ func attestations(ctx context.Context, o Options, in *inputs, from bases, made *
 			}
 			statements = append(statements, s)
 		}
+		statements = append(statements, more...)
 		if len(statements) == 0 {
 			continue
 		}

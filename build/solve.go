@@ -3,6 +3,7 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -38,8 +39,8 @@ import (
 
 // Names of the content stores that the session offers.
 const (
-	storeName   = "store"
-	toolboxName = "toolbox"
+	storeName = "store"
+	toolStore = "toolbox"
 )
 
 // solved is what BuildKit made.
@@ -185,14 +186,18 @@ func formatPlatforms(list []ocispec.Platform) string {
 	return strings.Join(words, ",")
 }
 
+// toolboxName is the image that RUN runs in; "" is the one in this binary, or none.
+func toolboxName(o Options, in *inputs) string {
+	if !in.runs {
+		return ""
+	}
+	return cmp.Or(o.Toolbox, in.file.Directives.Toolbox)
+}
+
 // offerToolbox gives the build the image that RUN runs in: the one that was asked for, from the store or a registry, or
 // the one in this binary.
 func offerToolbox(ctx context.Context, o Options, in *inputs, attrs map[string]string, stores map[string]content.Store) (toolboxImage, error) {
-	name := o.Toolbox
-	if name == "" {
-		name = in.file.Directives.Toolbox
-	}
-	if name != "" {
+	if name := toolboxName(o, in); name != "" {
 		b, err := resolveBase(ctx, o, name, buildPlatform())
 		if err != nil {
 			return toolboxImage{}, fmt.Errorf("toolbox: %w", err)
@@ -213,8 +218,8 @@ func offerToolbox(ctx context.Context, o Options, in *inputs, attrs map[string]s
 	if err != nil {
 		return toolboxImage{}, fmt.Errorf("opening the toolbox: %w", err)
 	}
-	stores[toolboxName] = cs
-	attrs["context:"+frontend.ToolboxName+"::"+platforms.FormatAll(buildPlatform())] = "oci-layout://" + toolboxName + "@" + image.Digest.String()
+	stores[toolStore] = cs
+	attrs["context:"+frontend.ToolboxName+"::"+platforms.FormatAll(buildPlatform())] = "oci-layout://" + toolStore + "@" + image.Digest.String()
 	return toolboxImage{digest: image.Digest}, nil
 }
 

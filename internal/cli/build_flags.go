@@ -37,6 +37,7 @@ type buildFlags struct {
 
 	provenance            string
 	sbom                  bool
+	policy                string
 	outputs               []string
 	push                  bool
 	iidFile, metadataFile string
@@ -73,6 +74,7 @@ func (o *buildFlags) add(cmd *cobra.Command) {
 	f.StringArrayVar(&o.ssh, "ssh", nil, "SSH agent or keys for RUN --mount=type=ssh: default, or ID=SOCKET or ID=KEY[,KEY] (repeatable)")
 
 	f.StringVar(&o.provenance, "provenance", string(build.Min), "what the image says of its making: min, max, false, or mode=max,builder-id=URI")
+	f.StringVar(&o.policy, "policy", "", "file that says which images may go in: registries, names, signatures, licences")
 	f.BoolVar(&o.sbom, "sbom", false, "add a bill of materials (SPDX) of the rootfs and of the packed images")
 	f.StringArrayVarP(&o.outputs, "output", "o", nil,
 		"also write: type=oci,dest=FILE the whole image, type=local,dest=FOLDER or type=tar,dest=FILE the rootfs' files; - is standard output (repeatable)")
@@ -121,6 +123,11 @@ func (o buildFlags) options(cmd *cobra.Command, contextDir string) (build.Option
 	}
 	for _, step := range []func(*cobra.Command, *build.Options) error{o.kinds, o.lists, o.discovery.apply} {
 		if err := step(cmd, &out); err != nil {
+			return out, err
+		}
+	}
+	if o.policy != "" {
+		if out.Policy, err = build.ReadPolicy(o.policy); err != nil {
 			return out, err
 		}
 	}

@@ -59,14 +59,15 @@ var allowed = map[string][]string{
 
 	"build/attest":   {"clusterimage"},
 	"build/flatten":  {},
+	"build/policy":   {"signature"},
 	"build/sbom":     {"build/flatten"},
 	"build/toolbox":  {},
 	"build/engine":   {},
 	"build/convert":  {"kubefile", "clusterimage"},
 	"build/frontend": {"build/convert", "clusterimage/layout", "kubefile", "imagelist", "clusterimage"},
 	"build": {
-		"build/attest", "build/convert", "build/engine", "build/flatten", "build/frontend", "build/sbom", "build/toolbox",
-		"clusterimage", "imagelist", "kubefile", "registry", "store", "internal/progress",
+		"build/attest", "build/convert", "build/engine", "build/flatten", "build/frontend", "build/policy", "build/sbom", "build/toolbox",
+		"clusterimage", "imagelist", "kubefile", "registry", "signature", "store", "internal/progress",
 	},
 
 	"build/gatewayimage":  {"build/frontend", "build/toolbox", "clusterimage"},
