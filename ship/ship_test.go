@@ -428,3 +428,20 @@ func TestTools(t *testing.T) {
 	require.NoError(t, err, string(out))
 	require.True(t, strings.HasPrefix(string(out), "oci-layout\nsealer.json\nindex.json\n"), string(out))
 }
+
+// However many small blobs are on their way to the disk when a pipe ends, all arrive.
+func TestLoadStream_SmallBlobs(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	st := newStore(t)
+	var layers [][]byte
+	for i := range 100 {
+		layers = append(layers, randomBytes(uint64(i), 1000))
+	}
+	var buf bytes.Buffer
+	require.NoError(t, plan(t, st, ship.Options{}, tag(t, st, "a/b:1", image(t, st, "amd64", layers...))).WriteTo(ctx, &buf, nil))
+	to := newStore(t)
+	_, err := ship.LoadStream(ctx, to, &buf, "standard input", ship.LoadOptions{})
+	require.NoError(t, err)
+	requireWhole(t, to, "a/b:1")
+}

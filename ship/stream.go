@@ -72,7 +72,9 @@ func loadStream(ctx context.Context, st *store.Store, r io.Reader, name string, 
 	l.t = o.Track.start("reading", 0)
 	defer func() { l.t.Done(err) }()
 	s.small.SetLimit(smallJobs)
-	err = s.run(ctx)
+	blobs, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	err = s.run(blobs, stop)
 	if werr := s.small.Wait(); werr != nil {
 		err = errors.Join(firstCause(err, werr))
 	}
@@ -116,9 +118,7 @@ type stream struct {
 	docker   bool
 }
 
-func (s *stream) run(ctx context.Context) error {
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
+func (s *stream) run(ctx context.Context, stop context.CancelCauseFunc) error {
 	tr := tar.NewReader(s.r)
 	last, lastAt, at := "", int64(0), int64(0)
 	for n := 0; ; n++ {
