@@ -27,6 +27,10 @@ func (m *merger) config(parts []part) ocispec.Image {
 	env := newVariables(m, "")
 	for _, p := range parts {
 		for k, v := range p.Config.Config.Labels {
+			if k == clusterimage.LabelKubeVersion {
+				out.Config.Labels[k] = joinConstraints(out.Config.Labels[k], v)
+				continue
+			}
 			if _, ok := out.Config.Labels[k]; !ok || v != "" && out.Config.Labels[k] == "" {
 				out.Config.Labels[k] = v
 			}
@@ -121,15 +125,58 @@ func (m *merger) application(out *clusterimage.Extension, app clusterimage.Appli
 }
 
 // joinLaunch puts what one image runs behind what another runs. An application
-// that both start is started once.
+// that both start is started once. Where both start applications, the commands
+// that either runs before its own run before all of them.
 func joinLaunch(a, b clusterimage.Launch) clusterimage.Launch {
-	out := clusterimage.Launch{Cmds: slices.Concat(a.Cmds, b.Cmds), AppNames: slices.Clone(a.AppNames)}
+	beforeA, behindA := split(a)
+	beforeB, behindB := split(b)
+	out := clusterimage.Launch{AppNames: slices.Clone(a.AppNames)}
 	for _, name := range b.AppNames {
 		if !slices.Contains(out.AppNames, name) {
 			out.AppNames = append(out.AppNames, name)
 		}
 	}
+	switch {
+	case len(a.AppNames) == 0:
+		out.Cmds = slices.Concat(a.Cmds, b.Cmds)
+		out.After = len(a.Cmds) + len(beforeB)
+	case len(b.AppNames) == 0:
+		out.Cmds = slices.Concat(a.Cmds, b.Cmds)
+		out.After = len(beforeA)
+	default:
+		out.Cmds = slices.Concat(beforeA, beforeB, behindA, behindB)
+		out.After = len(beforeA) + len(beforeB)
+	}
+	if len(out.AppNames) == 0 {
+		out.After = 0
+	}
 	return out
+}
+
+// split gives the commands before the applications, and those behind them.
+func split(l clusterimage.Launch) (before, behind []string) {
+	n := min(max(l.After, 0), len(l.Cmds))
+	return l.Cmds[:n], l.Cmds[n:]
+}
+
+// alternatives stands between constraints of versions of which one is enough.
+const alternatives = "||"
+
+// joinConstraints makes one constraint of two that both hold.
+func joinConstraints(a, b string) string {
+	if a == "" || a == b {
+		return b
+	}
+	if b == "" {
+		return a
+	}
+	var out []string
+	for one := range strings.SplitSeq(a, alternatives) {
+		for other := range strings.SplitSeq(b, alternatives) {
+			out = append(out, strings.TrimSpace(one)+", "+strings.TrimSpace(other))
+		}
+	}
+	return strings.Join(out, " "+alternatives+" ")
 }
 
 // joinFiles makes the files that a merged image has one of, out of those of its
@@ -142,6 +189,11 @@ func (m *merger) joinFiles(parts []part, files []tree, config *ocispec.Image) (m
 	}
 	if meta != nil {
 		out[metadataName] = meta.Marshal()
+		if meta.KubeVersion != "" {
+			if err := clusterimage.CheckKubeVersion(config.Config.Labels[clusterimage.LabelKubeVersion], meta.KubeVersion); err != nil {
+				m.finally("runtime", "version of Kubernetes", "one image has "+meta.KubeVersion, "another is not for it: "+err.Error())
+			}
+		}
 		for label, value := range map[string]string{
 			clusterimage.LabelClusterRuntime:        meta.ClusterRuntime,
 			clusterimage.LabelClusterRuntimeVersion: meta.ClusterRuntimeVersion,

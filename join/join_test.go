@@ -10,6 +10,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -77,6 +78,7 @@ type spec struct {
 	layers   []files
 	ext      clusterimage.Extension
 	env      []string
+	labels   map[string]string
 	images   map[string]string // name to what makes its content
 	keep     bool              // an attestation of the rootfs
 }
@@ -90,6 +92,7 @@ func (s spec) build(t *testing.T, st *store.Store) store.Tagged {
 	config := ocispec.Image{Platform: s.platform, RootFS: ocispec.RootFS{Type: "layers"}}
 	config.Config.Env = s.env
 	config.Config.Labels = map[string]string{clusterimage.LabelExtension: string(s.ext.Marshal())}
+	maps.Copy(config.Config.Labels, s.labels)
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
 	zw, err := zstd.NewWriter(nil)
 	require.NoError(t, err)
@@ -437,4 +440,51 @@ func TestIndex_OrdinaryImages(t *testing.T) {
 	require.Len(t, index.Manifests, 1)
 	_, err = join.Add(ctx, st.Content(), image(amd64), list, join.Entry{})
 	require.ErrorContains(t, err, "not an index")
+}
+
+// What an image says of versions of Kubernetes holds for the merged one.
+func TestMerge_KubeVersion(t *testing.T) {
+	t.Parallel()
+	st := newStore(t)
+	a := kube().build(t, st)
+	one, two := app("shop"), app("mail")
+	one.labels = map[string]string{clusterimage.LabelKubeVersion: ">=1.20"}
+	two.labels = map[string]string{clusterimage.LabelKubeVersion: "<1.30 || >=1.35"}
+	b, c := one.build(t, st), two.build(t, st)
+	desc, err := merge(st, join.MergeOptions{}, a, b, c)
+	require.NoError(t, err)
+	require.Equal(t, ">=1.20, <1.30 || >=1.20, >=1.35", read(t, st, desc).Rootfs[0].Config.Config.Labels[clusterimage.LabelKubeVersion])
+	three := app("old")
+	three.labels = map[string]string{clusterimage.LabelKubeVersion: "<1.30"}
+	_, err = merge(st, join.MergeOptions{Last: true}, a, three.build(t, st))
+	require.ErrorContains(t, err, "runtime version of Kubernetes: one image has v1.36.3")
+}
+
+// Commands and applications keep their order.
+func TestMerge_Launch(t *testing.T) {
+	t.Parallel()
+	launch := func(after int, cmds, apps string) clusterimage.Launch {
+		return clusterimage.Launch{Cmds: strings.Fields(cmds), AppNames: strings.Fields(apps), After: after}
+	}
+	for name, tc := range map[string]struct{ a, b, want clusterimage.Launch }{
+		"commands":                  {launch(0, "a", ""), launch(0, "b c", ""), launch(0, "a b c", "")},
+		"commands, then apps":       {launch(0, "a", ""), launch(1, "b c", "x"), launch(2, "a b c", "x")},
+		"apps, then commands":       {launch(1, "a b", "x"), launch(0, "c", ""), launch(1, "a b c", "x")},
+		"apps of both":              {launch(1, "a b", "x"), launch(1, "c d", "y x"), launch(2, "a c b d", "x y")},
+		"apps alone":                {launch(0, "", "x"), launch(0, "", "y"), launch(0, "", "x y")},
+		"commands behind apps only": {launch(0, "a", "x"), launch(0, "b", "y"), launch(0, "a b", "x y")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			st := newStore(t)
+			one, two := app("one"), app("two")
+			one.ext.Launch, two.ext.Launch = tc.a, tc.b
+			desc, err := merge(st, join.MergeOptions{}, one.build(t, st), two.build(t, st))
+			require.NoError(t, err)
+			got := read(t, st, desc).Rootfs[0].Extension.Launch
+			require.Equal(t, tc.want.AppNames, append([]string{}, got.AppNames...))
+			require.Equal(t, tc.want.Cmds, append([]string{}, got.Cmds...))
+			require.Equal(t, tc.want.After, got.After)
+		})
+	}
 }
