@@ -204,7 +204,7 @@ func (m *merger) joinFiles(parts []part, files []tree, config *ocispec.Image) (m
 			}
 		}
 	}
-	for _, name := range []string{"imageList", "manifests/imageList"} {
+	for _, name := range imageLists() {
 		if data := joinLists(name, files); data != nil {
 			out[name] = data
 		}

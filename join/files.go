@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -155,7 +156,20 @@ func (f *fileInfo) read(r io.Reader, name string, size int64) error {
 
 // joined tells of which files a merged image has one made of all.
 func joined(name string) bool {
-	return name == metadataName || name == "imageList" || name == "manifests/imageList"
+	return name == metadataName || slices.Contains(imageLists(), name)
+}
+
+// imageLists are the files that name images, beside manifests.
+func imageLists() []string { return []string{"imageList", "manifests/imageList"} }
+
+// ofBuild tells which files say how a rootfs was built, and mean nothing in it.
+// A Kubefile with COPY . . has them all.
+func ofBuild(name string) bool {
+	switch name {
+	case "Kubefile", "Dockerfile", "Sealfile", "imageList.lock", ".sealerignore", ".dockerignore":
+		return true
+	}
+	return false
 }
 
 // apply stacks a layer upon others.

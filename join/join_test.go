@@ -173,7 +173,7 @@ func metadata(runtime, version string) string {
 func kube() spec {
 	return spec{
 		name:   "r.example/kubernetes:v1",
-		layers: []files{{"Metadata": metadata("kubernetes", "v1.36.3"), "bin/": "", "bin/kubeadm": "kubeadm", "imageList": "pause:1\n# ours\n", "etc/a": "a"}},
+		layers: []files{{"Metadata": metadata("kubernetes", "v1.36.3"), "bin/": "", "bin/kubeadm": "kubeadm", "imageList": "pause:1\n# ours\n", "etc/a": "a", "Kubefile": "FROM scratch"}},
 		ext: clusterimage.Extension{
 			Type: clusterimage.KubeInstaller, Env: map[string]string{"A": "1"}, Launch: clusterimage.Launch{Cmds: []string{"kubectl apply -f net.yaml"}},
 		},
@@ -185,7 +185,7 @@ func kube() spec {
 func app(name string) spec {
 	return spec{
 		name:   "r.example/" + name + ":v1",
-		layers: []files{{"Metadata": metadata("", ""), "imageList": "pause:1\n" + name + ":1\n", "manifests/": "", "manifests/" + name + ".yaml": name}},
+		layers: []files{{"Metadata": metadata("", ""), "imageList": "pause:1\n" + name + ":1\n", "Kubefile": name, "manifests/": "", "manifests/" + name + ".yaml": name}},
 		ext: clusterimage.Extension{
 			Type: clusterimage.AppInstaller, Env: map[string]string{"B": "2"},
 			Applications: []clusterimage.Application{{Name: name, Type: "kube"}}, Launch: clusterimage.Launch{AppNames: []string{name}},

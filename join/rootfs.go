@@ -161,7 +161,7 @@ func (m *merger) files(ctx context.Context, l ocispec.Descriptor, owner string) 
 func (m *merger) compare(all, above, whole tree, bottom map[digest.Digest]bool, name string) {
 	for _, file := range slices.Sorted(maps.Keys(above)) {
 		f := above[file]
-		if joined(file) {
+		if joined(file) || ofBuild(file) {
 			continue
 		}
 		if f.kind == deleted {
@@ -180,7 +180,7 @@ func (m *merger) compare(all, above, whole tree, bottom map[digest.Digest]bool, 
 func (m *merger) compareDeleted(all tree, file string, bottom map[digest.Digest]bool, name string) {
 	below := strings.TrimSuffix(file, "/") + "/"
 	for _, have := range slices.Sorted(maps.Keys(all)) {
-		if have != file && !strings.HasPrefix(have, below) || bottom[all[have].layer] || all[have].kind == tar.TypeDir || joined(have) {
+		if have != file && !strings.HasPrefix(have, below) || bottom[all[have].layer] || all[have].kind == tar.TypeDir || joined(have) || ofBuild(have) {
 			continue
 		}
 		m.conflict("file", have, all[have].owner+" has "+all[have].describe(), name+" deletes it")
