@@ -107,7 +107,7 @@ func (s *sketcher) instruction(made *stageSketch, stage int, one kubefile.Instru
 		dir := kubefile.AppDir(one.Name)
 		made.files.put(dir, sketched{dir: true})
 		for _, source := range one.Sources {
-			local, ok := strings.CutPrefix(source, "local://")
+			local, ok := kubefile.LocalSource(source)
 			if !ok {
 				s.missing(line, "what %s holds is not fetched", source)
 				continue

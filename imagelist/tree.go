@@ -220,6 +220,9 @@ func (d *discovery) chart(name, app string, mustBe bool) []string {
 		if !slices.Contains(names, p.File) {
 			p.File = path.Join(name, p.File)
 		}
+		if p.Line > 0 {
+			p.Message += "; give the values that it lacks in " + valuesOf(name)[0] + ", or write its images into imageList"
+		}
 		d.result.Problems = append(d.result.Problems, Problem{File: p.File, Line: p.Line, Text: lineOf(files, strings.TrimPrefix(p.File, name+"/"), p.Line), Message: p.Message})
 	}
 	for _, r := range rendered {

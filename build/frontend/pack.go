@@ -108,6 +108,10 @@ func (p *packer) lookup(ctx context.Context, images []imagelist.Image) ([]packed
 	for i, img := range images {
 		g.Go(func() error {
 			one, err := p.image(ctx, img)
+			if err != nil && img.Candidate && ctx.Err() == nil {
+				p.b.say(ctx, fmt.Sprintf("%s (%s) reads like an image and is not packed: %v", img.Name, img.Origins[0], err))
+				return nil
+			}
 			if err != nil {
 				failed[i] = fmt.Errorf("image %s (%s): %w", img.Name, img.Origins[0], err)
 				return nil
@@ -117,7 +121,17 @@ func (p *packer) lookup(ctx context.Context, images []imagelist.Image) ([]packed
 		})
 	}
 	_ = g.Wait() // failures are in failed
-	return out, groups, errors.Join(failed...)
+	if err := errors.Join(failed...); err != nil {
+		return nil, nil, err
+	}
+	var packed []packedImage
+	var layers [][]digest.Digest
+	for i := range out {
+		if out[i].Manifest.Digest != "" { // else it is a candidate that does not exist
+			packed, layers = append(packed, out[i]), append(layers, groups[i])
+		}
+	}
+	return packed, layers, nil
 }
 
 func (p *packer) image(ctx context.Context, img imagelist.Image) (packedImage, error) {

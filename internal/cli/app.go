@@ -59,6 +59,7 @@ func (a *app) open(cmd *cobra.Command) error {
 	if err := a.openLog(cmd); err != nil {
 		return err
 	}
+	slog.SetDefault(a.log) // what libraries print, Helm's among them, is logged
 	if a.root == "" {
 		a.root = os.Getenv("SEALER_ROOT")
 	}
