@@ -51,6 +51,7 @@ func Discover(fsys fs.FS, options ...Option) (Result, error) {
 	for _, app := range apps {
 		d.tree(path.Join(appsFolder, app), app)
 	}
+	d.archives()
 	d.result.Images = Merge(d.result.Images)
 	sortProblems(d.result.Problems)
 	return d.result, errors.Join(d.errs...)

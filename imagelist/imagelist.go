@@ -29,6 +29,10 @@ type Image struct {
 	// Candidate is true where a text reads like an image and nothing says that it is one: a variable, an argument, a
 	// string in a custom resource. It is packed if it exists; if not, that is reported and no mistake.
 	Candidate bool
+	// Source is what the image is read from instead of its registry: docker-archive:FILE, oci-archive:FILE, archive:FILE
+	// (either), oci:FOLDER, each with :REFERENCE where one of several is meant; docker-daemon:NAME. Empty: a registry.
+	// With a Source, Name may be empty: every image that is there, under the name that it has there.
+	Source string
 }
 
 // Origin is a place where an image is asked for.
@@ -102,14 +106,14 @@ func lowerName(ref string) string {
 	return strings.ToLower(ref[:end]) + ref[end:]
 }
 
-// Merge joins lists: sorted by name and platform, each pair once, with the
-// origins of all. Where applications differ, the first in byte order stays; an
+// Merge joins lists: sorted by name, platform and source, each once, with
+// the origins of all. Where applications differ, the first in byte order stays; an
 // image that one place asks for surely is no candidate any more.
 func Merge(lists ...[]Image) []Image {
-	type key struct{ name, platform string }
+	type key struct{ name, platform, source string }
 	found := map[key]*Image{}
 	for _, image := range slices.Concat(lists...) {
-		k := key{image.Name, image.Platform}
+		k := key{image.Name, image.Platform, image.Source}
 		known, ok := found[k]
 		if !ok {
 			image.Origins = slices.Clone(image.Origins)
@@ -131,7 +135,7 @@ func Merge(lists ...[]Image) []Image {
 		merged = append(merged, *image)
 	}
 	slices.SortFunc(merged, func(a, b Image) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Platform, b.Platform))
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Platform, b.Platform), cmp.Compare(a.Source, b.Source))
 	})
 	return merged
 }

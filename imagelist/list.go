@@ -14,7 +14,10 @@ import (
 
 // ParseList reads a list of images: one reference a line, which may be quoted;
 // blank lines, and comments from # at the start of a line or after a space.
-// Behind the reference may stand platform=OS/ARCH[/VARIANT][,…]: the image is
+// In place of a reference may stand where to read images from other than a
+// registry: docker-archive:FILE, oci-archive:FILE, oci:FOLDER (each with
+// :REFERENCE for one of several), docker-daemon:NAME, and behind it @NAME, the
+// name that the image gets. Behind the reference may stand platform=OS/ARCH[/VARIANT][,…]: the image is
 // then packed for those platforms, not for the one that is built. An error is
 // Errors: every mistake of the file.
 func ParseList(file string, src []byte) ([]Image, error) {
@@ -62,7 +65,11 @@ func parseLine(line string) ([]Image, error) {
 	case len(fields) > 1 && strings.HasSuffix(first, ":"):
 		return nil, &lineError{fmt.Sprintf("the line begins with %q", shorten(first)), "this is no YAML: write the reference alone"}
 	}
-	name, err := Normalize(strings.Trim(first, `"'`))
+	first = strings.Trim(first, `"'`)
+	source, name, elsewhere, err := parseSource(first)
+	if !elsewhere {
+		name, err = Normalize(first)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +79,7 @@ func parseLine(line string) ([]Image, error) {
 	}
 	var images []Image
 	for _, platform := range wanted {
-		images = append(images, Image{Name: name, Platform: platform})
+		images = append(images, Image{Name: name, Platform: platform, Source: source})
 	}
 	return images, nil
 }

@@ -261,6 +261,9 @@ func (s *Store) pruneLeftovers(o PruneOptions, res *PruneResult) error {
 	if o.DryRun {
 		return nil
 	}
+	if err := s.pruneDerived(); err != nil {
+		return err
+	}
 	for _, pattern := range []string{
 		filepath.Join(s.dir, "."+ocispec.ImageIndexFile+".*"),
 		filepath.Join(s.dir, "."+ocispec.ImageLayoutFile+".*"),
