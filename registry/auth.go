@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/docker/cli/cli/config"
@@ -105,6 +106,16 @@ func (k keychain) Resolve(target authn.Resource) (authn.Authenticator, error) {
 		IdentityToken: ac.IdentityToken,
 		RegistryToken: ac.RegistryToken,
 	}), nil
+}
+
+// credentials are those of Options.Logins for a repository, else docker's for its host.
+func (c *Client) credentials(src source, h *hostState) (authn.Authenticator, error) {
+	for _, l := range c.o.Logins {
+		if src.via == "" && canonicalDomain(l.Host) == canonicalDomain(src.host) && slices.Contains(l.Repositories, src.path) {
+			return &authn.Basic{Username: l.Username, Password: l.Password.Reveal()}, nil
+		}
+	}
+	return c.keys.Resolve(h.registry)
 }
 
 // Login checks the credentials with the registry and, where it takes them,

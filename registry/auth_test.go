@@ -352,3 +352,24 @@ func TestPush_Retries(t *testing.T) {
 	require.NoError(t, err)
 	complete(t, other, pulled)
 }
+
+// Logins are for their own repositories, and win over docker's.
+func TestLogins(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	up := newUpstream(t)
+	one := up.push(t, "a/one:1", image(t, "linux/amd64", layer(1, 10)))
+	two := up.push(t, "a/two:1", image(t, "linux/amd64", layer(2, 10)))
+	up.step(basic)
+	logins := []registry.Login{{Host: up.host, Repositories: []string{"a/one"}, Username: "u", Password: "p"}}
+	c := newClient(t, func(o *registry.Options) { o.Logins = logins })
+	_, err := c.PackImages(ctx, newStore(t), []registry.ImageRequest{request(one)})
+	require.NoError(t, err)
+	_, err = c.PackImages(ctx, newStore(t), []registry.ImageRequest{request(two)})
+	require.ErrorContains(t, err, two)
+
+	// A mirror is somebody else.
+	c = newClient(t, func(o *registry.Options) { o.Logins, o.Mirrors = logins, map[string]string{up.host: up.URL} })
+	_, err = c.PackImages(ctx, newStore(t), []registry.ImageRequest{request(one)})
+	require.ErrorContains(t, err, one)
+}

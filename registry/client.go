@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+
+	"github.com/sealerio/sealer/internal/secret"
 )
 
 // Options configure a Client. The zero value is ready for use.
@@ -40,6 +42,9 @@ type Options struct {
 	// AuthDir is the folder of docker's config.json. The default is
 	// $DOCKER_CONFIG, then ~/.docker; where that has none, podman's auth.json is read.
 	AuthDir string
+	// Logins are used for their repositories instead of what AuthDir has. They are kept in memory alone, and never sent to a
+	// mirror.
+	Logins []Login
 	// Logger gets what was retried and why. The default is silence.
 	Logger *slog.Logger
 	// Track is told of every blob in transfer. The default is silence.
@@ -58,6 +63,14 @@ type Options struct {
 	Backoff time.Duration
 	// UserAgent names the program to registries. The default is "sealer".
 	UserAgent string
+}
+
+// Login is a user of one registry.
+type Login struct {
+	Host         string   // docker.io, registry.example.com:5000
+	Repositories []string // without the host: team/app
+	Username     string
+	Password     secret.Text
 }
 
 // TrackFunc starts the display of a transfer of total bytes. It may be called

@@ -45,6 +45,9 @@ func (s *session) fetchBlob(ctx context.Context, st *store.Store, desc ocispec.D
 		if desc.Digest == ocispec.DescriptorEmptyJSON.Digest {
 			return s.store(ctx, st, desc, ocispec.DescriptorEmptyJSON.Data)
 		}
+		if s.offline {
+			return errOffline
+		}
 		lead, done, err := s.c.flights.lead(ctx, st.Dir()+"\x00"+desc.Digest.String(), s.src.host)
 		if err != nil {
 			return err

@@ -53,6 +53,9 @@ func (s *session) manifest(ctx context.Context, st *store.Store, id string) (doc
 			return doc, err
 		}
 	}
+	if s.offline {
+		return document{}, errOffline
+	}
 	var doc document
 	err := s.c.retry(ctx, s.src.label(), func(ctx context.Context) error {
 		var err error

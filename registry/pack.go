@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/containerd/platforms"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
@@ -27,6 +29,12 @@ type ImageRequest struct {
 	// Origins and App go into the PackedImage unchanged.
 	Origins []string
 	App     string
+	// Digest is what Name stands for, an index or a manifest, where that is known: the tag is then not asked for, and the
+	// registry only for what the store lacks.
+	Digest digest.Digest
+	// Absent makes an image that does not exist no error: it is told why, and the result for it is the zero value. Failures
+	// that may pass (a busy registry) are errors all the same. It may be called from several goroutines.
+	Absent func(req ImageRequest, err error)
 }
 
 // errOtherImage ends transfers when the list of images turned out wrong.
@@ -42,6 +50,15 @@ var errOtherImage = errors.New("another image failed")
 // what has arrived is continued from by the next call. The caller holds the
 // store.
 func (c *Client) PackImages(ctx context.Context, st *store.Store, reqs []ImageRequest) ([]clusterimage.PackedImage, error) {
+	return c.pack(ctx, st, reqs, true)
+}
+
+// ResolveImages is PackImages without the layers: it finds out which images the names stand for now.
+func (c *Client) ResolveImages(ctx context.Context, st *store.Store, reqs []ImageRequest) ([]clusterimage.PackedImage, error) {
+	return c.pack(ctx, st, reqs, false)
+}
+
+func (c *Client) pack(ctx context.Context, st *store.Store, reqs []ImageRequest, withLayers bool) ([]clusterimage.PackedImage, error) {
 	known, err := packedNames(ctx, st)
 	if err != nil {
 		return nil, err
@@ -63,12 +80,19 @@ func (c *Client) PackImages(ctx context.Context, st *store.Store, reqs []ImageRe
 	for i, req := range reqs {
 		lookups.Go(func() error {
 			img, blobs, s, err := p.lookup(ctx, req)
+			if err != nil && req.Absent != nil && ctx.Err() == nil && !mayPass(err) {
+				req.Absent(req, err)
+				return nil
+			}
 			if err != nil {
 				fail(i, err)
 				stop(errOtherImage)
 				return nil
 			}
 			out[i] = img
+			if !withLayers || s == nil { // nil: the store has all of it
+				return nil
+			}
 			layers.Go(func() error {
 				if err := s.fetchAll(layersCtx, st, blobs); err != nil && !errors.Is(err, errOtherImage) {
 					fail(i, s.src.fail(err))
@@ -142,16 +166,45 @@ type top struct {
 	err  error
 }
 
-func (p *packer) top(ctx context.Context, name string) *top {
+func (p *packer) top(ctx context.Context, name string, pinned digest.Digest) *top {
+	key := name + " " + pinned.String()
 	p.mu.Lock()
-	t, ok := p.tops[name]
+	t, ok := p.tops[key]
 	if !ok {
 		t = &top{}
-		p.tops[name] = t
+		p.tops[key] = t
 	}
 	p.mu.Unlock()
-	t.once.Do(func() { t.s, t.doc, t.err = p.c.lookup(ctx, p.st, name, p.known[name]) })
+	t.once.Do(func() {
+		if pinned == "" {
+			t.s, t.doc, t.err = p.c.lookup(ctx, p.st, name, p.known[name])
+			return
+		}
+		t.s, t.doc, t.err = p.c.lookupDigest(ctx, p.st, name, pinned)
+	})
 	return t
+}
+
+// lookupDigest gets the document that a name is known to stand for.
+func (c *Client) lookupDigest(ctx context.Context, st *store.Store, name string, id digest.Digest) (*session, document, error) {
+	src, err := c.parse(name)
+	if err != nil {
+		return nil, document{}, err
+	}
+	s, err := c.session(ctx, src, transport.PullScope)
+	if err != nil {
+		return nil, document{}, src.fail(err)
+	}
+	doc, err := s.manifest(ctx, st, id.String())
+	return s, doc, src.fail(err)
+}
+
+// mayPass tells whether a failure says nothing of whether the image exists.
+func mayPass(err error) bool {
+	if status, ok := errors.AsType[*StatusError](err); ok {
+		return transientStatus(status.Status)
+	}
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // lookup resolves a name to its document. With known set, a HEAD request comes first.
@@ -180,38 +233,64 @@ func (c *Client) lookup(ctx context.Context, st *store.Store, name string, known
 	return s, doc, src.fail(err)
 }
 
-// lookup finds an image's documents, stores them, and lists its layers.
+// lookup finds an image's documents, stores them, and lists its layers. An image whose digest is known and that is whole in
+// the store needs no registry, and gets no session.
 func (p *packer) lookup(ctx context.Context, req ImageRequest) (clusterimage.PackedImage, []ocispec.Descriptor, *session, error) {
 	src, err := p.c.parse(req.Name)
 	if err != nil {
 		return clusterimage.PackedImage{}, nil, nil, err
 	}
-	t := p.top(ctx, src.name())
-	if t.err != nil {
-		return clusterimage.PackedImage{}, nil, nil, t.err
-	}
 	platform := platforms.Normalize(req.Platform)
 	img := clusterimage.PackedImage{
 		Name: src.name(), Platform: platforms.Format(platform), Origins: req.Origins, App: req.App,
+	}
+	if req.Digest != "" {
+		if whole, ok := p.stored(ctx, src, req.Digest, platform, img); ok {
+			return whole, nil, nil, nil
+		}
+	}
+	t := p.top(ctx, src.name(), req.Digest)
+	if t.err != nil {
+		return clusterimage.PackedImage{}, nil, nil, t.err
 	}
 	found, err := t.s.choose(ctx, p.st, t.doc, platform)
 	if err != nil {
 		return img, nil, nil, src.fail(err)
 	}
-	if found.doc.desc.Digest != t.doc.desc.Digest {
-		index := t.doc.desc
-		img.Index = &index
+	return describe(img, t.doc, found), layersOf(found.manifest), t.s, nil
+}
+
+// stored takes an image from the store alone; false where that lacks any of it.
+func (p *packer) stored(ctx context.Context, src source, id digest.Digest, platform ocispec.Platform, img clusterimage.PackedImage) (clusterimage.PackedImage, bool) {
+	s := &session{c: p.c, src: src, offline: true}
+	doc, err := s.manifest(ctx, p.st, id.String())
+	if err != nil {
+		return img, false
 	}
-	img.Manifest = found.doc.desc
-	var layers []ocispec.Descriptor
-	img.Size = found.doc.desc.Size + found.manifest.Config.Size
-	for _, l := range found.manifest.Layers {
-		if clusterimage.Distributable(l) {
-			layers = append(layers, l)
-			img.Size += l.Size
+	found, err := s.choose(ctx, p.st, doc, platform)
+	if err != nil {
+		return img, false
+	}
+	for _, l := range layersOf(found.manifest) {
+		if ok, err := present(ctx, p.st, l); err != nil || !ok {
+			return img, false
 		}
 	}
-	return img, layers, t.s, nil
+	return describe(img, doc, found), true
+}
+
+// describe completes what is known of an image from its documents.
+func describe(img clusterimage.PackedImage, top document, f found) clusterimage.PackedImage {
+	if f.doc.desc.Digest != top.desc.Digest {
+		index := top.desc
+		img.Index = &index
+	}
+	img.Manifest = f.doc.desc
+	img.Size = f.doc.desc.Size + f.manifest.Config.Size
+	for _, l := range layersOf(f.manifest) {
+		img.Size += l.Size
+	}
+	return img
 }
 
 // found is an image for one platform.

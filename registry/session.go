@@ -191,7 +191,11 @@ type session struct {
 	src    source
 	host   *hostState
 	client *http.Client
+	// offline takes what the store has and asks nobody; the rest is errOffline.
+	offline bool
 }
+
+var errOffline = errors.New("it is not in the store")
 
 // session opens, or finds again, the connection for a source. mount are other
 // repositories of the same host to be read from.
@@ -207,7 +211,7 @@ func (c *Client) session(ctx context.Context, src source, action string, mount .
 	if err != nil {
 		return nil, err
 	}
-	auth, err := c.keys.Resolve(h.registry)
+	auth, err := c.credentials(src, h)
 	if err != nil {
 		return nil, err
 	}

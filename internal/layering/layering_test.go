@@ -42,15 +42,16 @@ var allowed = map[string][]string{
 	"kubefile":         {"internal/sourceerror"},
 	"kubefile/format":  {"kubefile"},
 	"kubefile/lint":    {"clusterimage", "imagelist", "kubefile", "internal/sourceerror"},
-	"imagelist":        {"imagelist/chart", "imagelist/kustomization", "internal/sourceerror"},
+	"imagelist":        {"imagelist/chart", "imagelist/kustomization", "internal/secret", "internal/sourceerror"},
 	"clusterimage":     {},
 	"clusterfile":      {"internal/secret"},
 	"rootfs-templates": {},
 	"store":            {"clusterimage", "internal/atomicfile"},
 	"rootfs":           {"clusterimage", "store", "internal/atomicfile"},
+	"store/archive":    {"clusterimage", "store"},
 	"join":             {"clusterimage", "store"},
 	"ship":             {"clusterimage", "store", "internal/atomicfile"},
-	"registry":         {"clusterimage", "clusterimage/layout", "store", "internal/atomicfile"},
+	"registry":         {"clusterimage", "clusterimage/layout", "store", "internal/atomicfile", "internal/secret"},
 	"signature":        {"clusterimage", "registry", "store"},
 	"inspect":          {"clusterimage", "registry", "signature", "store"},
 
@@ -68,6 +69,8 @@ var allowed = map[string][]string{
 	"build": {
 		"build/attest", "build/convert", "build/engine", "build/flatten", "build/frontend", "build/policy", "build/sbom", "build/toolbox",
 		"clusterimage", "imagelist", "kubefile", "registry", "signature", "store", "internal/progress",
+		"build/attest", "build/convert", "build/engine", "build/flatten", "build/frontend", "build/sbom", "build/toolbox",
+		"clusterimage", "imagelist", "kubefile", "registry", "store", "store/archive", "internal/atomicfile", "internal/progress",
 	},
 
 	"build/gatewayimage":  {"build/frontend", "build/toolbox", "clusterimage"},
