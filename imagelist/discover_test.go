@@ -90,3 +90,23 @@ reading "manifests/large.yaml": it has 33554433 bytes, more than the 33554432 th
 ! manifests/lost.yaml:1: the symbolic link leads nowhere
 `, found(result.Images, result.Problems))
 }
+
+func TestDiscover_Archives(t *testing.T) {
+	result, err := imagelist.Discover(fstest.MapFS{
+		"images/a.tar": {}, "images/b.tar.zst": {}, "images/C.TGZ": {}, "images/notes.txt": {}, "images/deep/d.tar": {}, "images/e.tar/f": {},
+		"k3s-airgap-images-amd64.tar.zst": {}, "other.tar": {}, "cri/f.tar": {},
+		"images/skopeo/tar.txt": {Data: []byte("docker-archive:x.tar@team/x:v1\n")}, "images/skopeo/x.tar": {},
+	})
+	require.NoError(t, err)
+	var sources []string
+	for _, i := range result.Images {
+		sources = append(sources, i.Name+"<"+i.Source+">"+i.Origins[0].String())
+	}
+	require.Equal(t, []string{
+		"<archive:images/C.TGZ>images/C.TGZ:1", "<archive:images/a.tar>images/a.tar:1", "<archive:images/b.tar.zst>images/b.tar.zst:1",
+		"<archive:k3s-airgap-images-amd64.tar.zst>k3s-airgap-images-amd64.tar.zst:1",
+		"docker.io/team/x:v1<docker-archive:images/skopeo/x.tar>images/skopeo/tar.txt:1",
+	}, sources)
+	require.Len(t, result.Problems, 1)
+	require.Equal(t, "images/e.tar:1: it has the name of an archive of images and is no regular file", result.Problems[0].String())
+}
