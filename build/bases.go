@@ -37,7 +37,7 @@ func resolveBases(ctx context.Context, o Options, in *inputs) (bases, error) {
 	for _, id := range slices.Sorted(maps.Keys(in.bases)) {
 		out[id] = map[string]base{}
 		for _, w := range in.bases[id] {
-			b, err := resolveBase(ctx, o, w.name, w.platform)
+			b, err := resolveBase(ctx, o, in.locks, w.name, w.platform)
 			if err != nil {
 				return nil, convert.At(in.file, w.line, err)
 			}
@@ -47,8 +47,21 @@ func resolveBases(ctx context.Context, o Options, in *inputs) (bases, error) {
 	return out, nil
 }
 
-func resolveBase(ctx context.Context, o Options, name string, p ocispec.Platform) (base, error) {
-	if o.Pull != Always {
+// resolveBase finds one image, the one that the lock says where there is one, and notes what its name stands for.
+func resolveBase(ctx context.Context, o Options, locks *locking, name string, p ocispec.Platform) (base, error) {
+	pinned, err := locks.base(name, p, o.LockFile())
+	if err != nil {
+		return base{}, err
+	}
+	b, err := fetchBase(ctx, o, pinned, p)
+	if err == nil {
+		locks.note(name, p, b.top.Digest)
+	}
+	return b, err
+}
+
+func fetchBase(ctx context.Context, o Options, name string, p ocispec.Platform) (base, error) {
+	if o.Pull != Always || o.Locked {
 		b, err := findBase(ctx, o.Store, name, p)
 		if err == nil {
 			return b, nil

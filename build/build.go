@@ -22,6 +22,7 @@ import (
 	"github.com/sealerio/sealer/build/frontend"
 	"github.com/sealerio/sealer/build/policy"
 	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/imagelist"
 	"github.com/sealerio/sealer/internal/progress"
 	"github.com/sealerio/sealer/registry"
 	"github.com/sealerio/sealer/store"
@@ -36,6 +37,13 @@ type Options struct {
 	Platforms  []ocispec.Platform // none: Linux on this machine's architecture
 	BuildArgs  map[string]string
 	ImageLists []string // further files like imageList
+	// Images are further images to pack.
+	Images []imagelist.Image
+	// IgnoredLists are files with patterns of images that are not packed.
+	IgnoredLists []string
+	Lock         bool // write what the names stand for beside the Kubefile
+	Locked       bool // take from that file what names stand for
+	resolveOnly  bool // no layers of images
 
 	KubeVersion string   // that charts are rendered for; "": the base's, or that of the packed kube-apiserver
 	APIVersions []string // that charts see in the cluster, beyond those of Kubernetes
@@ -135,6 +143,9 @@ func (o *Options) complete() error {
 			errs = append(errs, fmt.Errorf("platform %s: clusters run on linux", platforms.FormatAll(p)))
 		}
 	}
+	if o.Lock && o.Locked {
+		errs = append(errs, errLockOptions)
+	}
 	if o.Epoch == nil {
 		t, err := environmentEpoch()
 		if err != nil {
@@ -181,16 +192,20 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 	}
 	defer func() { err = errors.Join(err, release()) }()
 
+	pack, err := newPacker(o, in)
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() { err = errors.Join(err, pack.close()) }()
 	// Whatever fails first ends the rest; nothing is left running.
 	ctx, cancel := context.WithCancelCause(ctx)
-	pack := newPacker(o)
 	defer pack.wait()
 	defer cancel(nil)
 	if err := checkBases(o, in, pack); err != nil {
 		return Result{}, err
 	}
 	if o.Mode != Lite {
-		pack.guess(ctx, in)
+		pack.guess(ctx)
 	}
 
 	bases, err := resolveBases(ctx, o, in)
@@ -202,10 +217,13 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 		return Result{}, err
 	}
 	var images []clusterimage.PackedImage
+	var lock imagelist.Lock
 	if o.Mode != Lite {
-		if images, err = pack.images(ctx, in); err != nil {
+		var from map[string]string
+		if images, from, err = pack.images(ctx); err != nil {
 			return Result{}, err
 		}
+		lock = in.locks.lock(images, from)
 		images = inherit(images, bases.images(in))
 	}
 	decision, err := decide(ctx, o, in, bases, images, pack.denied)
@@ -221,6 +239,9 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 		Rootfs: made.rootfs, Images: images, Annotations: indexAnnotations(o.Annotations), Keep: keep,
 	})
 	task.Done(err)
+	if err == nil && o.Lock {
+		err = writeLock(o, lock)
+	}
 	return Result{Name: o.Tag, Names: o.names(), Descriptor: desc}, err
 }
 

@@ -3,13 +3,14 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
-	"path"
-	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -27,38 +28,76 @@ func registryPull(p ocispec.Platform) registry.PullOptions {
 }
 
 // packer fetches container images beside the solve: first those that the context probably asks for, then what the rootfs
-// turned out to ask for. No image is looked up twice.
+// turned out to ask for. No image is looked up twice, and none that an archive supplies.
 type packer struct {
-	o Options
+	o       Options
+	in      *inputs
+	context fs.FS // of archives; no symbolic link leads out of it
 
-	mu      sync.Mutex
-	found   map[string][]imagelist.Image // by platform, what the rootfs asks for
-	guessed map[string]clusterimage.PackedImage
-	done    chan struct{} // closed when the guesses are there
+	mu       sync.Mutex
+	said     map[string]bool
+	found    map[string][]imagelist.Image // by platform, what the rootfs asks registries for
+	supplied map[string]supplied          // by name and platform
+	clashes  []error
+	guessed  map[string]clusterimage.PackedImage
+	read     chan struct{} // closed when the guess has read its archives
+	done     chan struct{} // closed when the guesses are there
+	close    func() error
 
 	denied []policy.Violation // what images left out
 }
 
-func newPacker(o Options) *packer {
+func newPacker(o Options, in *inputs) (*packer, error) {
+	root, err := os.OpenRoot(o.ContextDir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the build context: %w", err)
+	}
 	done := make(chan struct{})
 	close(done)
-	return &packer{o: o, found: map[string][]imagelist.Image{}, guessed: map[string]clusterimage.PackedImage{}, done: done}
+	return &packer{
+		o: o, in: in, context: root.FS(), close: root.Close, said: map[string]bool{},
+		found: map[string][]imagelist.Image{}, supplied: map[string]supplied{}, guessed: map[string]clusterimage.PackedImage{}, read: done, done: done,
+	}, nil
 }
 
+func imageKey(name, platform string) string { return name + " " + platform }
+
 func requestKey(r registry.ImageRequest) string {
-	return r.Name + " " + platforms.FormatAll(r.Platform)
+	return imageKey(r.Name, platforms.Format(platforms.Normalize(r.Platform)))
+}
+
+// say warns once.
+func (p *packer) say(format string, args ...any) {
+	line := fmt.Sprintf(format, args...)
+	p.mu.Lock()
+	again := p.said[line]
+	p.said[line] = true
+	p.mu.Unlock()
+	if !again {
+		p.o.Warn(line)
+	}
 }
 
 // guess starts to fetch. What fails is tried again, and reported, when it turns out to be needed.
-func (p *packer) guess(ctx context.Context, in *inputs) {
-	reqs, err := p.likely(in)
+func (p *packer) guess(ctx context.Context) {
+	_, archives := imagesInContext(p.context, p.in)
+	archives = append(archives, sources(p.in.listed, true, p.context)...)
+	reqs, err := p.likely(p.in)
 	reqs, _ = permitted(p.o, reqs)
-	if err != nil || len(reqs) == 0 {
+	if err != nil || len(reqs)+len(archives) == 0 {
 		return
 	}
-	p.done = make(chan struct{})
+	p.read, p.done = make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(p.done)
+		names, ok := p.guessArchives(ctx, archives)
+		close(p.read)
+		reqs = slices.DeleteFunc(reqs, func(r registry.ImageRequest) bool {
+			return names[requestKey(r)] || r.Absent != nil || p.in.locks.obey != nil && r.Digest == ""
+		})
+		if !ok || len(reqs) == 0 {
+			return
+		}
 		packed, err := p.fetch(ctx, fmt.Sprintf("fetching %d container images", len(reqs)), reqs)
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -70,77 +109,199 @@ func (p *packer) guess(ctx context.Context, in *inputs) {
 	}()
 }
 
-// likely is what will probably be asked for.
+// likely is what registries will probably be asked for.
 func (p *packer) likely(in *inputs) ([]registry.ImageRequest, error) {
-	likely := append(imagesInContext(p.o.ContextDir, in), in.listed...)
+	likely, _ := imagesInContext(p.context, in)
 	byPlatform := map[string][]imagelist.Image{}
 	for _, pl := range p.o.Platforms {
-		byPlatform[platforms.FormatAll(pl)] = likely
+		byPlatform[platforms.FormatAll(pl)] = slices.Concat(likely, fromRegistries(in.listed))
 	}
-	return requests(p.o.Platforms, byPlatform)
+	return p.requests(byPlatform)
+}
+
+// guessArchives reads the archives that the build probably needs, and returns the names that registries need not be asked
+// for; false: one cannot be read, and nobody knows what it holds.
+func (p *packer) guessArchives(ctx context.Context, archives []sourced) (map[string]bool, bool) {
+	names := map[string]bool{}
+	for _, s := range archives {
+		for _, pl := range p.o.Platforms {
+			got, err := p.supply(ctx, s, pl)
+			if err != nil {
+				return nil, false
+			}
+			for _, one := range got {
+				names[imageKey(one.image.Name, one.image.Platform)] = true
+			}
+		}
+	}
+	return names, true
 }
 
 func (p *packer) fetch(ctx context.Context, name string, reqs []registry.ImageRequest) ([]clusterimage.PackedImage, error) {
 	task := p.o.Display.Task(name)
-	packed, err := p.o.Registry.PackImages(ctx, p.o.Store, reqs)
+	pack := p.o.Registry.PackImages
+	if p.o.resolveOnly {
+		pack = p.o.Registry.ResolveImages
+	}
+	packed, err := pack(ctx, p.o.Store, reqs)
 	task.Done(err)
 	return packed, err
 }
 
 func (p *packer) wait() { <-p.done }
 
-// add notes what a platform's rootfs asks for.
-func (p *packer) add(_ context.Context, platform ocispec.Platform, images []imagelist.Image) error {
+// add notes what a platform's rootfs asks for, and reads the archives that it names or holds.
+func (p *packer) add(ctx context.Context, platform ocispec.Platform, images []imagelist.Image, rootfs fs.FS) error {
+	if p.o.Mode == Lite {
+		return nil
+	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.found[platforms.FormatAll(platform)] = images
-	return nil
+	p.found[platforms.FormatAll(platform)] = fromRegistries(images)
+	p.mu.Unlock()
+	list := sources(images, false, p.context, rootfs)
+	for i := range list {
+		if list[i].found {
+			list[i].files = []fs.FS{rootfs}
+		}
+	}
+	return p.readArchives(ctx, list, platform)
 }
 
-// images are the packed images of all platforms.
-func (p *packer) images(ctx context.Context, in *inputs) ([]clusterimage.PackedImage, error) {
+func (p *packer) readArchives(ctx context.Context, list []sourced, platform ocispec.Platform) error {
+	if len(list) > 0 {
+		<-p.read
+	}
+	var errs []error
+	for _, s := range list {
+		got, err := p.supply(ctx, s, platform)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		for _, one := range got {
+			p.take(one)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// take notes an image of an archive. Two archives may hold the same image, but not two images of one name.
+func (p *packer) take(one supplied) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key := imageKey(one.image.Name, one.image.Platform)
+	other, ok := p.supplied[key]
+	if !ok {
+		p.supplied[key] = one
+		return
+	}
+	if other.image.Manifest.Digest != one.image.Manifest.Digest {
+		p.clashes = append(p.clashes, fmt.Errorf("%s for %s is %s in %s and %s in %s", one.image.Name, one.image.Platform,
+			other.image.Manifest.Digest, other.source, one.image.Manifest.Digest, one.source))
+		return
+	}
+	other.image.Origins = append(other.image.Origins, one.image.Origins...)
+	p.supplied[key] = other
+}
+
+// images are the packed images of all platforms, and where those come from that are not from registries.
+func (p *packer) images(ctx context.Context) ([]clusterimage.PackedImage, map[string]string, error) {
 	p.wait()
 	all := map[string][]imagelist.Image{}
 	for _, pl := range p.o.Platforms {
+		if err := p.readArchives(ctx, sources(p.in.listed, true, p.context), pl); err != nil {
+			return nil, nil, err
+		}
 		id := platforms.FormatAll(pl)
-		all[id] = imagelist.Merge(p.found[id], in.listed)
+		all[id] = imagelist.Merge(p.found[id], fromRegistries(p.in.listed))
 	}
-	reqs, err := requests(p.o.Platforms, all)
-	if err != nil {
-		return nil, err
+	reqs, err := p.requests(all)
+	if err := errors.Join(append(p.clashes, err)...); err != nil {
+		return nil, nil, err
 	}
 	reqs, p.denied = permitted(p.o, reqs)
-	out := make([]clusterimage.PackedImage, len(reqs))
+	var out []clusterimage.PackedImage
 	var missing []registry.ImageRequest
-	var at []int
-	for i, r := range reqs {
-		if have, ok := p.guessed[requestKey(r)]; ok {
-			have.Origins, have.App = r.Origins, r.App
-			out[i] = have
+	for _, r := range reqs {
+		if own, ok := p.supplied[requestKey(r)]; ok {
+			own.image.Origins = append(own.image.Origins, r.Origins...)
+			own.image.App = cmp.Or(own.image.App, r.App)
+			p.supplied[requestKey(r)] = own
 			continue
 		}
-		missing, at = append(missing, r), append(at, i)
+		if have, ok := p.guessed[requestKey(r)]; ok {
+			have.Origins, have.App = r.Origins, r.App
+			out = append(out, have)
+			continue
+		}
+		missing = append(missing, r)
 	}
-	if len(missing) == 0 {
-		return out, nil
+	if err := p.unlocked(missing); err != nil {
+		return nil, nil, err
 	}
-	packed, err := p.fetch(ctx, fmt.Sprintf("fetching %d container images", len(missing)), missing)
-	if err != nil {
-		return nil, err
+	if len(missing) > 0 {
+		packed, err := p.fetch(ctx, fmt.Sprintf("fetching %d container images", len(missing)), missing)
+		if err != nil {
+			return nil, nil, err
+		}
+		out = append(out, slices.DeleteFunc(packed, func(pi clusterimage.PackedImage) bool { return pi.Manifest.Digest == "" })...)
 	}
-	for i, pi := range packed {
-		out[at[i]] = pi
+	from := map[string]string{}
+	for _, key := range slices.Sorted(maps.Keys(p.supplied)) {
+		own := p.supplied[key]
+		if p.ignored(own.image.Name, own.image.Origins) {
+			continue
+		}
+		from[key] = own.source
+		out = append(out, own.image)
 	}
-	return out, nil
+	for _, problem := range p.in.ignored.Unused() {
+		p.say("%s", problem)
+	}
+	return out, from, p.verify(out, from)
+}
+
+// ignored tells whether an image is not to be packed, and says so.
+func (p *packer) ignored(name string, origins []string) bool {
+	p.mu.Lock()
+	pattern, at := p.in.ignored.Match(name)
+	p.mu.Unlock()
+	if pattern == "" {
+		return false
+	}
+	p.say("%s (%s) is not packed: %s has the pattern %s", name, strings.Join(origins, ", "), at, pattern)
+	return true
+}
+
+// unlocked reports the requests that a lock should know and does not.
+func (p *packer) unlocked(reqs []registry.ImageRequest) error {
+	if p.in.locks.obey == nil {
+		return nil
+	}
+	var errs []error
+	for _, r := range reqs {
+		if r.Digest == "" {
+			errs = append(errs, &NotLockedError{File: p.o.LockFile(), Name: r.Name, Platform: platforms.Format(r.Platform), Origins: r.Origins})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// verify compares everything with the lock.
+func (p *packer) verify(images []clusterimage.PackedImage, from map[string]string) error {
+	var errs []error
+	for _, pi := range images {
+		errs = append(errs, p.in.locks.check(pi, from[imageKey(pi.Name, pi.Platform)], p.o.LockFile()))
+	}
+	return errors.Join(errs...)
 }
 
 // requests turns lists into what is to be fetched: an image without a platform of its own for each that asks for it, one
 // with a platform for that one alone.
-func requests(target []ocispec.Platform, lists map[string][]imagelist.Image) ([]registry.ImageRequest, error) {
+func (p *packer) requests(lists map[string][]imagelist.Image) ([]registry.ImageRequest, error) {
 	var out []registry.ImageRequest
 	index := map[string]int{}
 	var errs []error
-	for _, pl := range target {
+	for _, pl := range p.o.Platforms {
 		for _, img := range lists[platforms.FormatAll(pl)] {
 			want := pl
 			if img.Platform != "" {
@@ -155,6 +316,13 @@ func requests(target []ocispec.Platform, lists map[string][]imagelist.Image) ([]
 			for _, origin := range img.Origins {
 				r.Origins = append(r.Origins, origin.String())
 			}
+			if p.ignored(r.Name, r.Origins) {
+				continue
+			}
+			if p.in.locks.obey != nil {
+				locked, _ := p.in.locks.obey.Image(r.Name, platforms.Format(want))
+				r.Digest = locked.Top()
+			}
 			if _, ok := index[requestKey(r)]; !ok {
 				index[requestKey(r)] = len(out)
 				out = append(out, r)
@@ -162,62 +330,4 @@ func requests(target []ocispec.Platform, lists map[string][]imagelist.Image) ([]
 		}
 	}
 	return out, errors.Join(errs...)
-}
-
-// imagesInContext is a guess at what the rootfs will ask for: the lists and manifests that COPY lines bring from the
-// context. It reads nothing else, and says nothing of what it cannot read.
-func imagesInContext(dir string, in *inputs) []imagelist.Image {
-	var out []imagelist.Image
-	for _, c := range in.contexts {
-		for _, source := range c.Sources {
-			if strings.ContainsAny(source, "*?[$") || strings.Contains(source, "://") {
-				continue
-			}
-			out = append(out, imagesInSource(filepath.Join(dir, filepath.Join("/", source)), c.Dest)...)
-		}
-	}
-	return imagelist.Merge(out)
-}
-
-func imagesInSource(file, dest string) []imagelist.Image {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil
-	}
-	dest = path.Join("/", dest)
-	switch {
-	case info.IsDir() && dest == "/":
-		result, err := imagelist.Discover(os.DirFS(file))
-		if err != nil {
-			return nil
-		}
-		return result.Images
-	case info.IsDir() && dest == "/manifests" && filepath.Base(file) == "manifests":
-		result, err := imagelist.Discover(onlyManifests{os.DirFS(filepath.Dir(file))})
-		if err != nil {
-			return nil
-		}
-		return result.Images
-	case info.Mode().IsRegular() && filepath.Base(file) == "imageList" && info.Size() <= maxTextFile:
-		data, err := readText(file)
-		if err != nil {
-			return nil
-		}
-		images, err := imagelist.ParseList("imageList", data)
-		if err != nil {
-			return nil
-		}
-		return images
-	}
-	return nil
-}
-
-// onlyManifests hides what lies beside the folder manifests.
-type onlyManifests struct{ fs.FS }
-
-func (o onlyManifests) Open(name string) (fs.File, error) {
-	if name != "manifests" && !strings.HasPrefix(name, "manifests/") {
-		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
-	}
-	return o.FS.Open(name)
 }

@@ -27,9 +27,11 @@ const maxTextFile = 16 << 20 // Kubefile, lists, ignore files
 
 // inputs are what is known before anything is built.
 type inputs struct {
-	file   *kubefile.File
-	ignore []string
-	listed []imagelist.Image // of --image-list
+	file    *kubefile.File
+	ignore  []string
+	listed  []imagelist.Image // of the command line
+	ignored *imagelist.Ignored
+	locks   *locking
 
 	bases    map[string][]wanted // by platform: the images that the target stage needs, each once
 	roots    map[string]string   // by platform: the image at the bottom of the target stage; "" for scratch
@@ -53,7 +55,7 @@ func readInputs(o Options) (*inputs, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the Kubefile: %w", err)
 	}
-	in := &inputs{bases: map[string][]wanted{}, roots: map[string]string{}}
+	in := &inputs{locks: &locking{}, bases: map[string][]wanted{}, roots: map[string]string{}}
 	if in.file, err = kubefile.Parse(shownName(o), src); err != nil {
 		return nil, err
 	}
@@ -63,16 +65,8 @@ func readInputs(o Options) (*inputs, error) {
 	if in.ignore, err = readIgnore(o); err != nil {
 		return nil, err
 	}
-	for _, list := range o.ImageLists {
-		data, err := readText(list)
-		if err != nil {
-			return nil, fmt.Errorf("reading the image list: %w", err)
-		}
-		images, err := imagelist.ParseList(list, data)
-		if err != nil {
-			return nil, err
-		}
-		in.listed = append(in.listed, images...)
+	if err := in.readLists(o); err != nil {
+		return nil, err
 	}
 	for i, p := range o.Platforms {
 		scope, err := kubefile.NewScope(in.file, kubefile.ScopeOptions{BuildArgs: o.BuildArgs, Target: p, Build: buildPlatform()})

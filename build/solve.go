@@ -198,7 +198,7 @@ func toolboxName(o Options, in *inputs) string {
 // the one in this binary.
 func offerToolbox(ctx context.Context, o Options, in *inputs, attrs map[string]string, stores map[string]content.Store) (toolboxImage, error) {
 	if name := toolboxName(o, in); name != "" {
-		b, err := resolveBase(ctx, o, name, buildPlatform())
+		b, err := resolveBase(ctx, o, in.locks, name, buildPlatform())
 		if err != nil {
 			return toolboxImage{}, fmt.Errorf("toolbox: %w", err)
 		}

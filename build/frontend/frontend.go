@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"sync"
 	"time"
@@ -58,9 +59,9 @@ type Options struct {
 	// BaseDigest is the digest of the ClusterImage that FROM names, where the caller knows better than the builder: that
 	// knows the manifest of one platform. nil or "": the builder's.
 	BaseDigest func(name string) string
-	// Found is told what a platform's rootfs asks for, before it is exported. Platforms come in any order, at once. nil:
-	// the images become layers of the result, as package layout has it.
-	Found func(ctx context.Context, p ocispec.Platform, images []imagelist.Image) error
+	// Found is told what a platform's rootfs asks for, before it is exported, and may read the rootfs until it returns.
+	// Platforms come in any order, at once. nil: the images become layers of the result, as package layout has it.
+	Found func(ctx context.Context, p ocispec.Platform, images []imagelist.Image, rootfs fs.FS) error
 	// Warn is told what is probably not meant. nil: to the builder's progress.
 	Warn func(line string)
 }
@@ -175,7 +176,7 @@ func (b *builder) platform(ctx context.Context, p *ocispec.Platform, index int) 
 	}
 	var images []llb.State
 	if b.o.Found != nil {
-		if err := b.o.Found(ctx, target, found.images); err != nil {
+		if err := b.o.Found(ctx, target, found.images, found.files); err != nil {
 			return nil, err
 		}
 	} else {

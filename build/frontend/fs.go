@@ -187,6 +187,21 @@ func (f *refFile) Read(p []byte) (int, error) {
 	return copy(p, data), nil
 }
 
+// Seek lets readers of large files skip what they do not need.
+func (f *refFile) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += f.offset
+	case io.SeekEnd:
+		offset += f.info.Size()
+	}
+	if offset < 0 {
+		return 0, &fs.PathError{Op: "seek", Path: f.path, Err: fs.ErrInvalid}
+	}
+	f.offset = offset
+	return offset, nil
+}
+
 type info struct{ st *fstypes.Stat }
 
 func (i info) Name() string       { return path.Base(i.st.Path) }

@@ -33,6 +33,7 @@ type binary struct{ path, runtime string }
 // findings are what was read from a solved rootfs.
 type findings struct {
 	images   []imagelist.Image
+	files    fs.FS
 	file     *clusterimage.Metadata // the context's own; nil: none
 	binaries []string               // of the list above, those that are there
 	hasCRI   bool                   // bin/containerd
@@ -52,7 +53,7 @@ func (b *builder) look(ctx context.Context, made *convert.Result) (*findings, er
 		}
 		files = newRefFS(ctx, ref)
 	}
-	f := &findings{}
+	f := &findings{files: files}
 	found, err := imagelist.Discover(files, b.discovery(made)...)
 	if err != nil {
 		return nil, fmt.Errorf("looking for images in the rootfs: %w", err)
