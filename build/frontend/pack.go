@@ -51,6 +51,10 @@ type packer struct {
 // pack returns the layers with the images, and the label that says so. images are what the rootfs asks for; those that
 // base has packed are added.
 func (b *builder) pack(ctx context.Context, base *convert.Base, images []imagelist.Image, target ocispec.Platform, at time.Time) ([]llb.State, string, error) {
+	images, err := b.fromRegistries(ctx, images)
+	if err != nil {
+		return nil, "", err
+	}
 	p := &packer{b: b, target: target, at: at, docs: contentutil.NewBuffer(), blobs: map[digest.Digest]blob{}, inBase: map[digest.Digest]bool{}}
 	inherited, baseLayers, err := p.inherit(ctx, base)
 	if err != nil {
