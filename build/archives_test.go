@@ -127,15 +127,15 @@ func TestArchives_Mistakes(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "secret.tar")
 	save(t, outside, map[string]v1.Image{"registry.example.com/secret:v1": single(t, runtime.GOARCH, "secret")})
 	for list, want := range map[string]string{
-		"docker-archive:nothere.tar":     "imageList:1: reading docker-archive:nothere.tar: file does not exist",
-		"docker-archive:" + outside:      "is outside of the build context",
-		"docker-archive:../secret.tar":   "is outside of the build context",
-		"docker-archive:link.tar":        "escapes",
-		"docker-archive:notes.txt":       "imageList:1: reading docker-archive:notes.txt: it is no archive of images",
-		"docker-archive:web.tar:other:1": `it has no image "other:1", it has`,
-		"docker-archive:web.tar@x.io/y":  "it holds 2 images (quay.io/team/arm:v2, registry.example.com/web:v1), which cannot all be x.io/y:latest",
-		"docker-archive:web.tar":         "imageList:1: docker-archive:web.tar: quay.io/team/arm:v2 has nothing for linux/" + runtime.GOARCH + ", it has linux/s390x",
-		"docker-archive:cut.tar":         "imageList:1: reading docker-archive:cut.tar: ",
+		"docker-archive:nothere.tar":                     "imageList:1: reading docker-archive:nothere.tar: file does not exist",
+		"docker-archive:" + outside:                      "is outside of the build context",
+		"docker-archive:../secret.tar":                   "is outside of the build context",
+		"docker-archive:link.tar":                        "escapes",
+		"docker-archive:notes.txt":                       "imageList:1: reading docker-archive:notes.txt: it is no archive of images",
+		"docker-archive:web.tar:other:1":                 `it has no image "other:1", it has`,
+		"docker-archive:web.tar@x.io/y":                  "it holds 2 images (quay.io/team/arm:v2, registry.example.com/web:v1), which cannot all be x.io/y:latest",
+		"docker-archive:web.tar":                         "imageList:1: docker-archive:web.tar: quay.io/team/arm:v2 has nothing for linux/" + runtime.GOARCH + ", it has linux/s390x",
+		"docker-archive:cut.tar":                         "imageList:1: reading docker-archive:cut.tar: ",
 		"docker-archive:one.tar\ndocker-archive:two.tar": "registry.example.com/web:v1 for linux/" + runtime.GOARCH + " is sha256:",
 	} {
 		b := newBench(t, map[string]string{"Kubefile": "FROM scratch\nCOPY imageList .\n", "imageList": list + "\n", "notes.txt": strings.Repeat("text\n", 500)})

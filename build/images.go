@@ -164,7 +164,10 @@ func (p *packer) add(ctx context.Context, platform ocispec.Platform, images []im
 			list[i].files = []fs.FS{rootfs}
 		}
 	}
-	return p.readArchives(ctx, list, platform)
+	if err := p.readArchives(ctx, list, platform); err != nil || !p.o.resolveOnly {
+		return err
+	}
+	return errLooked
 }
 
 func (p *packer) readArchives(ctx context.Context, list []sourced, platform ocispec.Platform) error {
@@ -272,6 +275,11 @@ func (p *packer) ignored(name string, origins []string) bool {
 	return true
 }
 
+// absent says that what reads like an image is none, or that nobody has it.
+func (p *packer) absent(r registry.ImageRequest, err error) {
+	p.say("%s (%s) reads like an image and is not packed: %v", r.Name, strings.Join(r.Origins, ", "), err)
+}
+
 // unlocked reports the requests that a lock should know and does not.
 func (p *packer) unlocked(reqs []registry.ImageRequest) error {
 	if p.in.locks.obey == nil {
@@ -319,9 +327,16 @@ func (p *packer) requests(lists map[string][]imagelist.Image) ([]registry.ImageR
 			if p.ignored(r.Name, r.Origins) {
 				continue
 			}
+			r.Absent = p.o.gone
+			if img.Candidate {
+				r.Absent = p.absent
+			}
 			if p.in.locks.obey != nil {
-				locked, _ := p.in.locks.obey.Image(r.Name, platforms.Format(want))
-				r.Digest = locked.Top()
+				locked, ok := p.in.locks.obey.Image(r.Name, platforms.Format(want))
+				if r.Digest = locked.Top(); !ok && img.Candidate {
+					p.absent(r, &NotLockedError{File: p.o.LockFile(), Name: r.Name, Platform: platforms.Format(want)})
+					continue
+				}
 			}
 			if _, ok := index[requestKey(r)]; !ok {
 				index[requestKey(r)] = len(out)

@@ -44,19 +44,24 @@ func (in *inputs) readLists(o Options) error {
 	if !o.Locked {
 		return nil
 	}
+	lock, err := readLock(o)
+	in.locks.obey = lock
+	return err
+}
+
+func readLock(o Options) (*imagelist.Lock, error) {
 	data, err := readText(o.LockFile())
 	if errors.Is(err, fs.ErrNotExist) {
-		return &NoLockError{File: o.LockFile()}
+		return nil, &NoLockError{File: o.LockFile()}
 	}
 	if err != nil {
-		return fmt.Errorf("reading the lock: %w", err)
+		return nil, fmt.Errorf("reading the lock: %w", err)
 	}
 	lock, err := imagelist.ParseLock(o.LockFile(), data)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	in.locks.obey = &lock
-	return nil
+	return &lock, nil
 }
 
 // LockFile is where the lock of a build lies: beside the Kubefile.

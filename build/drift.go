@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package build
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/imagelist"
+	"github.com/sealerio/sealer/registry"
+)
+
+// errLooked ends a solve when all is known that the rootfs asks for.
+var errLooked = errors.New("the rootfs was looked at")
+
+// ResolveLock finds out what a build would lock now. It makes the rootfs, for that may bring lists and manifests, but exports
+// nothing, fetches no layers of images from registries, and sets no tag.
+func ResolveLock(ctx context.Context, o Options) (imagelist.Lock, error) {
+	lock, _, err := resolveLock(ctx, o, nil)
+	return lock, err
+}
+
+// WriteLock puts a lock beside the Kubefile, whole or not at all, and returns its path.
+func WriteLock(o Options, lock imagelist.Lock) (string, error) {
+	if err := o.complete(); err != nil {
+		return "", err
+	}
+	return o.LockFile(), writeLock(o, lock)
+}
+
+// CheckLock compares the lock beside the Kubefile with what is true now: the lists with the lock, and the registries with
+// the lock. Images that are nowhere are changes too, no errors.
+func CheckLock(ctx context.Context, o Options) ([]imagelist.LockChange, error) {
+	var mu sync.Mutex
+	var gone []imagelist.LockChange
+	now, in, err := resolveLock(ctx, o, func(req registry.ImageRequest, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		gone = append(gone, imagelist.LockChange{
+			Kind: "gone", Name: req.Name, Platform: platforms.Format(platforms.Normalize(req.Platform)), Origins: req.Origins, Reason: err.Error(),
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	lock := *in.locks.obey
+	changes := lock.Diff(now)
+	for _, g := range gone {
+		// It is missing on one side because nobody has it, not because nobody wants it.
+		changes = slices.DeleteFunc(changes, func(c imagelist.LockChange) bool { return !c.Base && c.Name == g.Name && c.Platform == g.Platform })
+		if was, ok := lock.Image(g.Name, g.Platform); ok {
+			g.Locked = was.Top().String()
+		}
+		changes = append(changes, g)
+	}
+	moved, err := movedBases(ctx, o, lock, now)
+	if err != nil {
+		return nil, err
+	}
+	changes = append(changes, moved...)
+	imagelist.SortLockChanges(changes)
+	return changes, nil
+}
+
+// resolveLock does what Run does up to the fetching of layers. in.locks.obey is the lock that is there, where gone is set.
+func resolveLock(ctx context.Context, o Options, gone func(registry.ImageRequest, error)) (_ imagelist.Lock, _ *inputs, err error) {
+	o.Lock, o.Locked, o.resolveOnly, o.gone, o.Mode = false, false, true, gone, All
+	if err := o.complete(); err != nil {
+		return imagelist.Lock{}, nil, err
+	}
+	in, err := readInputs(o)
+	if err != nil {
+		return imagelist.Lock{}, nil, err
+	}
+	var there *imagelist.Lock
+	if gone != nil {
+		if there, err = readLock(o); err != nil {
+			return imagelist.Lock{}, nil, err
+		}
+	}
+	release, err := o.Store.Hold(ctx)
+	if err != nil {
+		return imagelist.Lock{}, nil, err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	pack, err := newPacker(o, in)
+	if err != nil {
+		return imagelist.Lock{}, nil, err
+	}
+	defer func() { err = errors.Join(err, pack.close()) }()
+
+	bases, err := resolveBases(ctx, o, in)
+	if err != nil {
+		return imagelist.Lock{}, nil, err
+	}
+	for _, p := range o.Platforms {
+		one := o
+		one.Platforms = []ocispec.Platform{p}
+		if _, err := solve(ctx, one, in, bases, pack); !errors.Is(err, errLooked) {
+			return imagelist.Lock{}, nil, err
+		}
+	}
+	images, from, err := pack.images(ctx)
+	if err != nil {
+		return imagelist.Lock{}, nil, err
+	}
+	lock := in.locks.lock(images, from)
+	in.locks.obey = there
+	return lock, in, nil
+}
+
+// movedBases asks registries for the bases that the lock and the store agree on. One that no registry has was built here.
+func movedBases(ctx context.Context, o Options, lock, now imagelist.Lock) ([]imagelist.LockChange, error) {
+	var reqs []registry.ImageRequest
+	var want []imagelist.LockedBase
+	for _, b := range lock.Bases {
+		p, err := platforms.Parse(b.Platform)
+		if is, ok := now.Base(b.Name, b.Platform); err != nil || !ok || is.Digest != b.Digest {
+			continue
+		}
+		want = append(want, b)
+		reqs = append(reqs, registry.ImageRequest{Name: b.Name, Platform: p, Absent: func(registry.ImageRequest, error) {}})
+	}
+	if len(reqs) == 0 {
+		return nil, nil
+	}
+	found, err := o.Registry.ResolveImages(ctx, o.Store, reqs)
+	if err != nil {
+		return nil, fmt.Errorf("asking for the images that the build starts from: %w", err)
+	}
+	var out []imagelist.LockChange
+	for i, b := range want {
+		if top := topOf(found[i]); top != "" && top != b.Digest.String() {
+			out = append(out, imagelist.LockChange{Kind: "moved", Name: b.Name, Platform: b.Platform, Base: true, Locked: b.Digest.String(), Now: top})
+		}
+	}
+	return out, nil
+}
+
+func topOf(pi clusterimage.PackedImage) string {
+	if pi.Index != nil {
+		return pi.Index.Digest.String()
+	}
+	return pi.Manifest.Digest.String()
+}
