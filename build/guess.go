@@ -24,10 +24,7 @@ func imagesInContext(context fs.FS, in *inputs) ([]imagelist.Image, []sourced) {
 			if !ok {
 				continue
 			}
-			result, err := imagelist.Discover(view)
-			if err != nil {
-				continue
-			}
+			result, _ := imagelist.Discover(view) // the build itself says what is wrong
 			out = append(out, fromRegistries(result.Images)...)
 			for _, s := range sources(result.Images, false, context, view) {
 				if s.found { // it lies where it was found, not yet where it will be
@@ -82,6 +79,9 @@ func (p placed) Open(name string) (fs.File, error) {
 
 // ReadDir leaves out what is not shown.
 func (p placed) ReadDir(name string) ([]fs.DirEntry, error) {
+	if p.at != "" && (name == "." || strings.HasPrefix(p.at, name+"/")) {
+		return nil, nil // what leads there; nobody looks for it by listing
+	}
 	f, err := p.Open(name)
 	if err != nil {
 		return nil, err

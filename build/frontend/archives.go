@@ -22,12 +22,15 @@ func (*SourceError) Hint() string {
 	return "push the images to a registry, or build with sealer build (--builder names the same BuildKit)"
 }
 
-// fromRegistries leaves out archives that were only found among the files, and says so; those that a list names are errors.
+// fromRegistries leaves out archives that were only found among the files, and what only reads like an image, for nobody can
+// be asked whether it is one; it says so. Archives that a list names are errors.
 func (b *builder) fromRegistries(ctx context.Context, images []imagelist.Image) ([]imagelist.Image, error) {
 	var out []imagelist.Image
 	var errs []error
 	for _, i := range images {
 		switch {
+		case i.Candidate:
+			b.say(ctx, fmt.Sprintf("%s: %q reads like an image and is not packed: write it into imageList if it is one", i.Origins[0], i.Name))
 		case i.Source == "":
 			out = append(out, i)
 		case i.Source == "archive:"+i.Origins[0].File:

@@ -61,13 +61,7 @@ func (b *builder) look(ctx context.Context, made *convert.Result) (*findings, er
 	for _, p := range found.Problems {
 		b.say(ctx, p.String())
 	}
-	for _, image := range found.Images {
-		if image.Candidate {
-			b.say(ctx, fmt.Sprintf("%s: %q reads like an image and is not packed: write it into imageList if it is one", image.Origins[0], image.Name))
-			continue
-		}
-		f.images = append(f.images, image)
-	}
+	f.images = found.Images
 	if err := b.applications(ctx, made, files); err != nil {
 		return nil, err
 	}

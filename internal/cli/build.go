@@ -12,6 +12,7 @@ import (
 	"github.com/sealerio/sealer/build/engine"
 	"github.com/sealerio/sealer/internal/progress"
 	"github.com/sealerio/sealer/registry"
+	"github.com/sealerio/sealer/store"
 )
 
 func newBuild(a *app) *cobra.Command {
@@ -28,6 +29,7 @@ unix:///PATH, tcp://HOST:PORT with --builder-certs, docker-container://NAME, kub
 		Example: `  sealer build -t registry.example.com/team/shop:v1 .
   sealer build -t shop:v1 -f deploy/Kubefile --build-arg VERSION=1.2 .
   sealer build -t registry.example.com/team/shop:v1 --platform linux/amd64,linux/arm64 --push .
+  sealer build -t shop:v1 --lock . && sealer build -t shop:v1 --locked .
   sealer build -t shop:v1 --secret id=token,src=token.txt --target release .
   sealer build -t shop:v1 --registry-mirror docker.io=https://mirror.example.com/docker.io .`,
 		Args: exactArgs("CONTEXT"),
@@ -38,7 +40,7 @@ unix:///PATH, tcp://HOST:PORT with --builder-certs, docker-container://NAME, kub
 	return cmd
 }
 
-func (a *app) build(cmd *cobra.Command, o buildFlags, contextDir string) (err error) {
+func (a *app) build(cmd *cobra.Command, o buildFlags, contextDir string) error {
 	if o.check {
 		return a.lint(cmd, lintFlags{
 			kubefile: o.kubefile, target: o.target, toolbox: o.toolbox, output: "text",
@@ -48,11 +50,25 @@ func (a *app) build(cmd *cobra.Command, o buildFlags, contextDir string) (err er
 	if len(o.tags) == 0 {
 		return usagef(cmd, "--tag is missing: the image needs a name")
 	}
-	options, err := o.options(cmd, contextDir)
+	outputs, err := a.parseOutputs(cmd, o)
 	if err != nil {
 		return err
 	}
-	outputs, err := a.parseOutputs(cmd, o)
+	return a.withBuilder(cmd, o, contextDir, func(options build.Options, st *store.Store) error {
+		result, err := build.Run(cmd.Context(), options)
+		if err != nil {
+			if engine.OneID() && cmd.Context().Err() == nil {
+				a.log.Warn("this build has one user id, so it can make no files of other owners: install uidmap and give this user a range in /etc/subuid and /etc/subgid")
+			}
+			return err
+		}
+		return a.deliver(cmd, o, outputs, st, result)
+	})
+}
+
+// withBuilder checks the flags, opens what a build needs, and does the work.
+func (a *app) withBuilder(cmd *cobra.Command, o buildFlags, contextDir string, work func(build.Options, *store.Store) error) (err error) {
+	options, err := o.options(cmd, contextDir)
 	if err != nil {
 		return err
 	}
@@ -84,19 +100,15 @@ func (a *app) build(cmd *cobra.Command, o buildFlags, contextDir string) (err er
 	}
 	fetching := &lateTask{display: a.display, name: "fetching from registries"}
 	defer func() { fetching.done(err) }()
-	withTrack := options.RegistryOptions
-	withTrack.Track = fetching.track
-	if options.Registry, err = registry.NewClient(withTrack); err != nil {
+	client := options.RegistryOptions
+	client.Track = fetching.track
+	if err := readListsWithAuth(o.listsWithAuth, &options, &client); err != nil {
 		return err
 	}
-	result, err := build.Run(cmd.Context(), options)
-	if err != nil {
-		if engine.OneID() && cmd.Context().Err() == nil {
-			a.log.Warn("this build has one user id, so it can make no files of other owners: install uidmap and give this user a range in /etc/subuid and /etc/subgid")
-		}
+	if options.Registry, err = registry.NewClient(client); err != nil {
 		return err
 	}
-	return a.deliver(cmd, o, outputs, st, result)
+	return work(options, st)
 }
 
 // lateTask is a task that begins with its first transfer: a build that fetches

@@ -24,6 +24,9 @@ type buildFlags struct {
 	platforms, buildArgs []string
 	imageLists           []string
 	discovery            discoveryFlags
+	listsWithAuth        []string
+	ignoredLists         []string
+	lock, locked         bool
 	mode, kind           string
 	labels, annotations  []string
 
@@ -45,45 +48,32 @@ type buildFlags struct {
 
 // add declares the flags.
 func (o *buildFlags) add(cmd *cobra.Command) {
+	o.addInputs(cmd)
 	f := cmd.Flags()
-	f.StringVarP(&o.kubefile, "file", "f", "", "path of the Kubefile (default: CONTEXT/Kubefile)")
 	f.StringArrayVarP(&o.tags, "tag", "t", nil, "name of the image, such as registry.example.com/team/shop:v1 (required; repeatable)")
-	f.StringVar(&o.target, "target", "", "build this stage of the Kubefile (default: the last)")
-	f.StringSliceVar(&o.platforms, "platform", nil, "platforms to build for, such as linux/amd64,linux/arm64 (default: this machine's)")
-	f.StringArrayVar(&o.buildArgs, "build-arg", nil, "value of an ARG (NAME=VALUE, or NAME to take it from the environment; repeatable)")
-	f.StringArrayVar(&o.imageLists, "image-list", nil, "also pack the images that this file names (repeatable)")
-	o.discovery.add(cmd)
 	f.StringVar(&o.mode, "build-mode", string(build.All), "what is packed: all, or lite for no container images")
 	f.StringVar(&o.kind, "type", "", "what the image is: kube-installer or app-installer (default: what its files say)")
 	f.StringArrayVar(&o.labels, "label", nil, "label of the image, over LABEL lines (KEY=VALUE; repeatable)")
 	f.StringArrayVar(&o.annotations, "annotation", nil,
 		"annotation of the image index; 'manifest:KEY=VALUE' and 'manifest[PLATFORM]:KEY=VALUE' are of the rootfs (KEY=VALUE; repeatable)")
 
-	f.StringVar(&o.builder, "builder", os.Getenv("BUILDKIT_HOST"), "address of a BuildKit daemon (env BUILDKIT_HOST; default: inside this command)")
-	f.StringVar(&o.builderCerts, "builder-certs", "", "folder with ca.pem, cert.pem and key.pem for a builder at tcp://")
-	f.StringVar(&o.toolbox, "toolbox", "", "image that RUN instructions run in (default: a small one that comes with sealer)")
-	f.StringVar(&o.isolation, "isolation", string(engine.Auto), "how RUN is kept apart from this machine: auto, runc, chroot")
-	f.StringVar(&o.compression, "compression", string(build.Zstd), "compression of the rootfs layers: zstd, gzip")
 	f.BoolVar(&o.check, "check", false, "build nothing: look for mistakes, as sealer lint does")
-	f.BoolVar(&o.noCache, "no-cache", false, "run every instruction again")
 	f.StringVar(&o.pull, "pull", string(build.Missing), "when registries are asked for images of FROM: missing, always, never")
 	f.Lookup("pull").NoOptDefVal = string(build.Always)
 	f.StringArrayVar(&o.cacheFrom, "cache-from", nil, "read layers from: type=registry,ref=NAME or type=local,src=DIR (repeatable)")
 	f.StringArrayVar(&o.cacheTo, "cache-to", nil, "write layers to: type=registry,ref=NAME, type=local,dest=DIR or type=inline; mode=max for all steps (repeatable)")
-	f.StringArrayVar(&o.secrets, "secret", nil, "secret for RUN --mount=type=secret: id=ID,src=FILE or id=ID,env=NAME (repeatable)")
-	f.StringArrayVar(&o.ssh, "ssh", nil, "SSH agent or keys for RUN --mount=type=ssh: default, or ID=SOCKET or ID=KEY[,KEY] (repeatable)")
 
 	f.StringVar(&o.provenance, "provenance", string(build.Min), "what the image says of its making: min, max, false, or mode=max,builder-id=URI")
 	f.StringVar(&o.policy, "policy", "", "file that says which images may go in: registries, names, signatures, licences")
 	f.BoolVar(&o.sbom, "sbom", false, "add a bill of materials (SPDX) of the rootfs and of the packed images")
 	f.StringArrayVarP(&o.outputs, "output", "o", nil,
 		"also write: type=oci,dest=FILE the whole image, type=local,dest=FOLDER or type=tar,dest=FILE the rootfs' files; - is standard output (repeatable)")
+	f.BoolVar(&o.lock, "lock", false, "write imageList.lock beside the Kubefile: what every image's name stands for")
+	f.BoolVar(&o.locked, "locked", false, "take what every image's name stands for from imageList.lock, and ask no registry for it")
 	f.BoolVar(&o.push, "push", false, "push the image under all its names (short for --output type=registry)")
 	f.StringVar(&o.iidFile, "iidfile", "", "write the image's digest to this file")
 	f.StringVar(&o.metadataFile, "metadata-file", "", "write what was built, as JSON, to this file")
 
-	mustComplete(cmd, "isolation", []string{"auto", "runc", "chroot"})
-	mustComplete(cmd, "compression", []string{string(build.Zstd), string(build.Gzip)})
 	mustComplete(cmd, "build-mode", []string{string(build.All), string(build.Lite)})
 	mustComplete(cmd, "type", []string{clusterimage.KubeInstaller, clusterimage.AppInstaller})
 	mustComplete(cmd, "provenance", []string{string(build.Min), string(build.Max), "false"})
@@ -99,6 +89,9 @@ func (o buildFlags) options(cmd *cobra.Command, contextDir string) (build.Option
 		Tag:          o.tags[0],
 		Tags:         o.tags[1:],
 		ImageLists:   o.imageLists,
+		IgnoredLists: o.ignoredLists,
+		Lock:         o.lock,
+		Locked:       o.locked,
 		Builder:      o.builder,
 		BuilderCerts: o.builderCerts,
 		Toolbox:      o.toolbox,

@@ -39,7 +39,7 @@ files that name images and in the registries; the exit status is 1 if anything d
 	addOutput(cmd, &output)
 	a.addRegistryFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		o.tags = []string{"sealer.invalid/lock:v1"} // a build has a name; this one never gets it
+		o.tags, o.provenance = []string{"sealer.invalid/lock:v1"}, "false" // a build has a name; this one never gets it
 		return a.withBuilder(cmd, o, args[0], func(options build.Options, _ *store.Store) error {
 			if check {
 				return a.checkLock(cmd, options, output)

@@ -58,6 +58,7 @@ it on bare hosts that reach no network.`,
 	root.AddCommand(grouped("images", newTree(a), newWhy(a), newDiff(a), newMount(a), newUmount(a))...)
 	root.AddCommand(grouped("build", newSearch(a))...)
 	root.AddCommand(grouped("build", newLint(a), newFmt(a))...)
+	root.AddCommand(grouped("build", newLock(a))...)
 	root.AddCommand(
 		grouped("build", newCopy(a), newSave(a), newLoad(a), newManifest(a), newMerge(a))...)
 	root.AddCommand(grouped("build", newBuilder(a))...)

@@ -71,7 +71,6 @@ var allowed = map[string][]string{
 		"clusterimage", "imagelist", "kubefile", "registry", "signature", "store", "internal/progress",
 		"build/attest", "build/convert", "build/engine", "build/flatten", "build/frontend", "build/sbom", "build/toolbox",
 		"clusterimage", "imagelist", "kubefile", "registry", "store", "store/archive", "internal/atomicfile", "internal/progress",
-		"clusterimage", "imagelist", "kubefile", "registry", "store", "store/archive", "internal/atomicfile", "internal/progress",
 	},
 
 	"build/gatewayimage":  {"build/frontend", "build/toolbox", "clusterimage"},

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package build_test
+
+import (
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sealerio/sealer/build"
+	"github.com/sealerio/sealer/imagelist"
+	"github.com/sealerio/sealer/store"
+)
+
+func locking(o *build.Options) { o.Lock = true }
+func locked(o *build.Options)  { o.Locked = true }
+
+// locks is a context with a base, images of a registry and an archive.
+func locks(t *testing.T) (*bench, *upstream) {
+	t.Helper()
+	u := newUpstream(t)
+	for _, repo := range []string{"base:1", "a:1", "b:1"} {
+		u.push(repo)
+	}
+	b := newBench(t, map[string]string{
+		"Kubefile":  "FROM " + u.host + "/base:1\nCOPY . .\n",
+		"imageList": u.host + "/a:1\n" + u.host + "/b:1 platform=linux/arm64\ndocker-archive:web.tar\n",
+	})
+	save(t, b.context+"/web.tar", map[string]v1.Image{"registry.example.com/web:v1": single(t, runtime.GOARCH, "web")})
+	return b, u
+}
+
+func (b *bench) lock() string {
+	b.t.Helper()
+	data, err := os.ReadFile(b.context + "/imageList.lock")
+	require.NoError(b.t, err)
+	return string(data)
+}
+
+// A locked build gives the same index on every store, whatever the tags stand for by then, and asks for none of them.
+func TestLocked(t *testing.T) {
+	t.Parallel()
+	b, u := locks(t)
+	img := b.mustBuild(locking)
+	lock := b.lock()
+	require.Contains(t, lock, "    source: docker-archive:web.tar\n")
+	require.Contains(t, lock, "bases:\n  - name: "+u.host+"/base:1\n")
+	require.NotContains(t, names(b.files(img, 0)), "imageList.lock")
+
+	for _, repo := range []string{"base:1", "a:1", "b:1"} {
+		u.push(repo) // all tags move
+	}
+	u.requests()
+	again := b.mustBuild(locked)
+	require.Equal(t, img.Descriptor.Digest, again.Descriptor.Digest)
+	require.Empty(t, u.requests(), "everything is in the store")
+
+	var err error
+	b.store, err = store.Open(t.TempDir())
+	require.NoError(t, err)
+	other := b.mustBuild(locked)
+	require.Equal(t, img.Descriptor.Digest, other.Descriptor.Digest)
+	for _, r := range u.requests() {
+		require.NotContains(t, r, "HEAD", r)
+		require.NotContains(t, r, "/manifests/1", r)
+	}
+	require.Equal(t, lock, b.lock(), "obeying it changes nothing")
+
+	moved := b.mustBuild(locking)
+	require.NotEqual(t, img.Descriptor.Digest, moved.Descriptor.Digest)
+	require.NotEqual(t, lock, b.lock())
+}
+
+func TestLocked_NotInTheLock(t *testing.T) {
+	t.Parallel()
+	b, u := locks(t)
+	_, err := b.build(locked)
+	var none *build.NoLockError
+	require.ErrorAs(t, err, &none)
+	b.mustBuild(locking)
+	u.push("c:1")
+	b.write(map[string]string{"imageList": u.host + "/a:1\n" + u.host + "/c:1\ndocker-archive:web.tar\n"})
+	_, err = b.build(locked)
+	require.EqualError(t, err, u.host+"/c:1 for linux/"+runtime.GOARCH+" (imageList:2) is not in "+b.context+"/imageList.lock")
+
+	save(t, b.context+"/web.tar", map[string]v1.Image{"registry.example.com/web:v1": single(t, runtime.GOARCH, "other")})
+	b.write(map[string]string{"imageList": u.host + "/a:1\ndocker-archive:web.tar\n"})
+	_, err = b.build(locked)
+	var other *build.LockedElseError
+	require.ErrorAs(t, err, &other)
+	require.Equal(t, "docker-archive:web.tar", other.Source)
+
+	b.write(map[string]string{"Kubefile": "FROM " + u.host + "/a:1\nCOPY imageList .\n", "imageList": ""})
+	_, err = b.build(locked)
+	require.ErrorContains(t, err, "Kubefile:1: "+u.host+"/a:1 for linux/"+runtime.GOARCH+" is not in ")
+	_, err = b.build(locked, locking)
+	var wrong *build.OptionsError
+	require.ErrorAs(t, err, &wrong)
+}
+
+// A lock that is written without a build is the one that a build writes; no layer is fetched for it.
+func TestResolveLock(t *testing.T) {
+	t.Parallel()
+	b, u := locks(t)
+	both := func(o *build.Options) {
+		o.Platforms = []ocispec.Platform{{OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm64"}}
+	}
+	b.write(map[string]string{"imageList": u.host + "/a:1\n"})
+	o := b.options()
+	both(&o)
+	lock, err := build.ResolveLock(t.Context(), o)
+	require.NoError(t, err)
+	file, err := build.WriteLock(o, lock)
+	require.NoError(t, err)
+	require.Equal(t, b.context+"/imageList.lock", file)
+	written := b.lock()
+	require.NoError(t, os.Remove(file))
+	tags, err := b.store.List(t.Context())
+	require.NoError(t, err)
+	require.Len(t, tags, 1, "the base alone")
+	fetched := slices.DeleteFunc(u.requests(), func(r string) bool { return !strings.HasPrefix(r, "GET /v2/a/blobs/") })
+	require.Len(t, fetched, 2, "the configs of two platforms: %v", fetched)
+
+	b.mustBuild(locking, both)
+	require.Equal(t, b.lock(), written)
+}
+
+func TestCheckLock(t *testing.T) {
+	t.Parallel()
+	b, u := locks(t)
+	b.mustBuild(locking)
+	check := func() []string {
+		t.Helper()
+		changes, err := build.CheckLock(t.Context(), b.options())
+		require.NoError(t, err)
+		out := []string{}
+		for _, c := range changes {
+			out = append(out, c.Kind+" "+strings.TrimPrefix(c.Name, u.host)+" "+strings.Join(c.Origins, ","))
+		}
+		return out
+	}
+	before := b.lock()
+	require.Empty(t, check())
+	b.write(map[string]string{"imageList": "# a line more\n" + u.host + "/a:1\n" + u.host + "/b:1 platform=linux/arm64\ndocker-archive:web.tar\n"})
+	require.Empty(t, check(), "lines may move")
+
+	u.push("a:1")
+	u.push("base:1")
+	u.push("c:1")
+	ref, err := name.ParseReference(u.host + "/b:1")
+	require.NoError(t, err)
+	require.NoError(t, remote.Delete(ref))
+	b.write(map[string]string{"imageList": u.host + "/a:1\n" + u.host + "/b:1 platform=linux/arm64\n" + u.host + "/c:1\n"})
+	require.Equal(t, []string{"moved /base:1 ", "moved /a:1 imageList:1", "gone /b:1 imageList:2", "added /c:1 imageList:3", "removed registry.example.com/web:v1 imageList:3"}, check())
+	require.Equal(t, before, b.lock())
+
+	b.write(map[string]string{"imageList.lock": "version: 2\n"})
+	_, err = build.CheckLock(t.Context(), b.options())
+	var version *imagelist.LockVersionError
+	require.ErrorAs(t, err, &version)
+}
+
+func TestIgnoredImages(t *testing.T) {
+	t.Parallel()
+	b, u := locks(t)
+	b.write(map[string]string{"ignored": "**/b\nregistry.example.com/*\nnothing/*\n"})
+	img := b.mustBuild(func(o *build.Options) { o.IgnoredLists = []string{b.context + "/ignored"} })
+	require.Equal(t, []string{u.host + "/a:1 linux/" + runtime.GOARCH}, imageNames(img))
+	require.Equal(t, []string{
+		u.host + "/b:1 (imageList:2) is not packed: " + b.context + "/ignored:1 has the pattern **/b",
+		"registry.example.com/web:v1 (imageList:3) is not packed: " + b.context + "/ignored:2 has the pattern registry.example.com/*",
+		b.context + "/ignored:3: no image fits the pattern nothing/*",
+	}, b.warned)
+}
+
+// What only reads like an image is packed where it is one, and reported where not.
+func TestCandidates(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t)
+	u.push("real:1")
+	b := newBench(t, map[string]string{"Kubefile": "FROM scratch\nCOPY pod.yaml manifests/\n", "pod.yaml": `apiVersion: v1
+kind: Pod
+metadata: {name: x}
+spec:
+  containers:
+  - name: x
+    image: ` + u.host + `/real:1
+    env:
+    - {name: RELATED_IMAGE_A, value: "` + u.host + `/real:1"}
+    - {name: RELATED_IMAGE_B, value: "` + u.host + `/none:1"}
+`})
+	img := b.mustBuild(locking)
+	require.Equal(t, []string{u.host + "/real:1 linux/" + runtime.GOARCH}, imageNames(img))
+	require.Len(t, b.warned, 1)
+	require.Contains(t, b.warned[0], u.host+"/none:1 (manifests/pod.yaml:")
+	require.Contains(t, b.warned[0], "reads like an image and is not packed: ")
+	b.warned = nil
+	require.Equal(t, img.Descriptor.Digest, b.mustBuild(locked).Descriptor.Digest)
+	require.Len(t, b.warned, 1)
+}
