@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -147,7 +148,7 @@ func wanted(previews []build.Preview) wantedList {
 	for _, p := range previews {
 		platform := platforms.Format(p.Platform)
 		for _, image := range p.Images {
-			row := wantedImage{Name: image.Name, Platform: platform, Status: "wanted", App: image.App}
+			row := wantedImage{Name: cmp.Or(image.Name, image.Source), Platform: platform, Status: "wanted", App: image.App}
 			if image.Platform != "" {
 				row.Platform = image.Platform
 			}
