@@ -68,9 +68,7 @@ var allowed = map[string][]string{
 	"build/frontend": {"build/convert", "clusterimage/layout", "kubefile", "imagelist", "clusterimage"},
 	"build": {
 		"build/attest", "build/convert", "build/engine", "build/flatten", "build/frontend", "build/policy", "build/sbom", "build/toolbox",
-		"clusterimage", "imagelist", "kubefile", "registry", "signature", "store", "internal/progress",
-		"build/attest", "build/convert", "build/engine", "build/flatten", "build/frontend", "build/sbom", "build/toolbox",
-		"clusterimage", "imagelist", "kubefile", "registry", "store", "store/archive", "internal/atomicfile", "internal/progress",
+		"clusterimage", "imagelist", "kubefile", "registry", "signature", "store", "store/archive", "internal/atomicfile", "internal/progress",
 	},
 
 	"build/gatewayimage":  {"build/frontend", "build/toolbox", "clusterimage"},
