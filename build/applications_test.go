@@ -25,13 +25,21 @@ import (
 // newSite serves files by path; others are not found. Requests are counted.
 func newSite(t *testing.T, files map[string]string) (address string, asked func() []string) {
 	t.Helper()
+	return newSiteOf(t, func(path string) (string, bool) {
+		text, ok := files[path]
+		return text, ok
+	})
+}
+
+func newSiteOf(t *testing.T, file func(path string) (string, bool)) (address string, asked func() []string) {
+	t.Helper()
 	var mu sync.Mutex
 	var log []string
 	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		log = append(log, r.Method+" "+r.URL.Path)
 		mu.Unlock()
-		text, ok := files[r.URL.Path]
+		text, ok := file(r.URL.Path)
 		if !ok {
 			http.Error(w, "<html>no such page</html>", http.StatusNotFound)
 			return

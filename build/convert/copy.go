@@ -230,7 +230,7 @@ func (c *converter) add(s *stage, i *kubefile.Add, name string) error {
 		case isGit && err != nil:
 			return err
 		case isGit && !repository.IndistinguishableFromLocal:
-			st, err := gitSource(repository, i, name)
+			st, err := c.gitSource(s, repository, i, name)
 			if err != nil {
 				return err
 			}
@@ -269,8 +269,11 @@ func (c *converter) httpSource(s *stage, address, checksum string, i kubefile.In
 	return llb.HTTP(address, opts...), file, nil
 }
 
-func gitSource(r *dfgitutil.GitRef, i *kubefile.Add, name string) (llb.State, error) {
-	opts := []llb.GitOption{llb.WithCustomName(name), llb.GitRef(r.Ref)}
+func (c *converter) gitSource(s *stage, r *dfgitutil.GitRef, i *kubefile.Add, name string) (llb.State, error) {
+	opts := []llb.GitOption{llb.GitRef(r.Ref)}
+	for _, o := range c.constraints(i.Lines(), name, s.platform) {
+		opts = append(opts, o)
+	}
 	if i.KeepGitDir || r.KeepGitDir != nil && *r.KeepGitDir {
 		opts = append(opts, llb.KeepGitDir())
 	}
