@@ -59,6 +59,8 @@ type Options struct {
 	Epoch time.Time
 	// Registries by host name, docker.io included.
 	Registries map[string]RegistryHost
+	// FetchTimeout is how long a server may send nothing of a file that an ADD or APP names. 0: 2 minutes.
+	FetchTimeout time.Duration
 	// NoWait makes Open fail with a *BusyError where another process has the folder, instead of waiting for it.
 	NoWait bool
 	// Notice is told what a person may wonder about, one line at a time: whom the engine waits for, which isolation it

@@ -5,6 +5,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 
@@ -21,8 +22,10 @@ import (
 	"github.com/moby/buildkit/executor/resources"
 	containerdsnapshot "github.com/moby/buildkit/snapshot/containerd"
 	"github.com/moby/buildkit/solver/pb"
+	srchttp "github.com/moby/buildkit/source/http"
 	"github.com/moby/buildkit/util/leaseutil"
 	"github.com/moby/buildkit/util/network"
+	"github.com/moby/buildkit/util/tracing"
 	"github.com/moby/buildkit/worker/base"
 	wlabel "github.com/moby/buildkit/worker/label"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -113,6 +116,18 @@ func openWorker(ctx context.Context, o Options, hosts docker.RegistryHosts) (_ *
 	if err != nil {
 		return nil, errors.Join(err, md.Close())
 	}
+	quiet := o.FetchTimeout
+	if quiet == 0 {
+		quiet = fetchTimeout
+	}
+	// In place of BuildKit's own, which waits for a silent server for ever.
+	files, err := srchttp.NewSource(srchttp.Opt{
+		CacheAccessor: w.CacheMgr, Transport: tracing.NewTransport(&patientTransport{inner: http.DefaultTransport, quiet: quiet}),
+	})
+	if err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	w.SourceManager.Register(files)
 	return w, nil
 }
 
