@@ -71,9 +71,7 @@ func FuzzParse(f *testing.F) {
 					require.NotEmpty(t, copied.Dest)
 					require.NotZero(t, len(copied.Sources)+len(copied.Heredocs))
 				}
-				if run, ok := expanded.(*kubefile.Run); ok {
-					run.Script()
-				}
+				checkExpanded(t, expanded)
 			}
 			checkWarnings(t, vars.Warnings(), last)
 			seen := map[string]bool{}
@@ -85,6 +83,44 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// checkExpanded holds what builds rely on in instructions without variables.
+func checkExpanded(t *testing.T, expanded kubefile.Instruction) {
+	t.Helper()
+	switch c := expanded.(type) {
+	case *kubefile.Run:
+		c.Script()
+	case *kubefile.Cmd:
+		require.True(t, c.ShellLines() == nil || len(c.ShellLines()) == len(c.Args))
+	case *kubefile.App:
+		require.NotContains(t, c.Name, "/")
+		require.NotEmpty(t, c.Sources)
+		for _, source := range c.Sources {
+			if path, local := kubefile.LocalSource(source); local {
+				require.NotEmpty(t, path)
+			} else if !strings.Contains(source, "$") { // an escaped one is looked at when it is fetched
+				name, err := kubefile.RemoteName(source)
+				require.NoError(t, err)
+				require.NotContains(t, name, "/")
+			}
+		}
+	case *kubefile.AppCmds:
+		require.NotEmpty(t, c.Cmds)
+	case *kubefile.AppEnv:
+		for _, v := range c.Vars {
+			require.NotEmpty(t, v.Key)
+			require.NotContains(t, v.Key, "=")
+		}
+	case *kubefile.Launch:
+		require.NotEmpty(t, c.Apps)
+	case *kubefile.Cmds:
+		require.NotEmpty(t, c.Cmds)
+	case *kubefile.KubeVersion:
+		require.NotEmpty(t, c.Constraint)
+	case *kubefile.Workdir:
+		require.NotEmpty(t, c.Path)
+	}
 }
 
 func checkErrors(t *testing.T, err error, last int) {

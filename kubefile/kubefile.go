@@ -9,7 +9,11 @@
 // (https://docs.docker.com/reference/dockerfile/). What differs:
 //   - ARCH is another name of TARGETARCH, and the platform variables need no
 //     ARG line before they are used;
-//   - CMD may stand several times: each adds a command, in order;
+//   - CMD may stand several times: each adds a command, in order; a JSON array
+//     whose first string holds a space is a list of command lines, and
+//     ENTRYPOINT goes before CMD, as sealos has both;
+//   - APP, APPCMDS, APPENV, CNI, CSI, KUBEVERSION, LAUNCH and CMDS are sealer's;
+//   - instructions that only mean something for a container are refused;
 //   - `RUN --in-rootfs` runs inside the cluster's own root file system;
 //   - `# toolbox=IMAGE` names the image that the other RUN lines run in;
 //   - every mistake of the file is reported, not only the first.
