@@ -221,6 +221,30 @@ func TestField(t *testing.T) {
 	}
 }
 
+// TestDocsOfKubefile builds the samples of the documents on a small base.
+func TestDocsOfKubefile(t *testing.T) {
+	t.Parallel()
+	needToolbox(t)
+	u := newUpstream(t)
+	b := newBench(t, map[string]string{
+		"Kubefile": "FROM scratch\nCOPY kubeadm bin/\nLABEL cluster.alpha.sealer.io/cluster-runtime-version=v1.36.3\n", "kubeadm": "x",
+		"manifests/podnet.yaml": deployment, "manifests/hello.yaml": deployment, "imageList": "# none\n",
+	})
+	_, err := b.client.Push(t.Context(), b.store, b.mustBuild().Descriptor, u.host+"/kubernetes:v1.36.3")
+	require.NoError(t, err)
+	src, err := os.ReadFile("../docs/kubefile.md")
+	require.NoError(t, err)
+	samples := strings.Split(string(src), "```dockerfile\n")[1:]
+	require.NotEmpty(t, samples)
+	for _, sample := range samples {
+		text, _, _ := strings.Cut(sample, "```")
+		b.write(map[string]string{"Kubefile": strings.ReplaceAll(text, "registry.example.com", u.host)})
+		_, err := b.build()
+		require.NoError(t, err, text)
+	}
+	require.Empty(t, b.warned)
+}
+
 // writeArchive writes an image as `docker save` does.
 func writeArchive(t *testing.T, path string) {
 	t.Helper()

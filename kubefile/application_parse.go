@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/Masterminds/semver/v3"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
@@ -148,6 +149,9 @@ func RemoteName(address string) (string, error) {
 	name := path.Base(path.Clean("/" + u.Path))
 	if name == "/" || strings.HasSuffix(u.Path, "/") {
 		return "", fmt.Errorf("%s names no file", u.Redacted())
+	}
+	if strings.ContainsFunc(name, unicode.IsControl) {
+		return "", fmt.Errorf("%s names a file with a control character", u.Redacted())
 	}
 	return name, nil
 }

@@ -177,7 +177,7 @@ func (e *expansion) instruction(instruction Instruction) Instruction {
 		return &set
 	case *KubeVersion:
 		version := *c
-		version.Constraint = e.word(c.Constraint)
+		version.Constraint = e.path("version", c.Constraint)
 		e.check(checkConstraint(version.Constraint))
 		return &version
 	case *Workdir:
