@@ -35,14 +35,20 @@ func (r *run) launches() ([]launched, error) {
 			list = append(list, launched{name: fmt.Sprintf("CMD %d: %s", len(list)+1, short(line)), command: line})
 		}
 	}
-	if r.cluster.File.Cmd != nil {
-		commands(r.cluster.File.Cmd)
-		return list, nil
+	ext, file := r.extension(), r.cluster.File
+	launch := ext.Launch
+	if file.Cmd != nil {
+		launch = clusterimage.Launch{Cmds: file.Cmd}
 	}
-	ext := r.extension()
-	after := min(max(ext.Launch.After, 0), len(ext.Launch.Cmds))
-	commands(ext.Launch.Cmds[:after])
-	for _, name := range ext.Launch.AppNames {
+	if file.Apps != nil {
+		if len(launch.AppNames) == 0 && file.Cmd == nil {
+			launch.After = len(launch.Cmds)
+		}
+		launch.AppNames = file.Apps
+	}
+	after := min(max(launch.After, 0), len(launch.Cmds))
+	commands(launch.Cmds[:after])
+	for _, name := range launch.AppNames {
 		app, ok := ext.Application(name)
 		if !ok {
 			return nil, &LaunchError{Image: r.ImageName, App: name, Err: errors.New("the image has no application of this name")}
@@ -53,7 +59,7 @@ func (r *run) launches() ([]launched, error) {
 		}
 		list = append(list, launched{name: "LAUNCH " + name + ": " + short(command), command: command, app: name})
 	}
-	commands(ext.Launch.Cmds[after:])
+	commands(launch.Cmds[after:])
 	return list, nil
 }
 

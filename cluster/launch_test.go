@@ -82,12 +82,31 @@ func TestRun_Launch(t *testing.T) {
 	require.Len(t, launchCalls(b), before, "what was launched is not launched again")
 }
 
+// The Clusterfile says what is launched instead: commands, applications, or nothing.
 func TestRun_LaunchOfTheClusterfile(t *testing.T) {
-	b := newBedOf(t, strings.Replace(oneHost, "spec:\n", "spec:\n  cmd: [mine]\n", 1), applications(), nil)
-	require.NoError(t, b.run(t))
-	calls := launchCalls(b)
-	require.Len(t, calls, 1)
-	require.Equal(t, inRootfs+"mine", strings.Join(calls[0].Argv, " "))
+	noApps := applications()
+	noApps.Launch = clusterimage.Launch{Cmds: []string{"of the base"}}
+	const script = `"$(command -v bash || echo sh)" x.sh`
+	for _, c := range []struct {
+		spec string
+		ext  clusterimage.Extension
+		want []string
+	}{
+		{"cmd: [mine]", applications(), []string{"mine"}},
+		{"cmd: []", applications(), nil},
+		{`appNames: [""]`, applications(), []string{"of the base", "of the child"}},
+		{"appNames: [unused]", applications(), []string{"of the base", script, "of the child"}},
+		{"appNames: [unused]", noApps, []string{"of the base", script}},
+		{"appNames: [unused]\n  cmd: [mine]", applications(), []string{script, "mine"}},
+	} {
+		b := newBedOf(t, strings.Replace(oneHost, "spec:\n", "spec:\n  "+c.spec+"\n", 1), c.ext, nil)
+		require.NoError(t, b.run(t))
+		var got []string
+		for _, call := range launchCalls(b) {
+			got = append(got, strings.TrimPrefix(strings.Join(call.Argv, " "), inRootfs))
+		}
+		require.Equal(t, c.want, got, c.spec)
+	}
 }
 
 func TestRun_LaunchWithoutHelm(t *testing.T) {

@@ -61,6 +61,14 @@ func (s *source) cluster(f *File, doc *node) {
 	if cmd := spec.child("cmd"); cmd != nil && cmd.kind == listNode {
 		f.Cmd = spec.texts("cmd")
 	}
+	if apps := spec.child("appNames"); apps != nil && apps.kind == listNode {
+		f.Apps = []string{}
+		for _, name := range spec.texts("appNames") {
+			if name != "" { // sealer's [""] launches nothing
+				f.Apps = append(f.Apps, name)
+			}
+		}
+	}
 	if t := spec.text("containerRuntime", "type"); t != "" && t != "containerd" {
 		s.fail(spec.at("containerRuntime", "type"), "the container runtime %q is not supported: only containerd", t)
 	}

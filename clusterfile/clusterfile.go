@@ -26,7 +26,8 @@ type File struct {
 	Name    string // of the cluster
 	Image   string // reference of the ClusterImage; may be empty where the caller knows it
 	Env     map[string]string
-	Cmd     []string // replaces the image's CMD where it is not nil
+	Cmd     []string // replaces what the image launches where it is not nil
+	Apps    []string // replaces the image's LAUNCH where it is not nil; they go before Cmd
 	Hosts   []Host   // none: the cluster is this machine
 	Aliases []Alias
 	// Registry is the address of the cluster's own registry.
