@@ -117,6 +117,9 @@ func (s *sketcher) instruction(made *stageSketch, stage int, one kubefile.Instru
 			}
 		}
 	case *kubefile.Workdir:
+		if path.IsAbs(one.Path) {
+			made.workdir = "/"
+		}
 		made.workdir = path.Join(made.workdir, one.Path)
 	case *kubefile.Run:
 		s.missing(line, "what RUN makes is not seen")
@@ -151,16 +154,10 @@ func (s *sketcher) copy(made *stageSketch, stage int, c *kubefile.Copy) error {
 	return nil
 }
 
-// destination puts a relative destination below WORKDIR.
+// destination is a COPY whose destination is absolute.
 func (st *stageSketch) destination(c *kubefile.Copy) *kubefile.Copy {
-	if path.IsAbs(c.Dest) {
-		return c
-	}
 	changed := *c
-	changed.Dest = path.Join(st.workdir, c.Dest)
-	if strings.HasSuffix(c.Dest, "/") || c.Dest == "." || strings.HasSuffix(c.Dest, "/.") {
-		changed.Dest += "/"
-	}
+	changed.Dest = kubefile.Destination(st.workdir, c.Dest)
 	return &changed
 }
 
@@ -225,6 +222,8 @@ func (s *sketcher) place(files sketch, from fs.FS, source string, c *kubefile.Co
 		switch {
 		case c.Parents:
 			top = "."
+		case info.IsDir() && strings.ContainsAny(path.Base(source), "*?["): // as in convert: it keeps its name
+			dest = path.Join(dest, path.Base(name))
 		case !info.IsDir():
 			dest = path.Dir(into(files, c, path.Base(name), several))
 		}

@@ -81,3 +81,13 @@ func TestParse_FieldUse(t *testing.T) {
 	require.Equal(t, []string{"f1", "f2"}, f.Stages[0].Instructions[2].(*kubefile.Copy).Sources)
 	require.Equal(t, "1", f.Stages[0].Instructions[3].(*kubefile.Copy).Chown)
 }
+
+func TestDestination(t *testing.T) {
+	for _, c := range []struct{ workdir, dest, want string }{
+		{"", ".", "/"}, {"", "/", "/"}, {"/", "a", "/a"}, {"", "a/", "/a/"}, {"", "a/.", "/a/"}, {"", "a/..", "/"}, {"", "../x", "/x"},
+		{"/etc", "x", "/etc/x"}, {"/etc", ".", "/etc/"}, {"/etc", "/x", "/x"},
+		{"", "manifests", "/manifests/"}, {"", "./registry", "/registry/"}, {"/etc", "manifests", "/etc/manifests"}, {"/etc", "../bin", "/bin/"},
+	} {
+		require.Equal(t, c.want, kubefile.Destination(c.workdir, c.dest), c)
+	}
+}

@@ -128,26 +128,6 @@ func numeric(chown string) bool {
 	return true
 }
 
-// destination is the absolute path; a / at its end says that it is a folder. dir is of WORKDIR.
-func destination(dir, dest string) string {
-	p := path.Join("/", dest)
-	if !path.IsAbs(dest) {
-		p = path.Join("/", dir, dest)
-	}
-	if strings.HasSuffix(dest, "/") || path.Base(dest) == "." || path.Base(dest) == ".." || slices.Contains(folders(), p) {
-		p = strings.TrimSuffix(p, "/") + "/"
-	}
-	return p
-}
-
-// folders are what a rootfs has at its root, https://github.com/sealerio/basefs. COPY into one of them makes it, where a
-// Dockerfile would make a file of that name: `COPY imageList manifests` is how Kubefiles are written.
-func folders() []string {
-	return []string{
-		"/application", "/bin", "/charts", "/cri", "/etc", "/images", "/lib", "/manifests", "/opt", "/plugins", "/registry", "/scripts", "/statics",
-	}
-}
-
 // contents is where to copy from, an absolute path, and how, for files of a context, a stage or an image.
 //
 // Folders that a pattern finds keep their names, as with cp: `COPY rootfs/* .` is `COPY rootfs .`, not all their files in one
@@ -187,7 +167,7 @@ func (c *converter) files(s *stage, i *kubefile.Copy) *fileBuilder {
 	if len(i.Exclude) > 0 {
 		opts = append(opts, llb.WithExcludePatterns(i.Exclude))
 	}
-	return &fileBuilder{dest: destination(s.dir, i.Dest), opts: opts}
+	return &fileBuilder{dest: kubefile.Destination(s.dir, i.Dest), opts: opts}
 }
 
 type withTime struct{ time time.Time }

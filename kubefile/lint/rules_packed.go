@@ -34,19 +34,32 @@ func packedRules() []Rule {
 		},
 		{
 			Name: "imagelist-misplaced", Severity: Error,
-			Summary: "an image list becomes a file called manifests, which nothing reads",
-			Why:     "COPY of one file to a name without a / at its end is that file's new name, unless a folder of that name is there. Write the / : COPY imageList manifests/.",
-			Bad:     Example{Kubefile: "FROM scratch\nCOPY imageList manifests\nCMD kubectl get nodes\n", Files: map[string]string{"imageList": "nginx:1.27\n"}},
+			Summary: "an image list goes where nothing reads it",
+			Why:     "Lists are read from imageList and manifests/imageList. Write COPY imageList manifests/.",
+			Bad:     Example{Kubefile: "FROM scratch\nCOPY imageList lists/\nCMD kubectl get nodes\n", Files: map[string]string{"imageList": "nginx:1.27\n"}},
 			Good:    Example{Kubefile: list, Files: map[string]string{"imageList": "nginx:1.27\n"}},
 			check: func(s *subject) {
-				if _, isFile := s.placed().files["manifests"]; !isFile {
-					return
+				lost := map[string]string{} // where a list goes, by its place in the context
+				for target, name := range s.placed().files {
+					if path.Base(name) == "imageList" && !isList(target) {
+						lost[name] = target
+					}
+				}
+				for target, name := range s.placed().files {
+					if isList(target) {
+						delete(lost, name)
+					}
 				}
 				for _, t := range s.last().chain() {
 					for i, line := range t.lines {
 						c, ok := line.(*kubefile.Copy)
-						if ok && contextPath(c.Dest) == "manifests" && len(c.Sources) == 1 && path.Base(c.Sources[0]) == "imageList" {
-							s.report(t.Instructions[i], "manifests", "the list becomes a file called manifests, and its images are not packed: write COPY "+c.Sources[0]+" manifests/")
+						if !ok || c.From != "" {
+							continue
+						}
+						for _, source := range c.Sources {
+							if target := lost[contextPath(source)]; target != "" {
+								s.report(t.Instructions[i], c.Dest, "the list becomes "+target+", which nothing reads: write COPY "+source+" manifests/")
+							}
 						}
 					}
 				}

@@ -65,10 +65,8 @@ func (s *subject) placed() *view {
 
 // copy notes where the files of an instruction go.
 func (v *view) copy(s *subject, sources []string, dest, workdir string, left *int) {
-	isFolder := strings.HasSuffix(dest, "/") || path.Base(dest) == "." || path.Base(dest) == ".."
-	if !path.IsAbs(dest) {
-		dest = path.Join(workdir, dest)
-	}
+	dest = kubefile.Destination(workdir, dest)
+	isFolder := strings.HasSuffix(dest, "/")
 	dest = contextPath(dest)
 	for _, source := range sources {
 		for _, found := range s.find(contextPath(source)) {
@@ -96,7 +94,11 @@ func (v *view) copy(s *subject, sources []string, dest, workdir string, left *in
 				if found == "." {
 					rel = name
 				}
-				target := path.Join(dest, rel)
+				below := dest
+				if strings.ContainsAny(path.Base(source), "*?[") { // a folder that a pattern finds keeps its name
+					below = path.Join(dest, path.Base(found))
+				}
+				target := path.Join(below, rel)
 				if entry.IsDir() {
 					v.folders[target] = true
 					return nil
