@@ -34,6 +34,11 @@ place "$ROOTFS/etc/containerd/$config" /etc/containerd/config.toml 0644
 for extra in "$ROOTFS"/etc/containerd/conf.d/*.toml; do
 	[ -f "$extra" ] && place "$extra" "/etc/containerd/conf.d/$(basename "$extra")" 0644
 done
+# containerd 1.7 takes a plugin's section from the last file that has it, and so would ask other registries than ours.
+case $(/usr/local/bin/containerd --config /etc/containerd/config.toml config dump) in
+*/etc/containerd/certs.d*) ;;
+*) die "a file in /etc/containerd/conf.d replaces the registry's config_path: with this version it has to hold the whole section that it changes, as /etc/containerd/config.toml has it" ;;
+esac
 place "$ROOTFS/etc/containerd/containerd.service" /etc/systemd/system/containerd.service 0644
 
 systemctl daemon-reload
