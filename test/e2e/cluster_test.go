@@ -5,6 +5,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -86,13 +87,15 @@ func testKilledRuns(t *testing.T, site, file string) {
 	for range 3 {
 		cmd := shared.Command(t.Context(), site, append(args, "--progress", "none")...)
 		cmd.Env = append(cmd.Env, "SEALER_SSH_PASSWD="+shared.Hosts.Password)
+		var messages bytes.Buffer
+		cmd.Stderr = &messages
 		require.NoError(t, cmd.Start())
 		ended := make(chan error, 1)
 		go func() { ended <- cmd.Wait() }()
 		after := time.Duration(500+random.IntN(25000)) * time.Millisecond
 		select {
 		case err := <-ended:
-			require.NoError(t, err)
+			require.NoError(t, err, messages.String())
 		case <-time.After(after):
 			t.Logf("killing the run after %s", after)
 			require.NoError(t, cmd.Process.Signal(syscall.SIGKILL))
