@@ -133,7 +133,7 @@ func (e *ForeignError) Error() string {
 
 // Hint tells the user what to do.
 func (e *ForeignError) Hint() string {
-	return "sealer load reads what sealer save, skopeo copy … oci-archive:, docker save and podman save write"
+	return "sealer load reads what sealer save, skopeo copy, docker save and podman save write"
 }
 
 // DockerArchiveError says that an archive is in Docker's own format of before
@@ -146,7 +146,7 @@ func (e *DockerArchiveError) Error() string {
 
 // Hint tells the user what to do.
 func (e *DockerArchiveError) Hint() string {
-	return "such archives are read from files only: sealer load -i FILE"
+	return "such archives are read from files that are not compressed only: sealer load -i FILE"
 }
 
 // NamelessError says that an archive has an image without a name.

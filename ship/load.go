@@ -52,8 +52,9 @@ type Loaded struct {
 // Load brings the images of the archive at path into the store, and tags each
 // once all of it is there. What the store has is not read; a load that was cut
 // continues where it stopped, in the middle of a blob too. A file that sealer,
-// skopeo, docker or podman wrote as OCI layout, compressed or not, and sealer
-// 0.9's archive of several platforms are read; Docker's own format is a
+// skopeo, docker or podman wrote as OCI layout, compressed or not, one in
+// Docker's own format, and sealer 0.9's archive of several platforms are read.
+// Docker's own format is read from plain files only; else it is a
 // *DockerArchiveError. Other errors are *ArchiveError, *BaseError,
 // *ForeignError, *NamelessError.
 func Load(ctx context.Context, st *store.Store, path string, o LoadOptions) (_ Result, err error) {
@@ -129,7 +130,11 @@ func (l *loader) file(ctx context.Context, s *source, items []item) (Result, err
 		return l.tag(ctx, images)
 	}
 	if _, ok := file(items, dockerFile); ok {
-		return Result{}, &DockerArchiveError{Archive: l.name}
+		images, err := l.docker(ctx, s, items)
+		if err != nil {
+			return Result{}, err
+		}
+		return l.tag(ctx, images)
 	}
 	return Result{}, l.foreign(items)
 }

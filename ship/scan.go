@@ -17,6 +17,7 @@ import (
 type item struct {
 	name string
 	kind byte
+	link string // where a link leads
 	// at is the offset of its header, data of its content; both of the whole source.
 	at, data, size int64
 }
@@ -80,7 +81,7 @@ func itemOf(hdr *tar.Header) (item, error) {
 			return item{}, errors.New("it is a sparse file, which archives of images do not have")
 		}
 	}
-	return item{name: name, kind: hdr.Typeflag, size: hdr.Size}, nil
+	return item{name: name, kind: hdr.Typeflag, link: hdr.Linkname, size: hdr.Size}, nil
 }
 
 // blob tells whether an entry is a blob, and which.

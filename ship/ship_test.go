@@ -141,7 +141,7 @@ func TestLoad_Damaged(t *testing.T) {
 		"another tar":         {tarOf(t, map[string]string{"etc/passwd": "x"}), []string{"index.json", "manifest.json", "etc/passwd"}},
 		"a way out":           {tarOf(t, map[string]string{"../../etc/passwd": "x"}), []string{"leads out of the archive"}},
 		"a rooted name":       {tarOf(t, map[string]string{"/etc/passwd": "x"}), []string{"leads out of the archive"}},
-		"docker's own format": {tarOf(t, map[string]string{"manifest.json": "[]"}), []string{"Docker's own format"}},
+		"docker's own format": {tarOf(t, map[string]string{"manifest.json": `[{"Config":"c.json"}]`}), nil},
 		"an index of nothing": {tarOf(t, map[string]string{"index.json": `{"schemaVersion":2,"manifests":[]}`}), []string{"index.json", "names no image"}},
 		"blobs are missing": {tarOf(t, map[string]string{"index.json": `{"schemaVersion":2,"manifests":[{"mediaType":"` + ocispec.MediaTypeImageManifest +
 			`","size":3,"digest":"` + digest.FromString("abc").String() + `","annotations":{"org.opencontainers.image.ref.name":"a/b:1"}}]}`}), []string{"is not in it"}},
@@ -423,6 +423,23 @@ func TestTools(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, p.SaveFile(ctx, docker, nil))
 	require.Contains(t, string(skopeo("inspect", "docker-archive:"+docker)), clusterimage.LabelExtension)
+	to = newStore(t)
+	res, err = ship.Load(ctx, to, docker, ship.LoadOptions{})
+	require.NoError(t, err)
+	require.Equal(t, shop, res.Images[0].Name)
+	requireWhole(t, to, shop)
+	written := filepath.Join(t.TempDir(), "written.tar") // skopeo's has links
+	skopeo("copy", "--insecure-policy", "docker-archive:"+docker, "docker-archive:"+written+":a/b:1")
+	to = newStore(t)
+	_, err = ship.Load(ctx, to, written, ship.LoadOptions{})
+	require.NoError(t, err)
+	requireWhole(t, to, "a/b:1")
+	f, err := os.Open(docker)
+	require.NoError(t, err)
+	defer f.Close()
+	_, err = ship.LoadStream(ctx, newStore(t), f, "standard input", ship.LoadOptions{})
+	_, ok = errors.AsType[*ship.DockerArchiveError](err)
+	require.True(t, ok, "%v", err)
 
 	out, err := exec.Command("tar", "-tf", path).CombinedOutput()
 	require.NoError(t, err, string(out))
