@@ -41,7 +41,7 @@ func readAnswer(t *testing.T, file string) answer {
 }
 
 // score counts one kind of places.
-type score struct{ wanted, found, candidates int }
+type score struct{ wanted, found int }
 
 // Everything that a reader of the corpus would pack is found, and nothing else is packed for sure; what cannot be known
 // is reported at its place. Texts, which may or may not be images, are candidates.

@@ -218,7 +218,7 @@ func (r *renderer) render(c *chart.Chart, values common.Values) []Rendered {
 	out := map[string]string{}
 	for range templates(c) + 2 {
 		e := engine.Engine{CustomTemplateFuncs: functions(tolerant)}
-		rendered, err := e.Render(c, values)
+		rendered, err := e.Render(c, values) //nolint:staticcheck // there is no cluster, and so nothing to wait for
 		if err == nil {
 			out = rendered
 			break
