@@ -73,6 +73,9 @@ func TestField(t *testing.T) {
 			formatted, err := format.Source("Kubefile", []byte(e.Kubefile))
 			require.NoError(t, err)
 			text.Write(formatted)
+			again, err := format.Source("Kubefile", formatted)
+			require.NoError(t, err)
+			require.Equal(t, string(formatted), string(again))
 
 			golden := strings.TrimSuffix(archive, ".txtar") + ".golden"
 			if *update {
