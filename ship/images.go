@@ -17,6 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/clusterimage/layout"
 )
 
 // imageEntry is an image that an archive promises.
@@ -104,6 +105,14 @@ func (l *loader) tag(ctx context.Context, images []imageEntry) (Result, error) {
 		desc := img.desc
 		if len(desc.Annotations) == 0 {
 			desc.Annotations = nil
+		}
+		// What a BuildKit frontend made becomes a ClusterImage, as in a pull.
+		desc, adopted, err := layout.Adopt(ctx, l.st.Content(), desc)
+		if err != nil {
+			return Result{}, fmt.Errorf("loading %q: %w", l.name, err)
+		}
+		if adopted {
+			res.Images[i].Digest = desc.Digest
 		}
 		if index, err := clusterimage.ReadIndex(ctx, l.st.Content(), desc); err == nil && clusterimage.IsClusterImage(index) {
 			desc.ArtifactType = clusterimage.ArtifactType

@@ -50,7 +50,7 @@ var allowed = map[string][]string{
 	"rootfs":           {"clusterimage", "store", "internal/atomicfile"},
 	"store/archive":    {"clusterimage", "store"},
 	"join":             {"clusterimage", "store"},
-	"ship":             {"clusterimage", "store", "internal/atomicfile"},
+	"ship":             {"clusterimage", "clusterimage/layout", "store", "internal/atomicfile"},
 	"registry":         {"clusterimage", "clusterimage/layout", "store", "internal/atomicfile", "internal/secret"},
 	"signature":        {"clusterimage", "registry", "store"},
 	"inspect":          {"clusterimage", "registry", "signature", "store"},

@@ -85,6 +85,13 @@ func TestFrontend(t *testing.T) {
 		require.Equal(t, digest, run(t, "sealer", "--root", other, "pull", moved))
 		require.Equal(t, inspect(t, root, app), inspect(t, other, moved))
 	})
+	t.Run("loaded from an archive", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "app.tar")
+		buildctl(dir, "--frontend=dockerfile.v0", "--opt=filename=Kubefile", "--output=type=oci,dest="+file+",name="+app)
+		other := t.TempDir()
+		run(t, "sealer", "--root", other, "load", "-i", file)
+		require.Equal(t, inspect(t, root, app).Images, inspect(t, other, app).Images)
+	})
 	t.Run("published and mounted by a host's program", func(t *testing.T) {
 		host := t.TempDir()
 		digest := run(t, "sealer", "--root", host, "pull", app) // a host's store is one like ours
