@@ -39,7 +39,7 @@ func (b *buildCounter) HandleRPC(ctx context.Context, s stats.RPCStats) {
 	if solve, _ := ctx.Value(isSolve{}).(bool); !solve {
 		return
 	}
-	step := 0
+	var step int
 	switch s.(type) {
 	case *stats.Begin:
 		step = 1

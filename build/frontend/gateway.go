@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// LabelToolbox, on a gateway image's config, says that the image can serve as the toolbox, too. Any value.
+	// LabelToolbox stands on a gateway image's config and says that the image can serve as the toolbox, too. Any value.
 	LabelToolbox = "io.sealer.toolbox"
 
 	// keySource is the attribute in which BuildKit tells a frontend which image it runs from.
