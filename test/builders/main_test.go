@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	dir, err := os.MkdirTemp("", "sealer-builders-")
 	if err == nil {
-		err = compile(ctx, dir)
+		err = prepare(ctx, dir)
 	}
 	code := 1
 	if err == nil {
@@ -57,14 +57,22 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// compile builds sealer into dir, and BuildKit into a cache: linking it takes as long as everything else here.
-func compile(ctx context.Context, dir string) error {
-	// Others than root run them too.
+// prepare copies the built sealer into dir, and compiles BuildKit into a cache: linking it takes as long as everything
+// else here.
+func prepare(ctx context.Context, dir string) error {
+	// Others than root run them too, who may not be let into the checkout.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
-	if err := goBuild(ctx, "../..", dir, "./cmd/sealer", "./cmd/sealer-node", "./cmd/sealer-frontend"); err != nil {
-		return err
+	for _, program := range []string{"sealer", "sealer-node", "sealer-frontend"} {
+		data, err := os.ReadFile(filepath.Join("../../bin", program))
+		if err != nil {
+			return fmt.Errorf("looking for the built sealer (make build makes it): %w", err)
+		}
+		programs[program] = filepath.Join(dir, program)
+		if err := os.WriteFile(programs[program], data, 0o755); err != nil {
+			return err
+		}
 	}
 	sums, err := os.ReadFile("../buildkit/go.sum")
 	if err != nil {
@@ -76,26 +84,27 @@ func compile(ctx context.Context, dir string) error {
 		return err
 	}
 	buildkit := filepath.Join(cache, "sealer-test", "buildkit", hex.EncodeToString(key[:8]))
-	if _, err := os.Stat(filepath.Join(buildkit, "buildkitd")); err != nil {
+	for _, program := range []string{"buildkitd", "buildctl"} {
+		programs[program] = filepath.Join(buildkit, program)
+		if _, err := os.Stat(programs[program]); err == nil {
+			continue
+		}
 		if err := os.MkdirAll(buildkit, 0o755); err != nil {
 			return err
 		}
-		if err := goBuild(ctx, "../buildkit", buildkit, "github.com/moby/buildkit/cmd/buildctl", "github.com/moby/buildkit/cmd/buildkitd"); err != nil {
+		if err := goBuild(ctx, "../buildkit", "github.com/moby/buildkit/cmd/"+program, programs[program]); err != nil {
 			return err
 		}
-	}
-	for program, at := range map[string]string{"sealer": dir, "sealer-node": dir, "sealer-frontend": dir, "buildkitd": buildkit, "buildctl": buildkit} {
-		programs[program] = filepath.Join(at, program)
 	}
 	return nil
 }
 
-func goBuild(ctx context.Context, in, out string, packages ...string) error {
-	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", out + "/"}, packages...)...)
-	cmd.Dir = in
+func goBuild(ctx context.Context, module, program, out string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, program)
+	cmd.Dir = module
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("compiling %q: %w: %s", packages, err, text)
+		return fmt.Errorf("compiling %q: %w: %s", program, err, text)
 	}
 	return nil
 }

@@ -47,7 +47,7 @@ func TestTools(t *testing.T) {
 // buildCrane compiles crane, at the version that the tools module holds.
 func buildCrane(t *testing.T) string {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "crane")
+	bin := filepath.Join(shared.Dir, "crane") // the next test finds it there: go build sees that it is what it would make
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-modfile=tools/go.mod", "-o", bin, "github.com/google/go-containerregistry/cmd/crane")
 	cmd.Dir = shared.Source
 	out, err := cmd.CombinedOutput()
