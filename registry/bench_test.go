@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
@@ -151,4 +152,26 @@ func rawCopy(url, file string) error {
 		return err
 	}
 	return f.Sync()
+}
+
+// Many small blobs: what each of them costs beside its bytes.
+func BenchmarkPackMany(b *testing.B) {
+	const images, layers = 60, 12
+	up := newUpstream(b)
+	var reqs []registry.ImageRequest
+	for i := range images {
+		var own []v1.Layer
+		for j := range layers {
+			own = append(own, layer(uint64(1000+layers*i+j), 64<<10))
+		}
+		reqs = append(reqs, request(up.push(b, fmt.Sprintf("bench/many%d:1", i), image(b, "linux/amd64", own...))))
+	}
+	b.SetBytes(images * layers * 64 << 10)
+	for b.Loop() {
+		b.StopTimer()
+		c, st := newClient(b), newStore(b)
+		b.StartTimer()
+		_, err := c.PackImages(context.Background(), st, reqs)
+		require.NoError(b, err)
+	}
 }

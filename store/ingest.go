@@ -23,8 +23,12 @@ func ingestRef(d digest.Digest) string { return "blob-" + d.String() }
 // left, and waits while another process writes it. errdefs.ErrAlreadyExists
 // says that the blob is there by now. The caller closes the writer; what was
 // not committed then is continued from by the next Ingest of the digest,
-// whether it comes from a registry or from an archive.
+// whether it comes from a registry or from an archive. A blob of at most 256 KiB
+// is kept in memory until it is complete, and leaves nothing.
 func (s *Store) Ingest(ctx context.Context, desc ocispec.Descriptor) (content.Writer, error) {
+	if desc.Size > 0 && desc.Size <= smallBlob && desc.Digest.Algorithm() == digest.Canonical {
+		return s.newSmallWriter(desc)
+	}
 	var tick *time.Ticker
 	for {
 		w, err := s.content.Writer(ctx, content.WithRef(ingestRef(desc.Digest)), content.WithDescriptor(desc))
@@ -43,7 +47,10 @@ func (s *Store) Ingest(ctx context.Context, desc ocispec.Descriptor) (content.Wr
 	}
 }
 
-// AbortIngest throws away what came of a blob.
+// AbortIngest throws away what came of a blob, if anything did.
 func (s *Store) AbortIngest(ctx context.Context, d digest.Digest) error {
-	return s.content.Abort(ctx, ingestRef(d))
+	if err := s.content.Abort(ctx, ingestRef(d)); !errdefs.IsNotFound(err) {
+		return err
+	}
+	return nil
 }

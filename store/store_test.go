@@ -440,3 +440,46 @@ func TestLink_OtherFileSystem(t *testing.T) {
 	require.True(t, isNew)
 	require.Len(t, blobs(t, s), 1)
 }
+
+// Small blobs go by way of memory; they are checked like all others.
+func TestIngest_Small(t *testing.T) {
+	st := open(t)
+	ctx := t.Context()
+	data := []byte("a small blob")
+	desc := ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
+
+	w, err := st.Ingest(ctx, desc)
+	require.NoError(t, err)
+	_, err = w.Write([]byte("a small blub"))
+	require.NoError(t, err)
+	_, err = w.Write([]byte("!"))
+	require.ErrorContains(t, err, "more than its 12 bytes")
+	require.ErrorContains(t, w.Commit(ctx, desc.Size, desc.Digest), "the bytes have digest sha256:")
+	require.NoError(t, w.Close())
+	require.NoFileExists(t, st.BlobPath(desc.Digest))
+
+	w, err = st.Ingest(ctx, desc)
+	require.NoError(t, err)
+	_, err = w.Write(data[:5])
+	require.NoError(t, err)
+	require.ErrorContains(t, w.Commit(ctx, desc.Size, desc.Digest), "5 bytes instead of 12")
+
+	w, err = st.Ingest(ctx, desc)
+	require.NoError(t, err)
+	_, err = w.Write(data[:5])
+	require.NoError(t, err)
+	status, err := w.Status()
+	require.NoError(t, err)
+	require.EqualValues(t, 5, status.Offset, "where a cut download goes on")
+	_, err = w.Write(data[5:])
+	require.NoError(t, err)
+	require.NoError(t, w.Commit(ctx, desc.Size, desc.Digest))
+	require.NoError(t, w.Close())
+	got, err := os.ReadFile(st.BlobPath(desc.Digest))
+	require.NoError(t, err)
+	require.Equal(t, data, got)
+
+	_, err = st.Ingest(ctx, desc)
+	require.ErrorIs(t, err, errdefs.ErrAlreadyExists)
+	require.NoError(t, st.AbortIngest(ctx, desc.Digest), "there is nothing to throw away")
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package store
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/sealerio/sealer/internal/atomicfile"
+)
+
+// smallBlob is the size in bytes up to which a blob on its way stays in memory:
+// to keep the half of it for another try costs more than to fetch it again.
+const smallBlob = 256 << 10
+
+// smallWriter is the content.Writer of a small blob. It has no ingest on disk.
+type smallWriter struct {
+	store   *Store
+	desc    ocispec.Descriptor
+	data    []byte
+	started time.Time
+	closed  bool
+}
+
+// newSmallWriter is errdefs.ErrAlreadyExists where the blob is there.
+func (s *Store) newSmallWriter(desc ocispec.Descriptor) (content.Writer, error) {
+	if _, err := os.Stat(s.BlobPath(desc.Digest)); err == nil {
+		return nil, fmt.Errorf("content %s: %w", desc.Digest, errdefs.ErrAlreadyExists)
+	}
+	return &smallWriter{store: s, desc: desc, data: make([]byte, 0, desc.Size), started: time.Now()}, nil
+}
+
+func (w *smallWriter) Write(p []byte) (int, error) {
+	if w.closed {
+		return 0, fmt.Errorf("writing %s: the writer is closed: %w", w.desc.Digest, errdefs.ErrFailedPrecondition)
+	}
+	if int64(len(w.data)+len(p)) > w.desc.Size {
+		return 0, fmt.Errorf("writing %s: more than its %d bytes: %w", w.desc.Digest, w.desc.Size, errdefs.ErrFailedPrecondition)
+	}
+	w.data = append(w.data, p...)
+	return len(p), nil
+}
+
+// Digest is that of what has been written.
+func (w *smallWriter) Digest() digest.Digest { return w.algorithm().FromBytes(w.data) }
+
+func (w *smallWriter) algorithm() digest.Algorithm { return w.desc.Digest.Algorithm() }
+
+func (w *smallWriter) Commit(_ context.Context, size int64, expected digest.Digest, _ ...content.Opt) error {
+	if w.closed {
+		return fmt.Errorf("storing %s: the writer is closed: %w", w.desc.Digest, errdefs.ErrFailedPrecondition)
+	}
+	w.closed = true
+	if size > 0 && size != int64(len(w.data)) {
+		return fmt.Errorf("storing %s: %d bytes instead of %d: %w", expected, len(w.data), size, errdefs.ErrFailedPrecondition)
+	}
+	got := w.Digest()
+	if expected == "" {
+		expected = w.desc.Digest
+	}
+	if got != expected {
+		return fmt.Errorf("storing %s: the bytes have digest %s: %w", expected, got, errdefs.ErrFailedPrecondition)
+	}
+	path := w.store.BlobPath(got)
+	if _, err := os.Stat(path); err == nil {
+		return fmt.Errorf("content %s: %w", got, errdefs.ErrAlreadyExists)
+	}
+	return atomicfile.Write(path, w.data, 0o444)
+}
+
+// Close drops what was not committed.
+func (w *smallWriter) Close() error {
+	w.closed, w.data = true, nil
+	return nil
+}
+
+func (w *smallWriter) Status() (content.Status, error) {
+	return content.Status{
+		Ref: ingestRef(w.desc.Digest), Offset: int64(len(w.data)), Total: w.desc.Size, Expected: w.desc.Digest,
+		StartedAt: w.started, UpdatedAt: w.started,
+	}, nil
+}
+
+func (w *smallWriter) Truncate(size int64) error {
+	if size < 0 || size > int64(len(w.data)) {
+		return fmt.Errorf("cutting %s to %d bytes: it has %d: %w", w.desc.Digest, size, len(w.data), errdefs.ErrInvalidArgument)
+	}
+	w.data = w.data[:size]
+	return nil
+}
