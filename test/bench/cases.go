@@ -236,8 +236,6 @@ func ship(ctx context.Context, b *bench) error {
 	if _, err := run(ctx, "", b.sealerBuild(store, dir)...); err != nil {
 		return err
 	}
-	turn := 0
-	name := func(what string) string { turn++; return fmt.Sprintf("%s/%s%d:1", b.registry.Address, what, turn) }
 	const seed = "/seed:1"
 	push := func(name string) ([]string, error) {
 		_, err := run(ctx, "", b.in(store, "tag", target, name)...)
@@ -253,13 +251,37 @@ func ship(ctx context.Context, b *bench) error {
 	if _, err := run(ctx, "", b.crane, "pull", "--format=oci", b.registry.Address+seed, layout); err != nil {
 		return err
 	}
-	if err := b.compare(ctx, "push wide to an empty repository",
+	var empty *testregistry.Registry // blobs in another repository of it would be taken over
+	fresh := func() (name string, err error) {
+		if empty != nil {
+			err = empty.Close()
+		}
+		if err == nil {
+			empty, err = testregistry.Start(ctx, testregistry.Options{Dir: b.dir("registry")})
+		}
+		if err != nil {
+			return "", err
+		}
+		return empty.Address + "/bench:1", nil
+	}
+	err = b.compare(ctx, "push wide to an empty registry",
 		contender{program: "sealer", prepare: func() (string, []string, error) {
-			argv, err := push(name("sealer"))
+			name, err := fresh()
+			if err != nil {
+				return "", nil, err
+			}
+			argv, err := push(name)
 			return "", argv, err
 		}},
-		command("crane", true, func() []string { return []string{b.crane, "push", "--index", layout, name("crane")} }),
-	); err != nil {
+		contender{program: "crane", reference: true, prepare: func() (string, []string, error) {
+			name, err := fresh()
+			return "", []string{b.crane, "push", "--index", layout, name}, err
+		}},
+	)
+	if empty != nil {
+		err = errors.Join(err, empty.Close())
+	}
+	if err != nil {
 		return err
 	}
 	if err := b.compare(ctx, "pull wide",
