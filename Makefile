@@ -52,7 +52,7 @@ verify: lint ## Everything that can be said about the sources without running th
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -d $$(git ls-files '*.go'); exit 1; }
 	go vet ./...
 	go vet -tags e2e ./test/...
-	for module in . tools test/components test/buildkit; do (cd $$module && go mod tidy -diff) || exit 1; done
+	for module in $$(git ls-files go.mod "*/go.mod" | xargs -n 1 dirname); do (cd $$module && go mod tidy -diff) || exit 1; done
 	go test -count=1 ./internal/layering
 	shellcheck -x -P SCRIPTDIR $$(git ls-files '*.sh')
 

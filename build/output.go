@@ -161,7 +161,7 @@ func WriteFolder(ctx context.Context, st *store.Store, desc ocispec.Descriptor, 
 	if err != nil {
 		return fmt.Errorf("writing the rootfs to %q: %w", folder, err)
 	}
-	if err := os.Chmod(temp, 0o755); err != nil { //nolint:gosec // a rootfs can be read
+	if err := os.Chmod(temp, 0o755); err != nil {
 		return fmt.Errorf("writing the rootfs: %w", err)
 	}
 	if err := os.Rename(temp, folder); err != nil {

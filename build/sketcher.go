@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/moby/patternmatcher"
@@ -53,12 +54,9 @@ func newSketcher(in *inputs, scope *kubefile.Scope, context fs.FS) (*sketcher, e
 
 func (s *sketcher) missing(line int, format string, args ...any) {
 	u := Unseen{File: s.file.Name, Line: line, Message: fmt.Sprintf(format, args...)}
-	for _, have := range s.unseen {
-		if have == u {
-			return
-		}
+	if !slices.Contains(s.unseen, u) {
+		s.unseen = append(s.unseen, u)
 	}
-	s.unseen = append(s.unseen, u)
 }
 
 func (s *sketcher) stage(i int) (*stageSketch, error) {

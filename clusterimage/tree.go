@@ -88,7 +88,7 @@ func (t *tree) remove(name string, fresh map[string]bool) {
 
 func (t *tree) add(rel string, size int64, r io.Reader) error {
 	f := treeFile{size: size}
-	limit := int64(0)
+	var limit int64
 	switch {
 	case strings.HasSuffix(rel, "/link"):
 		limit = maxLink

@@ -71,7 +71,7 @@ func (m *merger) rootfs(ctx context.Context, p ocispec.Platform) (ocispec.Descri
 		}
 		stacked = append(stacked, l)
 	}
-	return m.writeRootfs(ctx, config, stacked, parts[0].Rootfs.Platform)
+	return m.writeRootfs(ctx, config, stacked, parts[0].Platform)
 }
 
 func layersOf(r clusterimage.Rootfs) ([]layer, error) {
@@ -131,9 +131,7 @@ func (m *merger) stack(ctx context.Context, parts []part) ([]layer, []tree, erro
 				bottom[l.desc.Digest] = true
 				continue
 			}
-			for name, f := range files {
-				above[name] = f
-			}
+			maps.Copy(above, files)
 			stacked = append(stacked, l)
 		}
 		own[i] = whole

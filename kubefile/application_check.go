@@ -54,7 +54,7 @@ func (p *parsing) checkLast(stage *Stage) {
 	command := 0
 	for i, instruction := range stage.Instructions {
 		line := instruction.Lines().First
-		word := ""
+		var word string
 		switch instruction.(type) {
 		case *Cmd, *Entrypoint:
 			if command == 0 {

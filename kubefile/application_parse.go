@@ -191,26 +191,26 @@ func newAppEnv(from origin, rest string, escape rune) (*AppEnv, error) {
 
 // arguments is what stands behind an instruction and its flags.
 func arguments(node *parser.Node) string {
-	_, rest, _ := cutWord(node.Original)
+	_, rest := cutWord(node.Original)
 	for range node.Flags { // of ours, none holds a space
-		_, rest, _ = cutWord(rest)
+		_, rest = cutWord(rest)
 	}
 	return rest
 }
 
-func cutWord(text string) (word, rest string, found bool) {
+func cutWord(text string) (word, rest string) {
 	text = strings.TrimSpace(text)
 	at := strings.IndexFunc(text, func(r rune) bool { return strings.ContainsRune(" \t\v\f\r", r) })
 	if at < 0 {
-		return text, "", false
+		return text, ""
 	}
-	return text[:at], strings.TrimSpace(text[at:]), true
+	return text[:at], strings.TrimSpace(text[at:])
 }
 
 // cutName takes the application's name off the front of what stands behind
 // APPCMDS or APPENV.
 func cutName(word, rest string) (name, more string, err error) {
-	name, more, _ = cutWord(rest)
+	name, more = cutWord(rest)
 	if name == "" {
 		return "", "", fmt.Errorf("%s needs the name of an application", word)
 	}

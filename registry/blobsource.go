@@ -165,7 +165,7 @@ func (r *remoteBlob) connect() error {
 	if r.at > 0 {
 		header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.at, r.desc.Size-1))
 	}
-	resp, err := r.s.do(ctx, http.MethodGet, r.s.url("blobs", r.desc.Digest.String()), header)
+	resp, err := r.s.do(ctx, http.MethodGet, r.s.url("blobs", r.desc.Digest.String()), header) //nolint:bodyclose // watchedBody closes it, with r
 	if err != nil {
 		err = dog.cause(ctx, err)
 		dog.end()

@@ -20,6 +20,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealerio/sealer/clusterimage"
@@ -117,10 +118,10 @@ func TestCopy_Faults(t *testing.T) {
 			up.push(t, "a/b:1", image(t, "linux/amd64", layer(1, 1<<20), layer(2, 3<<20)))
 			a, err := testregistry.NewProxy(ctx, up.URL, testregistry.ProxyOptions{})
 			require.NoError(t, err)
-			defer a.Close()
+			t.Cleanup(func() { assert.NoError(t, a.Close()) })
 			b, err := testregistry.NewProxy(ctx, target.URL, testregistry.ProxyOptions{})
 			require.NoError(t, err)
-			defer b.Close()
+			t.Cleanup(func() { assert.NoError(t, b.Close()) })
 			if tc.from != nil {
 				a.Inject(*tc.from)
 			}
@@ -162,7 +163,7 @@ func TestPush_ResumesUpload(t *testing.T) {
 	server := distribution(t)
 	proxy, err := testregistry.NewProxy(ctx, server.URL, testregistry.ProxyOptions{})
 	require.NoError(t, err)
-	defer proxy.Close()
+	t.Cleanup(func() { assert.NoError(t, proxy.Close()) })
 	up := newUpstream(t)
 	const large = 16 << 20
 	st := newStore(t)
@@ -187,7 +188,7 @@ func TestPush_Mounts(t *testing.T) {
 	server := distribution(t)
 	proxy, err := testregistry.NewProxy(ctx, server.URL, testregistry.ProxyOptions{})
 	require.NoError(t, err)
-	defer proxy.Close()
+	t.Cleanup(func() { assert.NoError(t, proxy.Close()) })
 	base := layer(1, 2<<20)
 	st := newStore(t)
 	pull := func(name string, what remote.Taggable) ocispec.Descriptor {

@@ -163,8 +163,7 @@ func writing(path string, size int64, err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) {
 		return &SpaceError{Path: path, Size: size, Err: err}
 	}
-	var pathErr *os.PathError
-	if errors.As(err, &pathErr) {
+	if _, ok := errors.AsType[*os.PathError](err); ok {
 		return fmt.Errorf("writing %q: %w", path, err)
 	}
 	return fmt.Errorf("saving to %q: %w", path, err)

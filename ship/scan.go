@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -96,9 +97,9 @@ func (it item) blob() (digest.Digest, bool) {
 
 // file finds a file at the root of the tar; the last one of a name wins, as when a tar is unpacked.
 func file(items []item, name string) (item, bool) {
-	for i := len(items) - 1; i >= 0; i-- {
-		if items[i].name == name && items[i].kind == tar.TypeReg {
-			return items[i], true
+	for _, it := range slices.Backward(items) {
+		if it.name == name && it.kind == tar.TypeReg {
+			return it, true
 		}
 	}
 	return item{}, false

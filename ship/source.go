@@ -186,7 +186,7 @@ func (s *source) wrong(entry string, at, size int64, err error) error {
 func (s *source) Close() error {
 	var errs []error
 	for _, f := range s.files {
-		errs = append(errs, f.File.Close())
+		errs = append(errs, f.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -52,7 +52,7 @@ func Sign(ctx context.Context, st *store.Store, name string, desc ocispec.Descri
 		MediaType: PayloadMediaType, Digest: digest.FromBytes(data), Size: int64(len(data)),
 	}}
 	s.layer.Annotations = map[string]string{AnnotationSignature: s.signature}
-	if _, err := add(ctx, st, repo, desc.Digest, []signed{s}); err != nil {
+	if err := add(ctx, st, repo, desc.Digest, []signed{s}); err != nil {
 		return Signature{}, fmt.Errorf("signing %s: %w", name, err)
 	}
 	return s.claims(desc.Digest)
@@ -68,10 +68,10 @@ func repository(name string) (reference.Named, error) {
 }
 
 // add gives an image more signatures, under the tag of a repository in the store.
-func add(ctx context.Context, st *store.Store, repo reference.Named, image digest.Digest, more []signed) (_ ocispec.Descriptor, err error) {
+func add(ctx context.Context, st *store.Store, repo reference.Named, image digest.Digest, more []signed) (err error) {
 	release, err := st.Hold(ctx)
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return err
 	}
 	defer func() { err = errors.Join(err, release()) }()
 	name := repo.Name() + ":" + store.SignatureTag(image)
@@ -80,10 +80,10 @@ func add(ctx context.Context, st *store.Store, repo reference.Named, image diges
 	switch {
 	case err == nil:
 		if all, err = readManifest(ctx, st.Content(), tagged.Descriptor); err != nil {
-			return ocispec.Descriptor{}, err
+			return err
 		}
 	case !errdefs.IsNotFound(err):
-		return ocispec.Descriptor{}, err
+		return err
 	}
 	had := len(all)
 	for _, s := range more {
@@ -92,13 +92,13 @@ func add(ctx context.Context, st *store.Store, repo reference.Named, image diges
 		}
 	}
 	if len(all) == had && had > 0 {
-		return tagged.Descriptor, nil
+		return nil
 	}
 	desc, err := write(ctx, st.Content(), all)
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return err
 	}
-	return desc, st.Tag(ctx, name, desc)
+	return st.Tag(ctx, name, desc)
 }
 
 // write makes the image that holds signatures, with a config as cosign has it.

@@ -28,7 +28,7 @@ import (
 const (
 	// PayloadMediaType is the media type of a layer that holds what was signed.
 	PayloadMediaType = "application/vnd.dev.cosign.simplesigning.v1+json"
-	// AnnotationSignature, on such a layer, is the signature over its bytes, in base64.
+	// AnnotationSignature is, on such a layer, the signature over its bytes, in base64.
 	AnnotationSignature = "dev.cosignproject.cosign/signature"
 )
 

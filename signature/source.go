@@ -74,8 +74,7 @@ func Pull(ctx context.Context, c *registry.Client, st *store.Store, name string,
 	if err != nil {
 		return 0, err
 	}
-	_, err = add(ctx, st, named, desc.Digest, all)
-	return len(all), err
+	return len(all), add(ctx, st, named, desc.Digest, all)
 }
 
 // Push sends the signatures that the store has of an image, under whatever

@@ -3,6 +3,7 @@
 package convert
 
 import (
+	"maps"
 	"path"
 	"slices"
 
@@ -82,9 +83,7 @@ func (s *stage) changeApp(i kubefile.Instruction) error {
 
 func withVars(env map[string]string, vars []kubefile.KeyValue) map[string]string {
 	all := map[string]string{}
-	for k, v := range env {
-		all[k] = v
-	}
+	maps.Copy(all, env)
 	for _, v := range vars {
 		all[v.Key] = v.Value
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -32,9 +33,9 @@ type Func func(h *tar.Header, r io.Reader) error
 // clean, and stay inside; folders have a slash at their end. It reads the layers twice, and ends with f's first error.
 func Walk(ctx context.Context, p content.Provider, layers []ocispec.Descriptor, f Func) error {
 	t := &tree{files: map[string]place{}, moved: map[place]string{}, solid: map[string]bool{}}
-	for i := len(layers) - 1; i >= 0; i-- {
-		if err := each(ctx, p, layers[i], t.first(i)); err != nil {
-			return fmt.Errorf("reading layer %s: %w", layers[i].Digest, err)
+	for i, l := range slices.Backward(layers) {
+		if err := each(ctx, p, l, t.first(i)); err != nil {
+			return fmt.Errorf("reading layer %s: %w", l.Digest, err)
 		}
 		t.end()
 	}

@@ -144,8 +144,7 @@ type reader struct {
 
 func (r *reader) syntax(err error) error {
 	line := 1
-	var positioned yaml.Error
-	if errors.As(err, &positioned) {
+	if positioned, ok := errors.AsType[yaml.Error](err); ok {
 		if t := positioned.GetToken(); t != nil {
 			line = t.Position.Line
 		}

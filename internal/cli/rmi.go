@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -99,16 +100,9 @@ func (e *severalNamesError) Error() string {
 func (e *severalNamesError) Hint() string { return "name one of them, or remove all with --force" }
 
 func joinWords(words []string) string {
-	text := ""
-	for i, w := range words {
-		switch {
-		case i == 0:
-		case i == len(words)-1:
-			text += " and "
-		default:
-			text += ", "
-		}
-		text += w
+	if len(words) < 2 {
+		return strings.Join(words, "")
 	}
-	return text
+	last := len(words) - 1
+	return strings.Join(words[:last], ", ") + " and " + words[last]
 }

@@ -20,7 +20,7 @@ import (
 )
 
 // envKeyPassword has the password of a private key, as cosign takes it.
-const envKeyPassword = "COSIGN_PASSWORD" //nolint:gosec // a name
+const envKeyPassword = "COSIGN_PASSWORD"
 
 type signOptions struct {
 	key, passwordFile string

@@ -201,7 +201,7 @@ func (s *subject) inContext(at imagelist.Origin) imagelist.Origin {
 
 // leaves are the single errors of joined ones.
 func leaves(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // one level after the other
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []error
 		for _, one := range joined.Unwrap() {
 			all = append(all, leaves(one)...)

@@ -31,7 +31,6 @@ type file struct {
 	data []byte
 	link string
 	kind byte // 0: regular
-	size int64
 }
 
 func tarOf(t *testing.T, files ...file) []byte {

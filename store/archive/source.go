@@ -27,7 +27,7 @@ func ParseSource(text string) (Source, error) {
 		s.Path, s.Ref, _ = strings.Cut(where, ":")
 	case "docker-daemon":
 	default:
-		return Source{}, fmt.Errorf("source %q: sealer reads docker-archive:, oci-archive:, oci: and docker-daemon:", text)
+		return Source{}, fmt.Errorf("source %q: sealer reads docker-archive:, oci-archive:, oci: and docker-daemon: sources", text)
 	}
 	if !ok || s.Path == "" {
 		return Source{}, fmt.Errorf("source %q names nothing", text)
