@@ -21,15 +21,15 @@ func writeOptionsContext(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"Kubefile": "FROM scratch\nARG VERSION\nCOPY hello-$TARGETARCH etc/hello\nCOPY kubectl bin/kubectl\nCOPY imageList imageList\n" +
+		"Kubefile": "FROM scratch\nARG VERSION\nCOPY hello-$TARGETARCH etc/hello\nCOPY crictl bin/crictl\nCOPY imageList imageList\n" +
 			"RUN --mount=type=secret,id=token sha256sum etc/hello > etc/sum && test $(cat /run/secrets/token) = hunter2 && echo $VERSION > etc/version\n",
 		"imageList": "docker.io/sealer-test/multi:v1\n", "hello-amd64": "amd\n", "hello-arm64": "arm\n",
 	} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
 	}
-	data, err := os.ReadFile(filepath.Join(shared.Components, "bin", "kubectl"))
+	data, err := os.ReadFile(filepath.Join(shared.Components, "bin", "crictl"))
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "kubectl"), data, 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "crictl"), data, 0o700))
 	return dir
 }
 

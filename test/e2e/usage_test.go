@@ -46,7 +46,8 @@ func TestWrongInput(t *testing.T) {
 			[]string{"Kubefile:2:", "KUBEVERSION"}},
 		{"APPCMDS without an argument", map[string]string{"Kubefile": "FROM scratch\nAPPCMDS\n"}, built, 1,
 			[]string{"Kubefile:2:", "APPCMDS"}},
-		{"WORKDIR", map[string]string{"Kubefile": "FROM scratch\nWORKDIR /x\n"}, built, 1, []string{"Kubefile:2:", "WORKDIR"}},
+		{"instructions of containers", map[string]string{"Kubefile": "FROM scratch\nEXPOSE 80\nVOLUME /x\nONBUILD RUN true\n"}, built, 1,
+			[]string{"Kubefile:2:", "EXPOSE", "Kubefile:3:", "VOLUME", "Kubefile:4:", "ONBUILD"}},
 		{"an empty Kubefile", map[string]string{"Kubefile": ""}, built, 1, []string{"Kubefile"}},
 		{"no Kubefile", map[string]string{"other": ""}, built, 1, []string{"Kubefile"}},
 		{"a context that is not there", nil, []string{"build", "-t", "x.example/wrong:1", "nowhere"}, 1, []string{"nowhere"}},
@@ -119,6 +120,10 @@ COPY imageList imageList
 COPY pod.yaml manifests/pod.yaml
 RUN mkdir -p made && \
     sha256sum dest/f1 > made/sum && echo "$ARCH" > made/arch
+WORKDIR etc/shop
+COPY f1 ./
+RUN test "$(cat f1)" = one && test -f ../../dest/f1
+WORKDIR /
 ENV GREETING="hello world" OTHER=${GREETING:-none}
 LABEL a=b
 CMD ["echo", "json form"]
