@@ -43,6 +43,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// setName is the name of the tests' hosts: two runs on one machine need two.
+func setName() string {
+	if name := os.Getenv("SEALER_LAB"); name != "" {
+		return name
+	}
+	return "e2e"
+}
+
 func options(t *testing.T, name string, count int) hosts.Options {
 	return hosts.Options{Name: name, Count: count, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
 }
@@ -102,7 +110,7 @@ func execOK(t *testing.T, h hosts.Host, argv ...string) string {
 func TestUp_TwoHosts(t *testing.T) {
 	before := snapshot(t)
 	t.Run("hosts", func(t *testing.T) {
-		set := up(t, options(t, "e2e", 2))
+		set := up(t, options(t, setName(), 2))
 		require.Len(t, set.Hosts, 2)
 		first, second := set.Hosts[0], set.Hosts[1]
 
@@ -301,7 +309,7 @@ func disturbSettings(t *testing.T, h hosts.Host) {
 }
 
 func TestUp_DefaultRoute(t *testing.T) {
-	o := options(t, "e2e", 1)
+	o := options(t, setName(), 1)
 	o.DefaultRoute = true
 	set := up(t, o)
 	h := set.Hosts[0]
@@ -315,7 +323,7 @@ func TestUp_DefaultRoute(t *testing.T) {
 func TestUp_AfterKilledRun(t *testing.T) {
 	for _, engineToo := range []bool{false, true} {
 		t.Run("engine killed too: "+strconv.FormatBool(engineToo), func(t *testing.T) {
-			const name = "e2e"
+			name := setName()
 			before := snapshot(t)
 			child := exec.Command(os.Args[0])
 			child.Env = append(os.Environ(), childVariable+"="+name)
@@ -353,7 +361,7 @@ func TestUp_Cancelled(t *testing.T) {
 	before := snapshot(t)
 	for _, after := range []time.Duration{300 * time.Millisecond, 900 * time.Millisecond, 1500 * time.Millisecond} {
 		ctx, cancel := context.WithTimeout(t.Context(), after)
-		set, err := hosts.Up(ctx, options(t, "e2e", 3))
+		set, err := hosts.Up(ctx, options(t, setName(), 3))
 		cancel()
 		if err == nil { // a fast machine
 			require.NoError(t, set.Down(t.Context()))
@@ -367,23 +375,23 @@ func TestUp_Cancelled(t *testing.T) {
 func TestUp_TwoSetsAndDetached(t *testing.T) {
 	before := snapshot(t)
 	t.Run("sets", func(t *testing.T) {
-		o := options(t, "e2e", 1)
+		o := options(t, setName(), 1)
 		o.Detached = true
 		a := up(t, o)
-		b := up(t, options(t, "e2e-b", 1))
+		b := up(t, options(t, setName()+"-b", 1))
 		assert.False(t, a.Subnet.Overlaps(b.Subnet))
 		assert.NotEqual(t, a.Password, b.Password)
 
-		_, err := hosts.Up(t.Context(), options(t, "e2e", 1))
+		_, err := hosts.Up(t.Context(), options(t, setName(), 1))
 		var busy *hosts.BusyError
 		require.ErrorAs(t, err, &busy)
-		opened, err := hosts.Open(t.Context(), "e2e")
+		opened, err := hosts.Open(t.Context(), setName())
 		require.NoError(t, err)
 		assert.Equal(t, a.Hosts[0].Address, opened.Hosts[0].Address)
 		assert.Equal(t, "h1", execOK(t, opened.Hosts[0], "hostname"))
 		names, err := hosts.Names()
 		require.NoError(t, err)
-		assert.Subset(t, names, []string{"e2e", "e2e-b"})
+		assert.Subset(t, names, []string{setName(), setName() + "-b"})
 	})
 	before.same(t)
 }
@@ -397,7 +405,7 @@ func TestUp_ManyTimes(t *testing.T) {
 	before := snapshot(t)
 	for i := range times {
 		begin := time.Now()
-		set, err := hosts.Up(t.Context(), options(t, "e2e", 3))
+		set, err := hosts.Up(t.Context(), options(t, setName(), 3))
 		require.NoError(t, err, "round %d", i+1)
 		took := time.Since(begin)
 		begin = time.Now()
@@ -417,7 +425,7 @@ func snapshot(t *testing.T) machine {
 	t.Helper()
 	names, err := hosts.Names()
 	require.NoError(t, err)
-	names = slices.DeleteFunc(names, func(name string) bool { return strings.HasPrefix(name, "e2e") })
+	names = slices.DeleteFunc(names, func(name string) bool { return name == setName() || name == setName()+"-b" })
 	m := machine{facts: map[string][]string{}, others: names}
 	read := func(what string, argv ...string) {
 		out, err := exec.Command(argv[0], argv[1:]...).Output()
