@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -425,7 +426,9 @@ func snapshot(t *testing.T) machine {
 	t.Helper()
 	names, err := hosts.Names()
 	require.NoError(t, err)
-	names = slices.DeleteFunc(names, func(name string) bool { return name == setName() || name == setName()+"-b" })
+	own := []string{setName(), setName() + "-b"}
+	ours := regexp.MustCompile(`(sealer-hosts[-/]|/engines/)` + setName() + `(-b)?(?m:[/ ]|$)`)
+	names = slices.DeleteFunc(names, func(name string) bool { return slices.Contains(own, name) })
 	m := machine{facts: map[string][]string{}, others: names}
 	read := func(what string, argv ...string) {
 		out, err := exec.Command(argv[0], argv[1:]...).Output()
@@ -438,23 +441,25 @@ func snapshot(t *testing.T) machine {
 	m.facts["settings"] = settings(t)
 	read("mounts", "cat", "/proc/mounts")
 	m.facts["mounts"] = slices.DeleteFunc(m.facts["mounts"], func(line string) bool { // tests of other packages mount too
-		return !strings.Contains(line, "/sealer-hosts/e2e") && !strings.Contains(line, "/engines/e2e")
+		return !ours.MatchString(line)
 	})
 	read("links", "ls", "/sys/class/net")
 	read("addresses", "ip", "-oneline", "address", "show")
 	read("routes", "ip", "route")
 	read("packet filter", "nft", "--stateless", "list", "ruleset")
-	for _, pattern := range []string{"/sys/fs/cgroup/sealer-hosts-e2e*", "/sys/fs/cgroup/*/sealer-hosts-e2e*", "/run/sealer-hosts/e2e*/*"} {
-		found, err := filepath.Glob(pattern)
-		require.NoError(t, err)
-		m.facts["files"] = append(m.facts["files"], found...)
+	for _, name := range own {
+		for _, pattern := range []string{"/sys/fs/cgroup/sealer-hosts-", "/sys/fs/cgroup/*/sealer-hosts-", "/run/sealer-hosts/"} {
+			found, err := filepath.Glob(pattern + name + "/*")
+			require.NoError(t, err)
+			m.facts["files"] = append(m.facts["files"], found...)
+		}
 	}
 	processes, err := filepath.Glob("/proc/[0-9]*")
 	require.NoError(t, err)
 	for _, dir := range processes {
 		group, _ := os.ReadFile(filepath.Join(dir, "cgroup")) // it may have ended
 		arguments, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
-		if strings.Contains(string(group), "sealer-hosts-e2e") || strings.Contains(string(arguments), "/run/sealer-hosts/e2e") {
+		if ours.Match(group) || ours.Match(arguments) {
 			m.facts["processes"] = append(m.facts["processes"], dir+" "+string(arguments))
 		}
 	}
