@@ -15,7 +15,6 @@ import (
 
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/join"
-	"github.com/sealerio/sealer/signature"
 	"github.com/sealerio/sealer/store"
 )
 
@@ -306,20 +305,9 @@ func newManifestPush(a *app) *cobra.Command {
 		if len(args) == 1 {
 			target = list.Name
 		}
-		task := a.display.Task("push " + target)
-		defer func() { task.Done(err) }()
-		client, err := a.openRegistry(cmd, task)
+		desc, err := a.push(ctx, cmd, st, list, nil, target, signatures)
 		if err != nil {
 			return err
-		}
-		desc, err := pushImage(ctx, client, st, list, nil, target)
-		if err != nil {
-			return err
-		}
-		if signatures {
-			if _, err := signature.Push(ctx, client, st, desc, target); err != nil {
-				return err
-			}
 		}
 		if rm {
 			if err := st.Untag(ctx, list.Name); err != nil {
@@ -340,15 +328,7 @@ func newManifestRm(a *app) *cobra.Command {
 		Args:    atLeast("LIST"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			defer a.close(&err)
-			st, err := a.openStore()
-			if err != nil {
-				return err
-			}
-			var errs []error
-			for _, name := range args {
-				errs = append(errs, a.removeNames(cmd.Context(), st, name, false))
-			}
-			return errors.Join(errs...)
+			return a.removeAll(cmd.Context(), args, false)
 		},
 	}
 }

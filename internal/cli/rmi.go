@@ -32,17 +32,22 @@ so that an image removed by mistake is pulled again without a byte. The names ar
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "remove all names of an image that is given by its digest, and do not mind names that are not there")
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		defer a.close(&err)
-		st, err := a.openStore()
-		if err != nil {
-			return err
-		}
-		var errs []error
-		for _, name := range args {
-			errs = append(errs, a.removeNames(cmd.Context(), st, name, force))
-		}
-		return errors.Join(errs...)
+		return a.removeAll(cmd.Context(), args, force)
 	}
 	return cmd
+}
+
+// removeAll removes what it can of the names.
+func (a *app) removeAll(ctx context.Context, names []string, force bool) error {
+	st, err := a.openStore()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range names {
+		errs = append(errs, a.removeNames(ctx, st, name, force))
+	}
+	return errors.Join(errs...)
 }
 
 // removeNames removes the name that is meant or, for a digest, every name of the image.

@@ -64,24 +64,28 @@ it is that of an image of these platforms alone.`,
 		if as != "" {
 			target = as
 		}
-		task := a.display.Task("push " + target)
-		defer func() { task.Done(err) }()
-		client, err := a.openRegistry(cmd, task)
+		desc, err := a.push(ctx, cmd, st, image, list, target, signatures)
 		if err != nil {
 			return err
-		}
-		desc, err := pushImage(ctx, client, st, image, list, target)
-		if err != nil {
-			return err
-		}
-		if signatures {
-			if _, err := signature.Push(ctx, client, st, desc, target); err != nil {
-				return err
-			}
 		}
 		return a.printDigest(desc)
 	}
 	return cmd
+}
+
+// push sends an image, of these platforms alone if there are any, and its signatures where they are asked for.
+func (a *app) push(ctx context.Context, cmd *cobra.Command, st *store.Store, image store.Tagged, list []ocispec.Platform, target string, signatures bool) (desc ocispec.Descriptor, err error) {
+	task := a.display.Task("push " + target)
+	defer func() { task.Done(err) }()
+	client, err := a.openRegistry(cmd, task)
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	if desc, err = pushImage(ctx, client, st, image, list, target); err != nil || !signatures {
+		return desc, err
+	}
+	_, err = signature.Push(ctx, client, st, desc, target)
+	return desc, err
 }
 
 func newPull(a *app) *cobra.Command {
