@@ -5,7 +5,8 @@
 package build_test
 
 import (
-	"fmt"
+	"compress/gzip"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -27,7 +28,8 @@ type field struct {
 	name     string
 	kubefile string
 	context  map[string]string
-	runs     bool // has RUN lines
+	archive  string // a file of the context that docker save has written
+	runs     bool   // has RUN lines
 	files    []string
 	launch   clusterimage.Launch
 	kind     string // of the image; empty: app-installer
@@ -65,9 +67,10 @@ func fields() []field {
 			name:     "k0s",
 			kubefile: "FROM scratch\nCOPY rootfs/* .\nCOPY ${ARCH} .\nCOPY imageList manifests\n",
 			context: map[string]string{
-				"rootfs/etc/registry.yml": "x", "rootfs/scripts/init.sh": "x", "rootfs/README.md": "x", "ARCH/bin/k0s": "x", "ARCH/images/registry.tar.gz": "x", "imageList": "REGISTRY/a:1\n",
+				"rootfs/etc/registry.yml": "x", "rootfs/scripts/init.sh": "x", "rootfs/README.md": "x", "ARCH/bin/k0s": "x", "imageList": "REGISTRY/a:1\n",
 			},
-			kind: clusterimage.KubeInstaller, runtime: "k0s",
+			archive: "ARCH/images/registry.tar.gz",
+			kind:    clusterimage.KubeInstaller, runtime: "k0s",
 			files:  []string{"Metadata", "README.md", "bin/k0s", "etc/registry.yml", "images/registry.tar.gz", "manifests/imageList", "scripts/init.sh"},
 			images: []string{"a:1"},
 		},
@@ -81,6 +84,7 @@ func fields() []field {
 			name:     "k3s offline",
 			kubefile: "FROM scratch\nCOPY . .\n",
 			context:  map[string]string{"k3s": "x", "k3s-install.sh": "#!/bin/sh\n", ".dockerignore": "Kubefile\n.dockerignore\n"},
+			archive:  "k3s-airgap-images-ARCH.tar",
 			kind:     clusterimage.KubeInstaller, runtime: "k3s",
 			files: []string{"Metadata", "k3s", "k3s-airgap-images-ARCH.tar", "k3s-install.sh"},
 		},
@@ -196,8 +200,8 @@ func TestField(t *testing.T) {
 				context[fill.Replace(path)] = fill.Replace(text)
 			}
 			b := newBench(t, context)
-			if f.name == "k3s offline" {
-				writeArchive(t, filepath.Join(b.context, fmt.Sprintf("k3s-airgap-images-%s.tar", runtime.GOARCH)))
+			if f.archive != "" {
+				writeArchive(t, filepath.Join(b.context, fill.Replace(f.archive)))
 			}
 			img := b.mustBuild(func(o *build.Options) { o.Tag = "test/field:v1" })
 			r := img.Rootfs[0]
@@ -252,8 +256,16 @@ func writeArchive(t *testing.T, path string) {
 	require.NoError(t, err)
 	tag, err := name.NewTag("docker.io/rancher/mirrored-pause:3.6")
 	require.NoError(t, err)
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 	f, err := os.Create(path)
 	require.NoError(t, err)
-	require.NoError(t, tarball.Write(tag, img, f))
-	require.NoError(t, f.Close())
+	var w io.WriteCloser = f
+	if strings.HasSuffix(path, ".gz") {
+		w = gzip.NewWriter(f)
+	}
+	require.NoError(t, tarball.Write(tag, img, w))
+	require.NoError(t, w.Close())
+	if w != f {
+		require.NoError(t, f.Close())
+	}
 }
