@@ -26,10 +26,23 @@ func (e *Engine) connect(ctx context.Context, sessions *session.Manager) (*clien
 			if err != nil {
 				return nil, err
 			}
-			// HandleConn closes its end; it must outlive the call that dials.
-			go func() { _ = sessions.HandleConn(context.WithoutCancel(ctx), there, meta) }()
-			return here, nil
+			// HandleConn closes its end; it must outlive the call that dials, but not the session: BuildKit would go on
+			// asking a peer that has left how it is, and complain.
+			alive, cancel := context.WithCancel(context.WithoutCancel(ctx))
+			go func() { _ = sessions.HandleConn(alive, there, meta) }()
+			return &sessionConn{Conn: here, ended: cancel}, nil
 		}))
+}
+
+// sessionConn is the client's end of a session, which ends when it is closed.
+type sessionConn struct {
+	net.Conn
+	ended context.CancelFunc
+}
+
+func (c *sessionConn) Close() error {
+	c.ended()
+	return c.Conn.Close()
 }
 
 func socketPair() (net.Conn, net.Conn, error) {
