@@ -173,6 +173,14 @@ func (a *app) close(err *error) {
 	}
 }
 
+// openWork starts the display and opens the local store, for long work on it.
+func (a *app) openWork(cmd *cobra.Command) (*store.Store, error) {
+	if err := a.openDisplay(cmd); err != nil {
+		return nil, err
+	}
+	return a.openStore()
+}
+
 func (a *app) openStore() (*store.Store, error) { return store.Open(filepath.Join(a.root, "store")) }
 
 // addRegistryFlags declares the flags of commands that talk to registries.

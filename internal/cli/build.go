@@ -83,11 +83,8 @@ func (a *app) withBuilder(cmd *cobra.Command, o buildFlags, contextDir string, w
 			return exitWith(code)
 		}
 	}
-	if err := a.openDisplay(cmd); err != nil {
-		return err
-	}
 	defer a.close(&err)
-	st, err := a.openStore()
+	st, err := a.openWork(cmd)
 	if err != nil {
 		return err
 	}

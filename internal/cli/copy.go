@@ -42,11 +42,8 @@ printed; with --platform it is that of an image of these platforms alone.`,
 		if err != nil {
 			return err
 		}
-		if err := a.openDisplay(cmd); err != nil {
-			return err
-		}
 		defer a.close(&err)
-		st, err := a.openStore()
+		st, err := a.openWork(cmd)
 		if err != nil {
 			return err
 		}

@@ -64,11 +64,8 @@ func (e *entryFlags) entry(cmd *cobra.Command) (join.Entry, error) {
 
 // changeList is a command that writes an index under a name and prints its digest.
 func (a *app) changeList(cmd *cobra.Command, name string, change func(context.Context, *store.Store) (ocispec.Descriptor, error)) (err error) {
-	if err := a.openDisplay(cmd); err != nil {
-		return err
-	}
 	defer a.close(&err)
-	st, err := a.openStore()
+	st, err := a.openWork(cmd)
 	if err != nil {
 		return err
 	}
@@ -288,11 +285,8 @@ func newManifestPush(a *app) *cobra.Command {
 		if len(args) > 2 {
 			return usagef(cmd, "unexpected argument %q", args[2])
 		}
-		if err := a.openDisplay(cmd); err != nil {
-			return err
-		}
 		defer a.close(&err)
-		st, err := a.openStore()
+		st, err := a.openWork(cmd)
 		if err != nil {
 			return err
 		}

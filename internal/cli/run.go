@@ -89,11 +89,8 @@ func (a *app) run(cmd *cobra.Command, o runFlags, image string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := a.openDisplay(cmd); err != nil {
-		return err
-	}
 	defer a.close(&err)
-	st, err := a.openStore()
+	st, err := a.openWork(cmd)
 	if err != nil {
 		return err
 	}

@@ -47,11 +47,8 @@ it is that of an image of these platforms alone.`,
 		if err != nil {
 			return err
 		}
-		if err := a.openDisplay(cmd); err != nil {
-			return err
-		}
 		defer a.close(&err)
-		st, err := a.openStore()
+		st, err := a.openWork(cmd)
 		if err != nil {
 			return err
 		}
@@ -110,11 +107,8 @@ The digest of the image is printed.`,
 		if err != nil {
 			return err
 		}
-		if err := a.openDisplay(cmd); err != nil {
-			return err
-		}
 		defer a.close(&err)
-		st, err := a.openStore()
+		st, err := a.openWork(cmd)
 		if err != nil {
 			return err
 		}
