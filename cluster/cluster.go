@@ -11,9 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -38,7 +35,7 @@ type RunOptions struct {
 	Dial        DialFunc
 	// NodeBinary is the path of a sealer-node for an architecture (Go's name).
 	NodeBinary    func(arch string) (string, error)
-	Distributions map[string]runtime.Distribution
+	Distributions runtime.Distributions
 	Display       *progress.Display // nil: silent
 	StateDir      string            // what is kept of clusters, one folder each
 	LogFile       string            // named in errors; may be empty
@@ -96,7 +93,7 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, kept.close()) }()
 
-	c, closeHosts, err := connect(ctx, o.Clusterfile, o.Dial, o.Display, nil)
+	c, closeHosts, err := connect(ctx, o.Clusterfile, o.Dial, o.Distributions.Marks(), o.Display, nil)
 	if err != nil {
 		return err
 	}
@@ -106,7 +103,7 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := runtime.Preflight(c, distribution, id); err != nil {
+	if err := runtime.Preflight(c, distribution, o.Distributions, id); err != nil {
 		return err
 	}
 	r := &run{RunOptions: o, cluster: c, distribution: distribution}
@@ -121,13 +118,13 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 		_, err := io.WriteString(o.Out, p.String())
 		return err
 	}
-	held, release, err := kept.hold(ctx, c)
+	held, release, err := kept.hold(ctx, c, o.Distributions.Marks())
 	if err != nil {
 		return err
 	}
 	defer release()
 	ctx = held
-	if err := runtime.Preflight(c, distribution, id); err != nil {
+	if err := runtime.Preflight(c, distribution, o.Distributions, id); err != nil {
 		return err
 	}
 	if err := kept.save(o.Clusterfile, id); err != nil {
@@ -143,35 +140,18 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 
 // choose finds the distribution that the image's rootfs asks for.
 func choose(o RunOptions) (runtime.Distribution, error) {
+	var m clusterimage.Metadata
 	for _, r := range o.Image.Rootfs {
-		name := r.Config.Config.Labels[clusterimage.LabelClusterRuntime]
-		if r.Absent || name == "" {
-			continue
+		if name := r.Config.Config.Labels[clusterimage.LabelClusterRuntime]; !r.Absent && name != "" {
+			m.ClusterRuntime = name
+			break
 		}
-		if d := o.Distributions[name]; d != nil {
-			return d, nil
-		}
-		return nil, &RuntimeError{Image: o.ImageName, Runtime: name, Have: slices.Sorted(maps.Keys(o.Distributions))}
 	}
-	return nil, &RuntimeError{Image: o.ImageName, Have: slices.Sorted(maps.Keys(o.Distributions))}
-}
-
-// RuntimeError is an image whose distribution of Kubernetes this sealer cannot install.
-type RuntimeError struct {
-	Image, Runtime string
-	Have           []string
-}
-
-func (e *RuntimeError) Error() string {
-	if e.Runtime == "" {
-		return fmt.Sprintf("the image %q does not say which cluster runtime it holds", e.Image)
+	d, err := o.Distributions.ChooseClusterRuntime(m)
+	if err != nil {
+		return nil, fmt.Errorf("the image %q: %w", o.ImageName, err)
 	}
-	return fmt.Sprintf("the image %q holds the cluster runtime %q; this sealer installs %s", e.Image, e.Runtime, strings.Join(e.Have, ", "))
-}
-
-// Hint says how an image says it.
-func (e *RuntimeError) Hint() string {
-	return "build it FROM a base image, or with LABEL " + clusterimage.LabelClusterRuntime + "=kubernetes in its Kubefile"
+	return d, nil
 }
 
 // report is the last line of a run.

@@ -174,7 +174,7 @@ func TestRun_ReportsAllHosts(t *testing.T) {
 
 func TestRun_PreflightChangesNothing(t *testing.T) {
 	b := newBed(t, three)
-	b.hosts["10.0.0.4"].On("^sh -s$", hosttest.Answer{Stdout: fmt.Sprintf("time=%d\nuid=0\narch=riscv64\nhostname=h1\ninit=systemd\nend=1\n", time.Now().Add(time.Hour).Unix())})
+	b.hosts["10.0.0.4"].On("^sh -s -- ", hosttest.Answer{Stdout: fmt.Sprintf("time=%d\nuid=0\narch=riscv64\nhostname=h1\ninit=systemd\nend=1\n", time.Now().Add(time.Hour).Unix())})
 	err := b.run(t)
 	var problems *runtime.PreflightError
 	require.ErrorAs(t, err, &problems)
@@ -303,7 +303,7 @@ func TestRun_KeepsSecrets(t *testing.T) {
 
 func TestRun_Refuses(t *testing.T) {
 	b := newBed(t, three)
-	b.opts.Distributions = map[string]runtime.Distribution{"k3s": distribution{}}
+	b.opts.Distributions = runtime.Distributions{"k3s": distribution{}}
 	require.EqualError(t, b.run(t), `the image "registry.example.com/app:v1" holds the cluster runtime "fake"; this sealer installs k3s`)
 	require.ErrorContains(t, cluster.Run(t.Context(), cluster.RunOptions{}), "Clusterfile: it is missing")
 }

@@ -40,7 +40,7 @@ func (e *ConnectError) Unwrap() []error { return e.Errs }
 // connect dials all hosts at once and gathers their facts; all failures are
 // one *ConnectError. Where unreachable is given, it is told of hosts that
 // fail, and they are left out instead.
-func connect(ctx context.Context, f *clusterfile.File, dial DialFunc, d *progress.Display, unreachable func(clusterfile.Host, error)) (*runtime.Cluster, func() error, error) {
+func connect(ctx context.Context, f *clusterfile.File, dial DialFunc, marks []runtime.Marks, d *progress.Display, unreachable func(clusterfile.Host, error)) (*runtime.Cluster, func() error, error) {
 	machines := f.Machines()
 	found := make([]*runtime.Host, len(machines))
 	errs := make([]error, len(machines))
@@ -54,7 +54,7 @@ func connect(ctx context.Context, f *clusterfile.File, dial DialFunc, d *progres
 				return nil
 			}
 			found[i] = h
-			h.Facts, errs[i] = runtime.Gather(ctx, h.Runner)
+			h.Facts, errs[i] = runtime.Gather(ctx, h.Runner, marks)
 			return nil
 		})
 	}

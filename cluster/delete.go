@@ -21,7 +21,7 @@ import (
 type DeleteOptions struct {
 	Clusterfile   *clusterfile.File // its name and hosts; ClusterfilePath has it after a run
 	Dial          DialFunc
-	Distributions map[string]runtime.Distribution
+	Distributions runtime.Distributions
 	Display       *progress.Display
 	StateDir      string
 	LogFile       string
@@ -74,13 +74,13 @@ func Delete(ctx context.Context, o DeleteOptions) (err error) {
 			unreachable = append(unreachable, err)
 		}
 	}
-	c, closeHosts, err := connect(ctx, o.Clusterfile, o.Dial, o.Display, skip)
+	c, closeHosts, err := connect(ctx, o.Clusterfile, o.Dial, o.Distributions.Marks(), o.Display, skip)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeHosts()) }()
 	if len(c.Hosts) > 0 {
-		held, release, err := kept.hold(ctx, c)
+		held, release, err := kept.hold(ctx, c, o.Distributions.Marks())
 		if err != nil {
 			return err
 		}

@@ -51,6 +51,7 @@ func golden(t *testing.T, path, got string) {
 type distribution struct{}
 
 func (distribution) Name() string                             { return "fake" }
+func (distribution) Marks() runtime.Marks                     { return runtime.Marks{Name: "fake", Title: "fake"} }
 func (distribution) Check(*runtime.Cluster) []runtime.Problem { return nil }
 func (distribution) Kubectl() runtime.Kubectl {
 	return runtime.Kubectl{Argv: []string{"kubectl"}, Kubeconfig: "/admin.conf"}
@@ -152,7 +153,7 @@ func newBedOf(t *testing.T, clusterfileText string, ext clusterimage.Extension, 
 			return fake, nil
 		},
 		NodeBinary:    func(string) (string, error) { return binary, nil },
-		Distributions: map[string]runtime.Distribution{"fake": distribution{}},
+		Distributions: runtime.Distributions{"fake": distribution{}},
 		StateDir:      filepath.Join(t.TempDir(), "clusters"),
 		LogFile:       "/var/log/run.log",
 		Out:           &b.out,
@@ -194,7 +195,7 @@ func newFakeHost(m clusterfile.Host, name string) *fakeHost {
 	if m.Local() {
 		address = "192.168.0.5"
 	}
-	f.On("^sh -s$", hosttest.Answer{Do: func(context.Context, hosttest.Call) hosttest.Answer {
+	f.On("^sh -s -- ", hosttest.Answer{Do: func(context.Context, hosttest.Call) hosttest.Answer {
 		out := fmt.Sprintf("time=%d\nuid=0\narch=x86_64\nhostname=%s\nmachine-id=id-%s\ninit=systemd\ncgroup=2\ncpus=4\nmemory=8e9\ndisk-free=8e10\naddress=%s/24 eth0\n",
 			time.Now().Unix(), name, name, address)
 		if s, ok := f.Files()[runtime.StateFile]; ok {

@@ -64,7 +64,7 @@ func (e *HeldError) Hint() string {
 
 // hold keeps other operators off the hosts until release is called. What was found on the hosts before may have been
 // changed by the last one: it is gathered anew. The context that is returned ends where the hold is lost.
-func (f *folder) hold(ctx context.Context, c *runtime.Cluster) (_ context.Context, release func(), err error) {
+func (f *folder) hold(ctx context.Context, c *runtime.Cluster, marks []runtime.Marks) (_ context.Context, release func(), err error) {
 	id, err := f.operator()
 	if err != nil {
 		return nil, nil, err
@@ -98,7 +98,7 @@ func (f *folder) hold(ctx context.Context, c *runtime.Cluster) (_ context.Contex
 	}
 	if err == nil {
 		err = onAll(c.Hosts, func(h *runtime.Host) (err error) {
-			h.Facts, err = runtime.Gather(ctx, h.Runner)
+			h.Facts, err = runtime.Gather(ctx, h.Runner, marks)
 			return err
 		})
 	}

@@ -61,10 +61,15 @@ func (f Facts) Has(paths ...string) bool {
 	return slices.ContainsFunc(paths, func(p string) bool { return slices.Contains(f.Paths, p) })
 }
 
-// Gather asks a host for its facts in one round trip.
-func Gather(ctx context.Context, r host.Runner) (Facts, error) {
+// Gather asks a host for its facts in one round trip; marks are what to look for.
+func Gather(ctx context.Context, r host.Runner, marks []Marks) (Facts, error) {
 	before := time.Now()
-	out, err := host.Output(ctx, r, host.Command{Argv: []string{"sh", "-s"}, Stdin: bytes.NewReader(factsScript)})
+	argv := []string{"sh", "-s", "--"}
+	for _, m := range marks {
+		argv = append(argv, m.paths()...)
+		argv = append(argv, m.Units...)
+	}
+	out, err := host.Output(ctx, r, host.Command{Argv: argv, Stdin: bytes.NewReader(factsScript)})
 	if err != nil {
 		return Facts{}, fmt.Errorf("gathering facts: %w", err)
 	}

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # Prints what sealer wants to know of a host as key=value lines, one round trip. Reads only. POSIX sh; what is not
-# there is left out. Parsed by facts.go.
+# there is left out. Its arguments are paths and units to look for. Parsed by facts.go.
 p() { printf '%s=%s\n' "$1" "$2"; }
 first() { head -n 1 2>/dev/null; }
 
@@ -34,21 +34,19 @@ done
 if command -v ss >/dev/null; then
 	ss -Hlntp 2>/dev/null | awk '{ print "socket=" $4 " " $6 }'
 fi
-for path in \
-	/etc/kubernetes/kubelet.conf /etc/kubernetes/bootstrap-kubelet.conf /etc/kubernetes/admin.conf \
-	/etc/kubernetes/manifests/kube-apiserver.yaml /etc/kubernetes/pki/ca.crt /var/lib/etcd/member \
-	/usr/bin/kubeadm /usr/local/bin/kubeadm /usr/bin/kubelet /usr/local/bin/kubelet \
-	/usr/local/bin/k3s /var/lib/rancher/k3s /etc/rancher/k3s /var/lib/rancher/rke2 \
-	/usr/local/bin/k0s /var/lib/k0s /etc/k0s \
-	/usr/bin/containerd /usr/local/bin/containerd /usr/bin/dockerd /usr/bin/crio; do
-	if [ -e "$path" ]; then p path "$path"; fi
+units=
+for mark in "$@"; do
+	case $mark in
+	/*) if [ -e "$mark" ]; then p path "$mark"; fi ;;
+	*) units="$units $mark" ;;
+	esac
 done
 for conf in /etc/cni/net.d/*; do
 	if [ -f "$conf" ]; then p path "$conf"; fi
 done
-if command -v systemctl >/dev/null; then
-	systemctl show --property=Id,LoadState,ActiveState kubelet.service containerd.service docker.service crio.service \
-		k3s.service k3s-agent.service rke2-server.service rke2-agent.service k0scontroller.service k0sworker.service \
+if [ -n "$units" ] && command -v systemctl >/dev/null; then
+	# shellcheck disable=SC2086 # a list
+	systemctl show --property=Id,LoadState,ActiveState $units \
 		2>/dev/null | awk -F= '$1 == "Id" { id = $2 } $1 == "LoadState" { load = $2 } $1 == "ActiveState" { active = $2 }
 			id && load && active { print "unit=" id " " load " " active; id = load = active = "" }'
 fi

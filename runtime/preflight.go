@@ -4,7 +4,6 @@ package runtime
 
 import (
 	"fmt"
-	"path"
 	"regexp"
 	"slices"
 	"sort"
@@ -60,33 +59,35 @@ const maxSkew = 30 * time.Second
 var hostnameRule = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
 
 // Preflight looks for everything that would make an installation fail, on all
-// hosts, and reports it at once as a *PreflightError.
-func Preflight(c *Cluster, d Distribution, clusterID string) error {
-	var all []Problem
+// hosts, and reports it at once as a *PreflightError. d is the distribution among all that
+// the image asks for.
+func Preflight(c *Cluster, d Distribution, all Distributions, clusterID string) error {
+	var problems []Problem
 	for _, h := range c.Hosts {
-		k := &checker{cluster: c, host: h, distribution: d, clusterID: clusterID}
+		k := &checker{cluster: c, host: h, distribution: d, marks: all.Marks(), clusterID: clusterID}
 		k.machine()
 		k.owner()
 		k.resources()
-		all = append(all, k.problems...)
+		problems = append(problems, k.problems...)
 	}
-	all = append(all, checkTogether(c.Hosts)...)
-	all = append(all, d.Check(c)...)
-	if len(all) == 0 {
+	problems = append(problems, checkTogether(c.Hosts)...)
+	problems = append(problems, d.Check(c)...)
+	if len(problems) == 0 {
 		return nil
 	}
 	order := map[string]int{}
 	for i, h := range c.Hosts {
 		order[h.String()] = i + 1
 	}
-	sort.SliceStable(all, func(i, j int) bool { return order[all[i].Host] < order[all[j].Host] })
-	return &PreflightError{all}
+	sort.SliceStable(problems, func(i, j int) bool { return order[problems[i].Host] < order[problems[j].Host] })
+	return &PreflightError{problems}
 }
 
 type checker struct {
 	cluster      *Cluster
 	host         *Host
 	distribution Distribution
+	marks        []Marks
 	clusterID    string
 	problems     []Problem
 }
@@ -120,48 +121,6 @@ func (k *checker) machine() {
 	}
 }
 
-// foreign are the marks of other installations, by what they are called.
-func foreign(f Facts, ours string) []string {
-	var found []string
-	mark := func(name string, paths []string, units ...string) {
-		for _, p := range paths {
-			if f.Has(p) {
-				found = append(found, name+" ("+p+")")
-				return
-			}
-		}
-		for _, u := range units {
-			if _, ok := f.Units[u]; ok {
-				found = append(found, name+" ("+u+")")
-				return
-			}
-		}
-	}
-	if ours != "k3s" {
-		mark("k3s", []string{"/usr/local/bin/k3s", "/var/lib/rancher/k3s", "/etc/rancher/k3s"}, "k3s.service", "k3s-agent.service")
-	}
-	if ours != "k0s" {
-		mark("k0s", []string{"/usr/local/bin/k0s", "/var/lib/k0s", "/etc/k0s"}, "k0scontroller.service", "k0sworker.service")
-	}
-	mark("rke2", []string{"/var/lib/rancher/rke2"}, "rke2-server.service", "rke2-agent.service")
-	if ours != "kubernetes" {
-		mark("Kubernetes by kubeadm", []string{
-			"/etc/kubernetes/kubelet.conf", "/etc/kubernetes/bootstrap-kubelet.conf", "/etc/kubernetes/admin.conf",
-			"/etc/kubernetes/manifests/kube-apiserver.yaml", "/etc/kubernetes/pki/ca.crt", "/var/lib/etcd/member",
-			"/usr/bin/kubeadm", "/usr/local/bin/kubeadm", "/usr/bin/kubelet", "/usr/local/bin/kubelet",
-		}, "kubelet.service")
-		mark("containerd", []string{"/usr/bin/containerd", "/usr/local/bin/containerd"}, "containerd.service")
-		for _, p := range f.Paths {
-			if path.Dir(p) == "/etc/cni/net.d" {
-				found = append(found, "a pod network ("+p+")")
-			}
-		}
-	}
-	mark("docker", []string{"/usr/bin/dockerd"}, "docker.service")
-	mark("CRI-O", []string{"/usr/bin/crio"}, "crio.service")
-	return found
-}
-
 // owner: whose host is this?
 func (k *checker) owner() {
 	s := k.host.Facts.State
@@ -170,7 +129,7 @@ func (k *checker) owner() {
 		ours = s.Runtime
 	}
 	const fixForeign = "remove what is installed there, or use other hosts; sealer never takes over a host that it did not install"
-	for _, what := range foreign(k.host.Facts, ours) {
+	for _, what := range foreign(k.host.Facts, k.marks, ours) {
 		k.add("foreign", fixForeign, "%s is installed on it, and not by sealer", what)
 	}
 	if s == nil {

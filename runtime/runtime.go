@@ -27,6 +27,8 @@ import (
 type Distribution interface {
 	// Name is what Metadata.ClusterRuntime calls it.
 	Name() string
+	// Marks are its traces on a host.
+	Marks() Marks
 	// Check finds what hosts lack for this distribution; the checks that all share are not repeated.
 	Check(c *Cluster) []Problem
 	// Install puts the container runtime and the distribution's programs on a host.
@@ -39,6 +41,37 @@ type Distribution interface {
 	Reset(c *Cluster, h *Host) []Step
 	// Kubectl is how to ask the API server on the first control plane.
 	Kubectl() Kubectl
+}
+
+// Distributions are those that this sealer installs, by name.
+type Distributions map[string]Distribution
+
+func (ds Distributions) names() []string { return slices.Sorted(maps.Keys(ds)) }
+
+// ChooseClusterRuntime finds the distribution that an image's metadata asks for; the error is a *UnknownError.
+func (ds Distributions) ChooseClusterRuntime(m clusterimage.Metadata) (Distribution, error) {
+	if d := ds[m.ClusterRuntime]; d != nil {
+		return d, nil
+	}
+	return nil, &UnknownError{Name: m.ClusterRuntime, Have: ds.names()}
+}
+
+// UnknownError is a distribution of Kubernetes that this sealer does not install.
+type UnknownError struct {
+	Name string // empty where an image names none
+	Have []string
+}
+
+func (e *UnknownError) Error() string {
+	if e.Name == "" {
+		return "it does not say which cluster runtime it holds"
+	}
+	return fmt.Sprintf("it holds the cluster runtime %q; this sealer installs %s", e.Name, strings.Join(e.Have, ", "))
+}
+
+// Hint says how an image says it.
+func (e *UnknownError) Hint() string {
+	return "build it FROM a base image, or with LABEL " + clusterimage.LabelClusterRuntime + "=" + strings.Join(e.Have, "|") + " in its Kubefile"
 }
 
 // Kubectl is a kubectl command without its arguments.
@@ -76,6 +109,8 @@ type Cluster struct {
 	Env map[string]string
 	// Hosts are all machines, control planes first; Hosts[0] is the first control plane.
 	Hosts []*Host
+	// Contact is the control plane through which a running cluster is asked and grown. nil: the first one.
+	Contact *Host
 	// Registry is how hosts reach the cluster's registry. CA and credentials are empty until it was started.
 	Registry Registry
 }
@@ -83,7 +118,9 @@ type Cluster struct {
 // Host is one machine of a cluster.
 type Host struct {
 	Spec   clusterfile.Host
-	Runner host.Runner
+	Runner host.Runner // nil where Lost
+	// Lost is why the host cannot be reached; of Facts only the host name is known then.
+	Lost   error
 	Facts  Facts
 	Rootfs string // where the image's rootfs is on the host; empty until it was mounted
 	// Platform of the image's rootfs that fits the host.
@@ -92,7 +129,12 @@ type Host struct {
 	DiskNeed int64
 }
 
-func (h *Host) String() string { return h.Runner.String() }
+func (h *Host) String() string {
+	if h.Runner == nil {
+		return h.Spec.String()
+	}
+	return h.Runner.String()
+}
 
 // IP is the address by which other hosts reach this one. This machine, when it is the
 // cluster, gives the address that it was installed with, or else its first global one, IPv4 before IPv6: a
@@ -124,6 +166,14 @@ func (h *Host) HasAddress() bool {
 
 // First is the first control plane.
 func (c *Cluster) First() *Host { return c.Hosts[0] }
+
+// Server is the control plane through which the cluster is asked and grown.
+func (c *Cluster) Server() *Host {
+	if c.Contact != nil {
+		return c.Contact
+	}
+	return c.First()
+}
 
 // ControlPlanes are the control plane hosts, the first one first.
 func (c *Cluster) ControlPlanes() []*Host { return c.role(clusterfile.ControlPlane) }

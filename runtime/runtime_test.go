@@ -34,11 +34,14 @@ func golden(t *testing.T, path, got string) {
 	require.Equal(t, string(want), got)
 }
 
+// all are the distributions that are known.
+func all() runtime.Distributions { return runtime.Distributions{"kubernetes": kubernetes.New()} }
+
 // The script runs for real, on this machine.
 func TestGather_ThisMachine(t *testing.T) {
 	local, err := host.NewLocal(t.Context(), host.LocalConfig{})
 	require.NoError(t, err)
-	f, err := runtime.Gather(t.Context(), local)
+	f, err := runtime.Gather(t.Context(), local, all().Marks())
 	require.NoError(t, err)
 	name, err := os.Hostname()
 	require.NoError(t, err)
@@ -95,11 +98,11 @@ end=1
 
 func fakeHost(t *testing.T, name, answer string) *hosttest.Runner {
 	t.Helper()
-	return hosttest.New(name).On("^sh -s$", hosttest.Answer{Stdout: answer})
+	return hosttest.New(name).On("^sh -s -- ", hosttest.Answer{Stdout: answer})
 }
 
 func TestGather(t *testing.T) {
-	f, err := runtime.Gather(t.Context(), fakeHost(t, "10.0.0.7", strings.ReplaceAll(answer, "TIME", "0")))
+	f, err := runtime.Gather(t.Context(), fakeHost(t, "10.0.0.7", strings.ReplaceAll(answer, "TIME", "0")), all().Marks())
 	require.NoError(t, err)
 	require.Less(t, f.Skew, -24*time.Hour)
 	f.Skew = 0
@@ -118,7 +121,7 @@ func TestGather(t *testing.T) {
 
 func TestGather_CutOrStrange(t *testing.T) {
 	for _, out := range []string{"", "time=1\nuid=0\n", "cpus=many\nend=1\n", "state={\nend=1\n", "listen=x\nend=1\n", "address=10.0.0.300/8 eth0\nend=1\n"} {
-		_, err := runtime.Gather(t.Context(), fakeHost(t, "h", out))
+		_, err := runtime.Gather(t.Context(), fakeHost(t, "h", out), all().Marks())
 		require.ErrorContains(t, err, "h: gathering facts")
 	}
 }
@@ -154,7 +157,7 @@ func cluster(t *testing.T) *runtime.Cluster {
 }
 
 func TestPreflight(t *testing.T) {
-	require.NoError(t, runtime.Preflight(cluster(t), kubernetes.New(), "id"))
+	require.NoError(t, runtime.Preflight(cluster(t), kubernetes.New(), all(), "id"))
 }
 
 // Everything that is wrong on any host is one error; its text is golden.
@@ -176,7 +179,7 @@ func TestPreflight_Everything(t *testing.T) {
 	c.Metadata.KubeVersion = "v1.30.1"
 	c.File.Kubeadm["ClusterConfiguration"] = map[string]any{"kubernetesVersion": "v1.36.0"}
 
-	err := runtime.Preflight(c, kubernetes.New(), "id")
+	err := runtime.Preflight(c, kubernetes.New(), all(), "id")
 	var problems *runtime.PreflightError
 	require.ErrorAs(t, err, &problems)
 	golden(t, "testdata/preflight.txt", err.Error()+"\nhint: "+problems.Hint()+"\n")
@@ -215,7 +218,7 @@ func TestPreflight_Owner(t *testing.T) {
 			if s.Runtime == "kubernetes" {
 				f.Paths = []string{"/etc/kubernetes/admin.conf", "/usr/local/bin/containerd", "/etc/cni/net.d/x.conf"}
 			}
-			err := runtime.Preflight(cl, kubernetes.New(), "id")
+			err := runtime.Preflight(cl, kubernetes.New(), all(), "id")
 			if c.want == "" {
 				require.NoError(t, err)
 				return

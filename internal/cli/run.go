@@ -23,8 +23,8 @@ import (
 )
 
 // distributions are what a ClusterImage's Metadata may name.
-func distributions() map[string]runtime.Distribution {
-	return map[string]runtime.Distribution{kubernetes.Name: kubernetes.New()}
+func distributions() runtime.Distributions {
+	return runtime.Distributions{kubernetes.Name: kubernetes.New()}
 }
 
 type runFlags struct {

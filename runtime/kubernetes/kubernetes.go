@@ -44,6 +44,19 @@ var _ runtime.Distribution = Distribution{}
 // Name is "kubernetes".
 func (Distribution) Name() string { return Name }
 
+// Marks are what kubeadm and its kubelet leave.
+func (Distribution) Marks() runtime.Marks {
+	return runtime.Marks{
+		Name: Name, Title: "Kubernetes by kubeadm",
+		Started: []string{
+			"/etc/kubernetes/kubelet.conf", "/etc/kubernetes/bootstrap-kubelet.conf", "/etc/kubernetes/admin.conf",
+			"/etc/kubernetes/manifests/kube-apiserver.yaml", "/etc/kubernetes/pki/ca.crt", "/var/lib/etcd/member",
+		},
+		Programs: []string{"/usr/bin/kubeadm", kubeadmBin, "/usr/bin/kubelet", "/usr/local/bin/kubelet"},
+		Units:    []string{"kubelet.service"},
+	}
+}
+
 // Kubectl asks as cluster-admin.
 func (Distribution) Kubectl() runtime.Kubectl {
 	// Its cache would stand in root's .kube, which is there only once root has a kubeconfig.
