@@ -304,7 +304,7 @@ func TestRun_KeepsSecrets(t *testing.T) {
 func TestRun_Refuses(t *testing.T) {
 	b := newBed(t, three)
 	b.opts.Distributions = runtime.Distributions{"k3s": distribution{}}
-	require.EqualError(t, b.run(t), `the image "registry.example.com/app:v1" holds the cluster runtime "fake"; this sealer installs k3s`)
+	require.EqualError(t, b.run(t), `the image "registry.example.com/app:v1": it holds the cluster runtime "fake"; this sealer installs k3s`)
 	require.ErrorContains(t, cluster.Run(t.Context(), cluster.RunOptions{}), "Clusterfile: it is missing")
 }
 
