@@ -72,6 +72,24 @@ func (distribution) Reset(_ *runtime.Cluster, h *runtime.Host) []runtime.Step {
 	return s
 }
 
+func (distribution) Leave(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
+	return onServer(c, "leave "+h.Facts.NodeName())
+}
+func (distribution) Forget(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
+	return onServer(c, "forget "+h.Facts.NodeName())
+}
+func onServer(c *runtime.Cluster, name string) []runtime.Step {
+	return []runtime.Step{{Name: name, Do: func(ctx context.Context, log io.Writer) error {
+		return c.Server().Runner.Run(ctx, host.Command{Argv: append([]string{"dist"}, strings.Fields(name)...), Stdout: log, Stderr: log, Mutates: true})
+	}}}
+}
+func (distribution) Images(*runtime.Cluster) []string { return []string{"kube-apiserver"} }
+func (distribution) Health(_ *runtime.Cluster, h *runtime.Host) []runtime.Probe {
+	return []runtime.Probe{{Name: runtime.ProbeDatastore, Ask: func(ctx context.Context) error {
+		return h.Runner.Run(ctx, host.Command{Argv: []string{"dist", "healthy"}})
+	}}}
+}
+
 func put(t *testing.T, cs content.Store, mediaType string, data []byte) ocispec.Descriptor {
 	t.Helper()
 	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}

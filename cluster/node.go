@@ -17,9 +17,7 @@ import (
 	"github.com/sealerio/sealer/runtime"
 )
 
-// nodeBinary is where sealer-node is on hosts. Another name, since a host may be an operator's machine, whose
-// own sealer-node lies beside sealer and stays when the cluster goes.
-const nodeBinary = "/usr/local/bin/sealer-cluster-node"
+const nodeBinary = runtime.NodeBinary
 
 // binary is a sealer-node on this machine.
 type binary struct {

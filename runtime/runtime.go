@@ -37,8 +37,20 @@ type Distribution interface {
 	Init(c *Cluster, h *Host) []Step
 	// Join makes a host part of the started cluster. Workers may join at once, control planes one by one.
 	Join(c *Cluster, h *Host) []Step
+	// Leave takes a node out of what its distribution keeps of it, before Reset, while the rest of the cluster stays: the
+	// member of the datastore first. h may be Lost: then the steps run on c.Server() alone. c.Server() is never h.
+	Leave(c *Cluster, h *Host) []Step
 	// Reset takes the distribution off a host, also off one where a step above was cut.
 	Reset(c *Cluster, h *Host) []Step
+	// Forget removes what the cluster still knows of a node after its Reset: the Node object, and what the distribution keeps
+	// besides. It runs on c.Server(); h may be Lost.
+	Forget(c *Cluster, h *Host) []Step
+	// Images are the packed images that the distribution itself needs, as full names or as what Repository gives of
+	// them. Check reports those that are missing.
+	Images(c *Cluster) []string
+	// Health are questions about a host that is part of a running cluster, and is not Lost. A control plane whose
+	// datastore counts members has one that is named ProbeDatastore.
+	Health(c *Cluster, h *Host) []Probe
 	// Kubectl is how to ask the API server on the first control plane.
 	Kubectl() Kubectl
 }
@@ -96,6 +108,22 @@ type Step struct {
 	// Do makes the change; output goes to log.
 	Do func(ctx context.Context, log io.Writer) error
 }
+
+// ProbeDatastore is the name of the Probe that tells whether a host's member of the cluster's datastore serves, as part
+// of a majority. Control planes without such a probe, those of an external datastore, do not count for a majority.
+const ProbeDatastore = "datastore"
+
+// Probe is a question about a host.
+type Probe struct {
+	Name string // what is asked about: "kubelet"
+	Fix  string // what to do where it is not well
+	// Ask changes nothing. nil: all is well.
+	Ask func(ctx context.Context) error
+}
+
+// NodeBinary is where sealer-node is on hosts. Another name, since a host may be an operator's machine, whose
+// own sealer-node lies beside sealer and stays when the cluster goes.
+const NodeBinary = "/usr/local/bin/sealer-cluster-node"
 
 // Cluster is a cluster in the making, as distributions see it.
 type Cluster struct {

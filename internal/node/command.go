@@ -65,7 +65,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 
 func (c *commands) root() *cobra.Command {
 	cmd := group("sealer-node", "What sealer does on a host; sealer itself runs it",
-		c.version(), c.content(), c.rootfs(), c.render(), c.registry(), c.clean())
+		c.version(), c.content(), c.rootfs(), c.render(), c.registry(), c.etcd(), c.clean())
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.SetIn(c.In)
 	cmd.SetOut(c.Out)

@@ -236,21 +236,21 @@ func kubeconfigStep(h *runtime.Host) runtime.Step {
 // newSecrets makes what one host needs to join: a token of its own, and for a
 // control plane the certificates, uploaded with a key of their own.
 func newSecrets(ctx context.Context, c *runtime.Cluster, h *runtime.Host, controlPlane bool, log io.Writer) (secrets, error) {
-	first := c.First()
+	server := c.Server()
 	var s secrets
-	token, err := host.Output(ctx, first.Runner, host.Command{
+	token, err := host.Output(ctx, server.Runner, host.Command{
 		Argv: []string{kubeadmBin, "token", "create", "--ttl", "30m", "--description", "sealer: " + h.String(), "--kubeconfig", adminConf}, Secret: true, Mutates: true,
 	})
 	if err != nil {
 		return s, fmt.Errorf("making a token: %w", err)
 	}
 	s.token = host.Secret(strings.TrimSpace(string(token)))
-	ca, err := host.ReadFile(ctx, first.Runner, "/etc/kubernetes/pki/ca.crt")
+	ca, err := host.ReadFile(ctx, server.Runner, "/etc/kubernetes/pki/ca.crt")
 	if err != nil {
 		return s, err
 	}
 	if s.caHash, err = publicKeyHash(ca); err != nil {
-		return s, fmt.Errorf("%s: reading the cluster's CA: %w", first, err)
+		return s, fmt.Errorf("%s: reading the cluster's CA: %w", server, err)
 	}
 	if !controlPlane {
 		return s, nil
@@ -260,16 +260,16 @@ func newSecrets(ctx context.Context, c *runtime.Cluster, h *runtime.Host, contro
 		return s, fmt.Errorf("making a certificate key: %w", err)
 	}
 	s.certificateKey = host.Secret(hex.EncodeToString(key))
-	config, err := initConfig(c, first, s.certificateKey)
+	config, err := initConfig(c, server, s.certificateKey)
 	if err != nil {
 		return s, err
 	}
 	const file = "/etc/kubernetes/kubeadm-certs.yaml"
-	if err := host.WriteFile(ctx, first.Runner, file, config, 0o600); err != nil {
+	if err := host.WriteFile(ctx, server.Runner, file, config, 0o600); err != nil {
 		return s, err
 	}
-	err = run(ctx, first, log, oneAtATime("init", "phase", "upload-certs", "--upload-certs", "--skip-certificate-key-print", "--config", file)...)
-	return s, errors.Join(err, remove(ctx, first, file))
+	err = run(ctx, server, log, oneAtATime("init", "phase", "upload-certs", "--upload-certs", "--skip-certificate-key-print", "--config", file)...)
+	return s, errors.Join(err, remove(ctx, server, file))
 }
 
 // publicKeyHash is what caCertHashes wants: the SHA-256 of the certificate's SubjectPublicKeyInfo.

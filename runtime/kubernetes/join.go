@@ -39,7 +39,7 @@ func joined(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (bool, err
 }
 
 func hasNode(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (bool, error) {
-	out, err := host.Output(ctx, c.First().Runner, Distribution{}.Kubectl().Command(
+	out, err := host.Output(ctx, c.Server().Runner, Distribution{}.Kubectl().Command(
 		"get", "node", h.Facts.NodeName(), "--ignore-not-found", "--output", "name", "--request-timeout", "20s"))
 	return strings.TrimSpace(string(out)) != "", err
 }
@@ -86,9 +86,7 @@ func clearHalf(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.
 	if err != nil || !there {
 		return err
 	}
-	k := Distribution{}.Kubectl().Command("delete", "node", h.Facts.NodeName(), "--timeout", "60s")
-	k.Stdout, k.Stderr, k.Mutates = log, log, true
-	return c.First().Runner.Run(ctx, k)
+	return deleteNode(ctx, c, h, log)
 }
 
 // forget deletes the token: its id is not secret, and it has no more use.
@@ -96,7 +94,7 @@ func forget(ctx context.Context, c *runtime.Cluster, s secrets) error {
 	id, _, _ := strings.Cut(s.token.Reveal(), ".")
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	return c.First().Runner.Run(ctx, host.Command{Argv: []string{kubeadmBin, "token", "delete", id, "--kubeconfig", adminConf}, Mutates: true})
+	return c.Server().Runner.Run(ctx, host.Command{Argv: []string{kubeadmBin, "token", "delete", id, "--kubeconfig", adminConf}, Mutates: true})
 }
 
 // Reset takes Kubernetes and containerd off a host, when the whole cluster goes.

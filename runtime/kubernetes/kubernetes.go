@@ -150,9 +150,18 @@ const (
 	newestMinor = 36
 )
 
-// required are the images that kubeadm pulls, by the end of their names.
-func required() []string {
-	return []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "coredns", "etcd", "pause"}
+// Images are those that kubeadm pulls.
+func (Distribution) Images(c *runtime.Cluster) []string {
+	images := []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "coredns", "pause"}
+	if !externalEtcd(c) {
+		images = append(images, "etcd")
+	}
+	return images
+}
+
+func externalEtcd(c *runtime.Cluster) bool {
+	etcd, _ := c.File.Kubeadm["ClusterConfiguration"]["etcd"].(object)
+	return etcd["external"] != nil
 }
 
 // Check finds what kubeadm would stop at, on all hosts at once.
@@ -201,7 +210,7 @@ func checkImage(c *runtime.Cluster) []runtime.Problem {
 			Fix: "leave kubernetesVersion out of the ClusterConfiguration",
 		})
 	}
-	for _, name := range required() {
+	for _, name := range (Distribution{}).Images(c) {
 		if !slices.ContainsFunc(c.Images, func(image string) bool { return runtime.Repository(image) == name }) {
 			problems = append(problems, runtime.Problem{Check: "images", What: "the image does not pack " + name, Fix: fix})
 		}

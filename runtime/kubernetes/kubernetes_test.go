@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -283,8 +284,17 @@ func TestSteps(t *testing.T) {
 		}, d.Join},
 		"join-stale-node":    {2, func(first, _ *hosttest.Runner) { first.On("get node h3", hosttest.Answer{Stdout: "node/h3\n"}) }, d.Join},
 		"join-control-plane": {1, func(_, _ *hosttest.Runner) {}, d.Join},
-		"reset":              {2, func(_, _ *hosttest.Runner) {}, d.Reset},
-		"reset-empty":        {2, func(_, r *hosttest.Runner) { r.On("test -x", hosttest.Answer{Code: 1}) }, d.Reset},
+		"leave-worker":       {2, func(_, _ *hosttest.Runner) {}, d.Leave},
+		"leave-control-plane": {1, func(first, _ *hosttest.Runner) {
+			first.On("etcd members", hosttest.Answer{Stdout: `[{"id":"11","name":"h1"},{"id":"12","name":"","peerURLs":["https://10.0.0.2:2380"]}]`})
+		}, d.Leave},
+		"leave-gone": {1, func(first, _ *hosttest.Runner) {
+			first.On("etcd members", hosttest.Answer{Stdout: `[{"id":"11","name":"h1","peerURLs":["https://10.0.0.1:2380"]}]`})
+		}, d.Leave},
+		"forget":      {2, func(first, _ *hosttest.Runner) { first.On("get node h3", hosttest.Answer{Stdout: "node/h3\n"}) }, d.Forget},
+		"forget-gone": {2, func(_, _ *hosttest.Runner) {}, d.Forget},
+		"reset":       {2, func(_, _ *hosttest.Runner) {}, d.Reset},
+		"reset-empty": {2, func(_, r *hosttest.Runner) { r.On("test -x", hosttest.Answer{Code: 1}) }, d.Reset},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cl, hosts := newCluster(t, "v1.36.3", "")
@@ -329,6 +339,46 @@ func TestInit_NotWhenOthersHaveJoined(t *testing.T) {
 	require.ErrorAs(t, err, &stuck)
 	require.Equal(t, "10.0.0.3", stuck.Joined)
 	require.NotContains(t, strings.Join(hosts[0].Commands(), "\n"), "reset")
+}
+
+// A lost host leaves through the control plane that is asked.
+func TestLeave_Lost(t *testing.T) {
+	c, hosts := newCluster(t, "v1.36.3", "")
+	c.Contact = c.Hosts[1]
+	c.Hosts[0].Lost, c.Hosts[0].Runner = errors.New("no route to host"), nil
+	hosts[1].On("etcd members", hosttest.Answer{Stdout: `[{"id":"11","name":"h1"},{"id":"12","name":"h2"}]`})
+	hosts[1].On("get node h1", hosttest.Answer{Stdout: "node/h1\n"})
+	d := kubernetes.New()
+	_, err := do(t, append(d.Leave(c, c.Hosts[0]), d.Forget(c, c.Hosts[0])...))
+	require.NoError(t, err)
+	commands := strings.Join(hosts[1].Commands(), "\n")
+	require.Contains(t, commands, "etcd remove --cacert /etc/kubernetes/pki/etcd/ca.crt --cert /etc/kubernetes/pki/etcd/healthcheck-client.crt --key /etc/kubernetes/pki/etcd/healthcheck-client.key --id 11")
+	require.Contains(t, commands, "delete node h1 --ignore-not-found")
+	require.Empty(t, hosts[0].Commands())
+}
+
+func TestHealth(t *testing.T) {
+	c, hosts := newCluster(t, "v1.36.3", "")
+	hosts[1].On("readyz/etcd", hosttest.Answer{Stderr: "etcd failed", Code: 1})
+	hosts[2].On("is-active kubelet", hosttest.Answer{Stdout: "inactive\n", Code: 3})
+	unwell := func(h *runtime.Host) (names []string) {
+		for _, p := range kubernetes.New().Health(c, h) {
+			require.NotEmpty(t, p.Fix)
+			if p.Ask(t.Context()) != nil {
+				names = append(names, p.Name)
+			}
+		}
+		return names
+	}
+	require.Empty(t, unwell(c.Hosts[0]))
+	require.Equal(t, []string{runtime.ProbeDatastore}, unwell(c.Hosts[1]))
+	require.Contains(t, hosts[1].Commands()[2], "--server https://10.0.0.2:6443 get --raw /readyz")
+	require.Equal(t, []string{"kubelet"}, unwell(c.Hosts[2]))
+
+	c.File.Kubeadm["ClusterConfiguration"] = map[string]any{"etcd": map[string]any{"external": map[string]any{}}}
+	require.Len(t, kubernetes.New().Health(c, c.Hosts[0]), 3, "an external etcd is not the host's")
+	require.Empty(t, kubernetes.New().Leave(c, c.Hosts[1]))
+	require.NotContains(t, kubernetes.New().Images(c), "etcd")
 }
 
 func TestInstall_Registry(t *testing.T) {
