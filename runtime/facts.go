@@ -27,7 +27,7 @@ type Facts struct {
 	Arch                  string // Go's name: amd64, arm64
 	Kernel                string
 	Hostname, MachineID   string
-	Init                  string // name of process 1
+	Init                  string // name of process 1, or OpenRC
 	Root                  bool   // commands run as root
 	Cgroup                int    // version, 1 or 2; 1 also where both are mounted
 	CPUs                  int

@@ -41,7 +41,7 @@ func (d Distribution) Init(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
 			Done: func(ctx context.Context) (bool, error) { return initialised(ctx, h) },
 			Do:   func(ctx context.Context, log io.Writer) error { return initialise(ctx, c, h, log) },
 		},
-		kubeconfigStep(h),
+		runtime.RootKubeconfig(h, keptDir, adminConf),
 	}
 }
 
@@ -186,51 +186,6 @@ func reset(ctx context.Context, h *runtime.Host, log io.Writer) error {
 
 func run(ctx context.Context, h *runtime.Host, log io.Writer, argv ...string) error {
 	return h.Runner.Run(ctx, host.Command{Argv: argv, Stdout: log, Stderr: log, Mutates: true})
-}
-
-// rootConfig gives root a kubeconfig, and remembers in $1 what was there: "new" where there was no folder.
-const rootConfig = `set -eu
-d=$(getent passwd 0 2>/dev/null | cut -d: -f6); d=${d:-/root}/.kube
-if [ ! -e "$1/root-kubeconfig" ]; then
-	mkdir -p "$1"
-	if [ -d "$d" ]; then
-		if [ -e "$d/config" ]; then cp -p "$d/config" "$d/config.before-sealer"; fi
-		echo kept >"$1/root-kubeconfig"
-	else
-		echo new >"$1/root-kubeconfig"
-	fi
-fi
-mkdir -p -m 0700 "$d"
-umask 077
-cp /etc/kubernetes/admin.conf "$d/.config.sealer"
-mv -f "$d/.config.sealer" "$d/config"
-`
-
-const rootConfigDone = `[ -e "$1/root-kubeconfig" ] || exit 1; d=$(getent passwd 0 2>/dev/null | cut -d: -f6); grep -q "client-certificate" "${d:-/root}/.kube/config"`
-
-// rootConfigGone undoes rootConfig.
-const rootConfigGone = `set -eu
-[ -e "$1/root-kubeconfig" ] || exit 0
-d=$(getent passwd 0 2>/dev/null | cut -d: -f6); d=${d:-/root}/.kube
-if [ "$(cat "$1/root-kubeconfig")" = new ]; then
-	rm -rf "$d"
-else
-	rm -rf "$d/config" "$d/cache"
-	if [ -e "$d/config.before-sealer" ]; then mv -f "$d/config.before-sealer" "$d/config"; fi
-fi
-rm -f "$1/root-kubeconfig"
-`
-
-func kubeconfigStep(h *runtime.Host) runtime.Step {
-	return runtime.Step{
-		Name: "giving root a kubeconfig",
-		Done: func(ctx context.Context) (bool, error) {
-			return succeeds(ctx, h.Runner, "sh", "-c", rootConfigDone, "sh", keptDir)
-		},
-		Do: func(ctx context.Context, log io.Writer) error {
-			return run(ctx, h, log, "sh", "-c", rootConfig, "sh", keptDir)
-		},
-	}
 }
 
 // newSecrets makes what one host needs to join: a token of its own, and for a

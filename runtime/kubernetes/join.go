@@ -24,7 +24,7 @@ func (d Distribution) Join(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
 		Do:   func(ctx context.Context, log io.Writer) error { return join(ctx, c, h, log) },
 	}}
 	if h.Spec.Role == clusterfile.ControlPlane {
-		steps = append(steps, kubeconfigStep(h))
+		steps = append(steps, runtime.RootKubeconfig(h, keptDir, adminConf))
 	}
 	return steps
 }
@@ -103,7 +103,7 @@ func (d Distribution) Reset(_ *runtime.Cluster, h *runtime.Host) []runtime.Step 
 		{
 			Name: "stopping Kubernetes (kubeadm reset)",
 			Do: func(ctx context.Context, log io.Writer) error {
-				if err := run(ctx, h, log, "sh", "-c", rootConfigGone, "sh", keptDir); err != nil {
+				if err := runtime.ForgetRootKubeconfig(ctx, h, keptDir, log); err != nil {
 					return err
 				}
 				there, err := succeeds(ctx, h.Runner, "test", "-x", kubeadmBin)
