@@ -36,6 +36,8 @@ type File struct {
 	Configs []Config
 	// Kubeadm holds the documents of kubeadm's APIs by kind, merged over our defaults later.
 	Kubeadm map[string]map[string]any
+	// K0s is the ClusterConfig of k0s, merged over our defaults later; nil where there is none.
+	K0s map[string]any
 }
 
 // Host is one machine of the cluster.

@@ -51,6 +51,29 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestParse_K0s(t *testing.T) {
+	f, err := clusterfile.Parse("f", []byte(`apiVersion: sealer.io/v2
+kind: Cluster
+spec: {hosts: [{ips: [10.0.0.1], roles: [master]}]}
+---
+apiVersion: k0s.k0sproject.io/v1beta1
+kind: ClusterConfig
+metadata: {annotations: {a/b: "true"}}
+spec:
+  workerProfiles: [{name: default, values: {failCgroupV1: false, maxPods: 200}}]
+  network: {kubeProxy: {mode: nftables}}
+`))
+	require.NoError(t, err)
+	require.Equal(t, map[string]any{
+		"apiVersion": "k0s.k0sproject.io/v1beta1", "kind": "ClusterConfig",
+		"metadata": map[string]any{"annotations": map[string]any{"a/b": "true"}},
+		"spec": map[string]any{
+			"workerProfiles": []any{map[string]any{"name": "default", "values": map[string]any{"failCgroupV1": false, "maxPods": int64(200)}}},
+			"network":        map[string]any{"kubeProxy": map[string]any{"mode": "nftables"}},
+		},
+	}, f.K0s)
+}
+
 // Every mistake of a file is reported at once, with its place and line.
 func TestParse_Mistakes(t *testing.T) {
 	files, err := filepath.Glob("testdata/wrong/*.yaml")

@@ -43,7 +43,7 @@ func (e *PositionError) Show() string {
 
 func looksSecret(line string) bool {
 	line = strings.ToLower(line)
-	for _, word := range []string{"passwd", "password", "token", "secret", "certificatekey"} {
+	for _, word := range []string{"passwd", "password", "token", "secret", "certificatekey", "authpass", "datasource"} {
 		if strings.Contains(line, word) {
 			return true
 		}

@@ -30,6 +30,7 @@ func allKinds() map[string]kind {
 		"ClusterConfiguration":   {apiVersions: []string{kubeadmAPI}},
 		"KubeletConfiguration":   {apiVersions: []string{"kubelet.config.k8s.io/v1beta1"}},
 		"KubeProxyConfiguration": {apiVersions: []string{"kubeproxy.config.k8s.io/v1alpha1"}},
+		"ClusterConfig":          {apiVersions: []string{"k0s.k0sproject.io/v1beta1"}},
 	}
 }
 
@@ -95,6 +96,8 @@ func (s *source) document(f *File, doc *node, seen map[string]*node, shapes sche
 		s.cluster(f, doc)
 	case "Config":
 		s.config(f, doc)
+	case "ClusterConfig":
+		f.K0s, _ = doc.plain().(map[string]any)
 	default:
 		s.kubeadm(f, name, doc)
 	}

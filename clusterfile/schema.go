@@ -23,17 +23,22 @@ import (
 // (k8s.io/kubernetes/cmd/kubeadm/app/apis, k8s.io/kubelet/config, k8s.io/kube-proxy/config), where those of
 // 1.31 to 1.35 are contained.
 //
+// k0s.json holds those of k0s.k0sproject.io/v1beta1 in k0s v1.36.3+k0s.2; the kubelet's are kubeadm.json's.
+//
 //go:embed schema/sealer.json
 var sealerSchema []byte
 
 //go:embed schema/kubeadm.json
 var kubeadmSchema []byte
 
+//go:embed schema/k0s.json
+var k0sSchema []byte
+
 type schema map[string]map[string]string
 
 func loadSchema() (schema, error) {
 	all := schema{}
-	for _, src := range [][]byte{kubeadmSchema, sealerSchema} {
+	for _, src := range [][]byte{kubeadmSchema, sealerSchema, k0sSchema} {
 		if err := json.Unmarshal(src, &all); err != nil {
 			return nil, fmt.Errorf("reading the schema of Clusterfiles: %w", err)
 		}
