@@ -66,6 +66,16 @@ func (distribution) Install(_ *runtime.Cluster, h *runtime.Host) []runtime.Step 
 }
 func (distribution) Init(_ *runtime.Cluster, h *runtime.Host) []runtime.Step { return verb(h, "init") }
 func (distribution) Join(_ *runtime.Cluster, h *runtime.Host) []runtime.Step { return verb(h, "join") }
+func (distribution) KubeletVersion(c *runtime.Cluster) string                { return c.KubeVersion() }
+func (distribution) Upgrade(_ *runtime.Cluster, h *runtime.Host) (running, drained []runtime.Step) {
+	return verb(h, "upgrade-running"), verb(h, "upgrade-drained")
+}
+func (distribution) Snapshot(_ *runtime.Cluster, h *runtime.Host, file string) []runtime.Step {
+	return verb(h, "snapshot "+file)
+}
+func (distribution) Restore(_ *runtime.Cluster, h *runtime.Host, file string) []runtime.Step {
+	return verb(h, "restore "+file)
+}
 func (distribution) Reset(_ *runtime.Cluster, h *runtime.Host) []runtime.Step {
 	s := verb(h, "reset")
 	s[0].Key = ""

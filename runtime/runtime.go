@@ -51,6 +51,17 @@ type Distribution interface {
 	// Health are questions about a host that is part of a running cluster, and is not Lost. A control plane whose
 	// datastore counts members has one that is named ProbeDatastore.
 	Health(c *Cluster, h *Host) []Probe
+	// KubeletVersion is what the nodes report once they run what the image holds.
+	KubeletVersion(c *Cluster) string
+	// Upgrade takes one node to what the image holds: c and h.Rootfs are of the new one. running goes first, with the
+	// node's pods in place; drained when they are gone. Between the two the node is drained; after them it
+	// becomes Ready with KubeletVersion, and is given pods again. Control planes are upgraded one by one, then workers;
+	// c.Server() is another control plane than h where there is one.
+	Upgrade(c *Cluster, h *Host) (running, drained []Step)
+	// Snapshot saves the cluster's data to a file on the control plane h, mode 0600, while the cluster runs.
+	Snapshot(c *Cluster, h *Host, file string) []Step
+	// Restore starts the cluster anew from such a file on h; control planes that are Lost are left out.
+	Restore(c *Cluster, h *Host, file string) []Step
 	// Kubectl is how to ask the API server on the first control plane.
 	Kubectl() Kubectl
 }

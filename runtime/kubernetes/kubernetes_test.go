@@ -256,6 +256,13 @@ func commandsOf(t *testing.T, r *hosttest.Runner, steps []runtime.Step) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
+func both(upgrade func(*runtime.Cluster, *runtime.Host) (running, drained []runtime.Step)) func(*runtime.Cluster, *runtime.Host) []runtime.Step {
+	return func(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
+		running, drained := upgrade(c, h)
+		return append(running, drained...)
+	}
+}
+
 // What is done on a host depends on what is found there. Lines with ! change the host.
 func TestSteps(t *testing.T) {
 	ready := func(r *hosttest.Runner) { r.On(`get --raw /readyz`, hosttest.Answer{}) }
@@ -293,6 +300,23 @@ func TestSteps(t *testing.T) {
 		}, d.Leave},
 		"forget":      {2, func(first, _ *hosttest.Runner) { first.On("get node h3", hosttest.Answer{Stdout: "node/h3\n"}) }, d.Forget},
 		"forget-gone": {2, func(_, _ *hosttest.Runner) {}, d.Forget},
+		"upgrade-first": {0, func(_, r *hosttest.Runner) {
+			r.On("get configmap kubeadm-config", hosttest.Answer{Stdout: "kubernetesVersion: v1.35.4\n"}).On("is-active|is-enabled", hosttest.Answer{Code: 3}).
+				On("grep -q|stat -L|cmp -s", hosttest.Answer{Code: 1})
+		}, both(d.Upgrade)},
+		"upgrade-next": {1, func(_, r *hosttest.Runner) {
+			r.On("get configmap kubeadm-config", hosttest.Answer{Stdout: "kubernetesVersion: v1.36.3\n"}).On("grep -q|stat -L|cmp -s", hosttest.Answer{Code: 1})
+		}, both(d.Upgrade)},
+		"upgrade-done": {0, func(_, r *hosttest.Runner) {
+			r.On("get configmap kubeadm-config", hosttest.Answer{Stdout: "kubernetesVersion: v1.36.3\n"}).On("get --raw /readyz", hosttest.Answer{})
+		}, both(d.Upgrade)},
+		"upgrade-worker": {2, func(_, r *hosttest.Runner) { r.On("stat -L", hosttest.Answer{Code: 1}) }, both(d.Upgrade)},
+		"snapshot": {0, func(_, r *hosttest.Runner) { r.On("test -s", hosttest.Answer{Code: 1}) }, func(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
+			return d.Snapshot(c, h, "/var/lib/sealer/snapshots/a.db")
+		}},
+		"restore": {0, func(_, r *hosttest.Runner) { ready(r) }, func(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
+			return d.Restore(c, h, "/var/lib/sealer/snapshots/a.db")
+		}},
 		"reset":       {2, func(_, _ *hosttest.Runner) {}, d.Reset},
 		"reset-empty": {2, func(_, r *hosttest.Runner) { r.On("test -x", hosttest.Answer{Code: 1}) }, d.Reset},
 	} {

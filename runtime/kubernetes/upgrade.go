@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kubernetes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/host"
+	"github.com/sealerio/sealer/runtime"
+)
+
+const upgradeFile = "/etc/kubernetes/kubeadm-upgrade.yaml"
+
+// KubeletVersion is the version of Kubernetes.
+func (Distribution) KubeletVersion(c *runtime.Cluster) string { return c.KubeVersion() }
+
+// Upgrade is kubeadm's order of things: https://kubernetes.io/docs/tasks/administer-cluster/kubeadm/kubeadm-upgrade.
+// While pods are in place, kubeadm of the new image, run from its rootfs, upgrades the control plane and the kubelet's
+// configuration. Once they are gone the programs are replaced, containerd's and the kubelet's among them.
+func (d Distribution) Upgrade(c *runtime.Cluster, h *runtime.Host) (running, drained []runtime.Step) {
+	step := runtime.Step{
+		Name: "upgrading the kubelet's configuration (kubeadm upgrade node)",
+		Key:  c.KubeVersion(),
+		Do:   func(ctx context.Context, log io.Writer) error { return upgrade(ctx, c, h, log, false) },
+	}
+	if h.Spec.Role == clusterfile.ControlPlane {
+		step.Name = "upgrading the control plane (kubeadm upgrade)"
+		step.Done = func(ctx context.Context) (bool, error) { return upgraded(ctx, c, h) }
+		step.Do = func(ctx context.Context, log io.Writer) error {
+			apply, err := applies(ctx, c, h)
+			if err != nil {
+				return err
+			}
+			return upgrade(ctx, c, h, log, apply)
+		}
+	}
+	running = append(running, step)
+	if h.Spec.Role == clusterfile.ControlPlane {
+		running = append(running, freshKubeconfigStep(h))
+	}
+	drained = append(d.Install(c, h), runtime.Step{
+		Name: "restarting the kubelet",
+		Key:  c.RootfsKey(h),
+		Done: func(ctx context.Context) (bool, error) { return succeeds(ctx, h.Runner, "sh", "-c", kubeletIsNew) },
+		Do: func(ctx context.Context, log io.Writer) error {
+			return run(ctx, h, log, "sh", "-c", "systemctl daemon-reload && systemctl restart kubelet")
+		},
+	})
+	return running, drained
+}
+
+// kubeletIsNew: what runs was started from the program that is there now.
+const kubeletIsNew = `pid=$(systemctl show --property=MainPID --value kubelet) && [ "${pid:-0}" != 0 ] &&
+	[ "$(stat -L -c %d:%i "/proc/$pid/exe")" = "$(stat -L -c %d:%i /usr/local/bin/kubelet)" ]`
+
+// controlPlaneIs: the manifests are those of version $1. Their images may come from any repository.
+const controlPlaneIs = `for name in kube-apiserver kube-controller-manager kube-scheduler; do
+	grep -q "^ *image: .*/$name:$1\$" "/etc/kubernetes/manifests/$name.yaml" || exit 1
+done`
+
+// upgraded: kubelet has the manifests of the new version, their API server answers, and the cluster is of that version.
+func upgraded(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (bool, error) {
+	same, err := succeeds(ctx, h.Runner, "sh", "-c", controlPlaneIs, "sh", c.KubeVersion())
+	if err != nil || !same {
+		return false, err
+	}
+	ready, err := apiReady(ctx, h)
+	if err != nil || !ready {
+		return false, err
+	}
+	version, err := clusterVersion(ctx, h)
+	return version == c.KubeVersion(), err
+}
+
+// clusterVersion is what the cluster's own configuration says, as kubeadm has uploaded it.
+func clusterVersion(ctx context.Context, h *runtime.Host) (string, error) {
+	out, err := host.Output(ctx, h.Runner, Distribution{}.Kubectl().Command(
+		"--namespace", "kube-system", "get", "configmap", "kubeadm-config", "--output", "jsonpath={.data.ClusterConfiguration}", "--request-timeout", "30s"))
+	if err != nil {
+		return "", err
+	}
+	var config struct {
+		KubernetesVersion string `json:"kubernetesVersion"`
+	}
+	if err := yaml.Unmarshal(out, &config); err != nil {
+		return "", fmt.Errorf("%s: reading the ClusterConfiguration in kube-system/kubeadm-config: %w", h, err)
+	}
+	return config.KubernetesVersion, nil
+}
+
+// applies: the first control plane to be upgraded takes the cluster's configuration along, and takes it up again where
+// it was cut in the middle of that; the others follow the configuration.
+func applies(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (bool, error) {
+	version, err := clusterVersion(ctx, h)
+	return version != c.KubeVersion() || h == c.First(), err
+}
+
+func upgrade(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writer, apply bool) error {
+	config, err := upgradeConfig(c, h)
+	if err != nil {
+		return err
+	}
+	if err := host.WriteFile(ctx, h.Runner, upgradeFile, config, 0o600); err != nil {
+		return err
+	}
+	argv := []string{"flock", "--timeout", "900", lockFile, path.Join(h.Rootfs, "bin", "kubeadm"), "upgrade"}
+	if apply {
+		argv = append(argv, "apply", c.KubeVersion(), "--config", upgradeFile, "--yes")
+	} else {
+		argv = append(argv, "node", "--config", upgradeFile)
+	}
+	return errors.Join(run(ctx, h, log, argv...), remove(ctx, h, upgradeFile))
+}
+
+// upgradeConfig passes over the checks that the node was made without.
+func upgradeConfig(c *runtime.Cluster, h *runtime.Host) ([]byte, error) {
+	var ignored []any
+	for _, kind := range []string{"InitConfiguration", "JoinConfiguration"} {
+		node, _ := c.File.Kubeadm[kind]["nodeRegistration"].(object)
+		list, _ := node["ignorePreflightErrors"].([]any)
+		if (kind == "InitConfiguration") == (h == c.First()) {
+			ignored = slices.Clone(list)
+		}
+	}
+	half := func() object {
+		o := object{"imagePullPolicy": "IfNotPresent"}
+		if len(ignored) > 0 {
+			o["ignorePreflightErrors"] = ignored
+		}
+		return o
+	}
+	return marshal([]object{{"apiVersion": kubeadmAPI, "kind": "UpgradeConfiguration", "apply": half(), "node": half()}})
+}
+
+// freshKubeconfigStep hands root the certificates that kubeadm renews while it upgrades.
+func freshKubeconfigStep(h *runtime.Host) runtime.Step {
+	s := runtime.RootKubeconfig(h, keptDir, adminConf)
+	s.Name = "giving root the renewed kubeconfig"
+	s.Done = func(ctx context.Context) (bool, error) {
+		return succeeds(ctx, h.Runner, "sh", "-c", rootConfigFresh, "sh", adminConf)
+	}
+	return s
+}
+
+const rootConfigFresh = `d=$(getent passwd 0 2>/dev/null | cut -d: -f6); cmp -s "$1" "${d:-/root}/.kube/config"`
