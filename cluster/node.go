@@ -76,11 +76,7 @@ func (r *run) sendBinary(h *runtime.Host) runtime.Step {
 
 // asks is a question whose answer is an exit status.
 func asks(ctx context.Context, h *runtime.Host, argv ...string) (bool, error) {
-	err := h.Runner.Run(ctx, host.Command{Argv: argv})
-	if _, answered := errors.AsType[*host.ExitError](err); answered {
-		return false, nil
-	}
-	return err == nil, err
+	return answered(h.Runner.Run(ctx, host.Command{Argv: argv}))
 }
 
 // nodeCall is a command of sealer-node: what goes in, and where its JSON answer goes.

@@ -4,7 +4,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -15,7 +14,6 @@ import (
 	"github.com/distribution/reference"
 
 	"github.com/sealerio/sealer/clusterfile"
-	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/runtime"
 )
 
@@ -26,10 +24,15 @@ type nodeObject struct {
 		Labels map[string]string `json:"labels"`
 	} `json:"metadata"`
 	Spec struct {
-		Taints []struct{ Key, Value, Effect string } `json:"taints"`
+		Unschedulable bool                                  `json:"unschedulable"`
+		Taints        []struct{ Key, Value, Effect string } `json:"taints"`
 	} `json:"spec"`
 	Status struct {
 		Conditions []struct{ Type, Status, Message string } `json:"conditions"`
+		Addresses  []struct{ Type, Address string }         `json:"addresses"`
+		NodeInfo   struct {
+			KubeletVersion string `json:"kubeletVersion"`
+		} `json:"nodeInfo"`
 	} `json:"status"`
 }
 
@@ -49,17 +52,11 @@ type containerStatus struct {
 	} `json:"state"`
 }
 
-// kubectl asks the first control plane and reads the JSON answer.
+func (r *run) api() api { return api{r.cluster, r.distribution.Kubectl()} }
+
+// kubectl asks the control plane that the cluster is asked through, and reads the JSON answer.
 func (r *run) kubectl(ctx context.Context, out any, args ...string) error {
-	c := r.distribution.Kubectl().Command(append(args, "--output", "json", "--request-timeout", "30s")...)
-	data, err := host.Output(ctx, r.cluster.First().Runner, c)
-	if err != nil {
-		return err
-	}
-	if err := json.Unmarshal(data, out); err != nil {
-		return fmt.Errorf("reading the answer of %s: %w", c, err)
-	}
-	return nil
+	return r.api().get(ctx, out, args...)
 }
 
 // labels sets what the Clusterfile says of a host's node.
@@ -86,9 +83,7 @@ func (r *run) labels(h *runtime.Host) []runtime.Step {
 				return err
 			}
 			for _, args := range todo {
-				c := r.distribution.Kubectl().Command(args...)
-				c.Stdout, c.Stderr, c.Mutates = log, log, true
-				if err := r.cluster.First().Runner.Run(ctx, c); err != nil {
+				if err := r.api().change(ctx, log, args...); err != nil {
 					return err
 				}
 			}
@@ -168,14 +163,14 @@ func (r *run) isReady(ctx context.Context) (bool, error) {
 
 // notReady are the hosts whose nodes are not Ready, with what is known of why.
 func (r *run) notReady(ctx context.Context) ([]string, error) {
-	var list struct{ Items []nodeObject }
-	if err := r.kubectl(ctx, &list, "get", "nodes"); err != nil {
+	nodes, err := r.api().nodes(ctx)
+	if err != nil {
 		return nil, err
 	}
 	var waiting []string
 	for _, h := range r.cluster.Hosts {
 		why := "it is no node of the cluster"
-		for _, n := range list.Items {
+		for _, n := range nodes {
 			if n.Metadata.Name == h.Facts.NodeName() {
 				why = readiness(n)
 			}

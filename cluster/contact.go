@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/sealerio/sealer/host"
+	"github.com/sealerio/sealer/runtime"
+)
+
+// findContact is the first control plane whose API server answers, other than those to leave out; nil where none does. Hosts that
+// sealer has not touched yet are not asked.
+func findContact(ctx context.Context, c *runtime.Cluster, d runtime.Distribution, without ...*runtime.Host) (*runtime.Host, error) {
+	for _, h := range c.ControlPlanes() {
+		if h.Lost != nil || h.Facts.State == nil || contains(without, h) {
+			continue
+		}
+		ready, err := answered(h.Runner.Run(ctx, d.Kubectl().Command("get", "--raw", "/readyz", "--request-timeout", "10s")))
+		if err != nil {
+			return nil, err
+		}
+		if ready {
+			return h, nil
+		}
+	}
+	return nil, nil
+}
+
+func contains(hosts []*runtime.Host, h *runtime.Host) bool {
+	for _, other := range hosts {
+		if other == h {
+			return true
+		}
+	}
+	return false
+}
+
+// NoContactError is a cluster of which no control plane answers.
+type NoContactError struct {
+	Cluster string
+	Asked   []string
+}
+
+func (e *NoContactError) Error() string {
+	if len(e.Asked) == 0 {
+		return fmt.Sprintf("the cluster %q has no control plane that can be reached", e.Cluster)
+	}
+	return fmt.Sprintf("no control plane of the cluster %q answers; asked were %s", e.Cluster, strings.Join(e.Asked, ", "))
+}
+
+// Hint says where to look.
+func (e *NoContactError) Hint() string {
+	return "look at journalctl -u kubelet and crictl ps -a on the control planes; a cluster that has lost the majority of its etcd needs a snapshot"
+}
+
+func noContact(c *runtime.Cluster, without ...*runtime.Host) error {
+	e := &NoContactError{Cluster: c.File.Name}
+	for _, h := range c.ControlPlanes() {
+		if h.Lost == nil && !contains(without, h) {
+			e.Asked = append(e.Asked, h.String())
+		}
+	}
+	return e
+}
+
+// answered is the answer to a question that an exit status gives.
+func answered(err error) (bool, error) {
+	if _, exited := errors.AsType[*host.ExitError](err); exited {
+		return false, nil
+	}
+	return err == nil, err
+}
