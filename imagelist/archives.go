@@ -17,8 +17,13 @@ const (
 )
 
 // archives reports files that hold images: those in images/, k3s' and RKE2's own beside the root's files, and those of
-// images/skopeo/tar.txt.
+// images/skopeo/tar.txt. images/*image*.txt are lists, such as k3s-images.txt of a release; other text need not be one.
 func (d *discovery) archives() {
+	texts, err := fs.Glob(d.fsys, archivesFolder+"/*image*.txt")
+	d.fail(err)
+	for _, name := range texts {
+		d.listAt(name)
+	}
 	d.archivesIn(archivesFolder, func(string) bool { return true })
 	d.archivesIn(".", func(name string) bool { return strings.Contains(name, "-airgap-images") })
 	list := path.Join(skopeoFolder, skopeoList)

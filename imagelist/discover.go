@@ -22,7 +22,7 @@ type Result struct {
 
 // Discover looks for images in the files of a cluster:
 //
-//   - imageList, manifests/imageList, and the imageList of an application; all of images/shim/, as sealos has them;
+//   - imageList, manifests/imageList, and the imageList of an application; all of images/shim/, as sealos has them, and images/*image*.txt;
 //   - Kubernetes objects in manifests/ and application/apps/NAME/: *.{yaml,yml,json}, also as .tmpl; and at the root;
 //   - Helm charts below charts/, manifests/ and application/apps/NAME/, folders and .tgz, with the values of
 //     CHART.values.yaml beside them;
@@ -119,15 +119,20 @@ func (d *discovery) shims() {
 		if info, err := fs.Stat(d.fsys, name); err == nil && info.IsDir() {
 			continue
 		}
-		src, err := d.read(name)
-		if err != nil {
-			d.fail(err)
-			continue
-		}
-		images, err := ParseList(name, src)
-		d.fail(err)
-		d.take("", images, nil)
+		d.listAt(name)
 	}
+}
+
+// listAt reads a list that is there.
+func (d *discovery) listAt(name string) {
+	src, err := d.read(name)
+	if err != nil {
+		d.fail(err)
+		return
+	}
+	images, err := ParseList(name, src)
+	d.fail(err)
+	d.take("", images, nil)
 }
 
 // applications reads the lists of the applications and returns their names.

@@ -94,7 +94,8 @@ reading "manifests/large.yaml": it has 33554433 bytes, more than the 33554432 th
 func TestDiscover_Archives(t *testing.T) {
 	result, err := imagelist.Discover(fstest.MapFS{
 		"images/a.tar": {}, "images/b.tar.zst": {}, "images/C.TGZ": {}, "images/notes.txt": {}, "images/deep/d.tar": {}, "images/e.tar/f": {},
-		"k3s-airgap-images-amd64.tar.zst": {}, "other.tar": {}, "cri/f.tar": {},
+		"k3s-airgap-images-amd64.tar.zst": {}, "other.tar": {}, "cri/f.tar": {}, "images/deep/e.txt": {Data: []byte("no list")},
+		"images/k3s-images.txt": {Data: []byte("docker.io/rancher/klipper-lb:v0.4.17\ndocker.io/rancher/mirrored-pause:3.6\n")},
 		"images/skopeo/tar.txt": {Data: []byte("docker-archive:x.tar@team/x:v1\n")}, "images/skopeo/x.tar": {},
 	})
 	require.NoError(t, err)
@@ -105,6 +106,7 @@ func TestDiscover_Archives(t *testing.T) {
 	require.Equal(t, []string{
 		"<archive:images/C.TGZ>images/C.TGZ:1", "<archive:images/a.tar>images/a.tar:1", "<archive:images/b.tar.zst>images/b.tar.zst:1",
 		"<archive:k3s-airgap-images-amd64.tar.zst>k3s-airgap-images-amd64.tar.zst:1",
+		"docker.io/rancher/klipper-lb:v0.4.17<>images/k3s-images.txt:1", "docker.io/rancher/mirrored-pause:3.6<>images/k3s-images.txt:2",
 		"docker.io/team/x:v1<docker-archive:images/skopeo/x.tar>images/skopeo/tar.txt:1",
 	}, sources)
 	require.Len(t, result.Problems, 1)

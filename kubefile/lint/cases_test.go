@@ -20,6 +20,8 @@ func TestRules_Cases(t *testing.T) {
 		"FROM a@sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\n": {},
 		"ARG V=latest\nFROM a:$V\n":                                                        {"base-unpinned"},
 		"FROM a:1 AS x\nFROM x\n":                                                          {},
+		"FROM scratch AS amd64\nFROM scratch AS arm64\nFROM ${ARCH}\n":                     {},
+		"FROM scratch AS amd64\nFROM scratch AS amd46\nFROM ${ARCH}\n":                     {"stage-unreachable"},
 		scratch + "COPY --from=tools /x /y\n":                                              {"base-unpinned"},
 		scratch + "RUN --mount=from=tools,target=/t ls\n":                                  {"base-unpinned"},
 		"# toolbox=tools\nFROM scratch\n":                                                  {"base-unpinned"},

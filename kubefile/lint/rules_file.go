@@ -100,7 +100,7 @@ func fileRules() []Rule {
 			Good:    Example{Kubefile: "FROM scratch AS tools\nRUN mkdir bin\n\nFROM scratch\nCOPY --from=tools bin bin\n"},
 			check: func(s *subject) {
 				for _, t := range s.stages {
-					if !t.needed {
+					if !t.needed && !s.neededElsewhere(t) {
 						s.report(t.From, t.Name, fmt.Sprintf("stage %s does not need stage %s: only --target builds it", s.last(), t))
 					}
 				}

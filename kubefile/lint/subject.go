@@ -116,6 +116,19 @@ func (s *subject) need(i int) {
 	}
 }
 
+// neededElsewhere tells whether a build for another architecture needs a stage: FROM ${ARCH}, with a stage for each.
+func (s *subject) neededElsewhere(t *stage) bool {
+	return slices.ContainsFunc(architectures(), func(arch string) bool {
+		other, err := newSubject(s.file, s.Options, ocispec.Platform{OS: "linux", Architecture: arch})
+		return err == nil && other.stages[t.Index].needed
+	})
+}
+
+// architectures are those that a stage may be made for.
+func architectures() []string {
+	return []string{"386", "amd64", "arm", "arm64", "loong64", "ppc64le", "riscv64", "s390x"}
+}
+
 // froms are the stages and images that an instruction copies or mounts from.
 func froms(instruction kubefile.Instruction) []string {
 	var names []string

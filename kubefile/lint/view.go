@@ -129,7 +129,8 @@ func isList(target string) bool {
 		inApp, err := path.Match("application/apps/*/", folder)
 		return folder == "" || folder == "manifests/" || inApp && err == nil
 	}
-	return strings.HasPrefix(target, "images/shim/")
+	text, err := path.Match("images/*image*.txt", target)
+	return text && err == nil || strings.HasPrefix(target, "images/shim/")
 }
 
 // lists are the files of the context that become lists of images, sorted.
