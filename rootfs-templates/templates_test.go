@@ -15,67 +15,82 @@ import (
 	templates "github.com/sealerio/sealer/rootfs-templates"
 )
 
-func written(t *testing.T) string {
+func written(t *testing.T, distribution string) string {
 	t.Helper()
-	context, err := templates.Kubernetes()
+	files, err := templates.Files(distribution)
 	require.NoError(t, err)
 	dir := filepath.Join(t.TempDir(), "context")
-	require.NoError(t, templates.Write(context, dir))
+	require.NoError(t, templates.Write(files, dir))
 	return dir
 }
 
 func TestWrite(t *testing.T) {
-	dir := written(t)
-	for _, want := range []string{
-		"Kubefile", "README.md", "etc/containerd/config.toml.tmpl", "etc/containerd/config-1.7.toml.tmpl",
-		"etc/containerd/containerd.service", "etc/kubelet/kubelet.service", "etc/kubelet/10-kubeadm.conf",
-		"scripts/containerd.sh", "scripts/uninstall-containerd.sh", "scripts/init-kube.sh", "scripts/clean-kube.sh",
+	for distribution, wanted := range map[string][]string{
+		"kubernetes": {
+			"etc/containerd/config.toml.tmpl", "etc/containerd/config-1.7.toml.tmpl",
+			"etc/containerd/containerd.service", "etc/kubelet/kubelet.service", "etc/kubelet/10-kubeadm.conf",
+			"scripts/containerd.sh", "scripts/uninstall-containerd.sh", "scripts/init-kube.sh", "scripts/clean-kube.sh",
+		},
+		"k3s": {"scripts/init-k3s.sh", "scripts/clean-k3s.sh"},
+		"k0s": {"scripts/init-k0s.sh", "scripts/clean-k0s.sh"},
 	} {
-		info, err := os.Stat(filepath.Join(dir, want))
-		require.NoError(t, err)
-		mode := fs.FileMode(0o644)
-		if strings.HasSuffix(want, ".sh") {
-			mode = 0o755
+		dir := written(t, distribution)
+		shared := []string{"Kubefile", "README.md", "etc/modules.conf", "etc/sysctl.conf", "scripts/lib.sh", "scripts/host.sh"}
+		for _, want := range append(wanted, shared...) {
+			info, err := os.Stat(filepath.Join(dir, want))
+			require.NoError(t, err)
+			mode := fs.FileMode(0o644)
+			if strings.HasSuffix(want, ".sh") {
+				mode = 0o755
+			}
+			require.Equal(t, mode, info.Mode(), want)
 		}
-		require.Equal(t, mode, info.Mode(), want)
 	}
+	_, err := templates.Files("rke2")
+	require.ErrorContains(t, err, `no build context for "rke2", only for k0s, k3s, kubernetes`)
+	_, err = templates.Files("shared")
+	require.Error(t, err)
 }
 
 func TestWrite_KeepsWhatIsThere(t *testing.T) {
-	context, err := templates.Kubernetes()
+	files, err := templates.Files("kubernetes")
 	require.NoError(t, err)
 	dir := t.TempDir()
 	kubefile := filepath.Join(dir, "Kubefile")
 	require.NoError(t, os.WriteFile(kubefile, []byte("mine"), 0o600))
-	require.ErrorIs(t, templates.Write(context, dir), fs.ErrExist)
+	require.ErrorIs(t, templates.Write(files, dir), fs.ErrExist)
 	got, err := os.ReadFile(kubefile)
 	require.NoError(t, err)
 	require.Equal(t, "mine", string(got))
 }
 
 func TestScripts(t *testing.T) {
-	dir := written(t)
-	scripts, err := filepath.Glob(filepath.Join(dir, "scripts", "*.sh"))
-	require.NoError(t, err)
-	require.Len(t, scripts, 5)
-	for _, script := range scripts {
-		out, err := exec.Command("sh", "-n", script).CombinedOutput()
-		require.NoError(t, err, "%s", out)
+	for distribution, number := range map[string]int{"kubernetes": 6, "k3s": 4, "k0s": 4} {
+		t.Run(distribution, func(t *testing.T) {
+			dir := written(t, distribution)
+			scripts, err := filepath.Glob(filepath.Join(dir, "scripts", "*.sh"))
+			require.NoError(t, err)
+			require.Len(t, scripts, number)
+			for _, script := range scripts {
+				out, err := exec.Command("sh", "-n", script).CombinedOutput()
+				require.NoError(t, err, "%s", out)
+			}
+			shellcheck, err := exec.LookPath("shellcheck")
+			if err != nil {
+				t.Skip("shellcheck is not installed")
+			}
+			args := append([]string{"-x", "-P", filepath.Join(dir, "scripts")}, scripts...)
+			out, err := exec.Command(shellcheck, args...).CombinedOutput()
+			require.NoError(t, err, "%s", out)
+		})
 	}
-	shellcheck, err := exec.LookPath("shellcheck")
-	if err != nil {
-		t.Skip("shellcheck is not installed")
-	}
-	args := append([]string{"-x", "-P", filepath.Join(dir, "scripts")}, scripts...)
-	out, err := exec.Command(shellcheck, args...).CombinedOutput()
-	require.NoError(t, err, "%s", out)
 }
 
 // library runs shell text with lib.sh loaded, its state below dir.
 func library(t *testing.T, dir, script string) string {
 	t.Helper()
-	lib := filepath.Join(written(t), "scripts", "lib.sh")
-	text := "set -eu\n. " + lib + "\nSTATE=" + dir + "/state\nHERE=$(dirname " + lib + ")\ncd " + dir + "\n" + script
+	lib := filepath.Join(written(t, "kubernetes"), "scripts", "lib.sh")
+	text := "set -eu\nDISTRIBUTION=test\n. " + lib + "\nSTATE=" + dir + "/state\nHERE=$(dirname " + lib + ")\ncd " + dir + "\n" + script
 	out, err := exec.Command("sh", "-c", text, lib).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	return string(out)

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"text/template"
 )
@@ -35,9 +36,10 @@ func (l *Lab) WriteBase(dir string) error {
 		return fmt.Errorf("clearing the base image's folder: %w", err)
 	}
 	for from, to := range map[string]string{
+		filepath.Join(l.Source, "rootfs-templates", "shared"):     dir,
 		filepath.Join(l.Source, "rootfs-templates", "kubernetes"): dir,
-		filepath.Join(l.Components, "bin"):                        filepath.Join(dir, "bin"),
-		filepath.Join(l.Components, "cni"):                        filepath.Join(dir, "cni"),
+		filepath.Join(l.Components, "bin"):                        filepath.Join(dir, runtime.GOARCH, "bin"),
+		filepath.Join(l.Components, "cni"):                        filepath.Join(dir, runtime.GOARCH, "cni"),
 	} {
 		if err := linkTree(from, to); err != nil {
 			return err

@@ -2,6 +2,7 @@
 # Installs containerd, runc, crictl and the CNI plugins of this rootfs and waits until containerd answers.
 # Running it again changes nothing; uninstall-containerd.sh puts the host back.
 set -eu
+DISTRIBUTION=kubernetes
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 

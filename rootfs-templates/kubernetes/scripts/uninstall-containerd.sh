@@ -2,6 +2,7 @@
 # Takes containerd away, with everything that containerd.sh placed and containerd made. Works on a host where
 # containerd.sh was cut, too.
 set -eu
+DISTRIBUTION=kubernetes
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 

@@ -7,7 +7,8 @@
 #   T path   a folder that was not there before, with all that will be in it
 #   C path   a folder that was there and empty: all that will be in it
 
-STATE=/var/lib/sealer/kubernetes
+# DISTRIBUTION, which the script sets before it reads this, names the folder.
+STATE=/var/lib/sealer/${DISTRIBUTION:?}
 HERE=$(cd "$(dirname "$0")" && pwd)
 ROOTFS=$(dirname "$HERE")
 
@@ -20,11 +21,14 @@ begin() {
 	mkdir -p "$STATE/scripts" "$STATE/saved"
 	chmod 0700 "$STATE"
 	touch "$LIST"
-	for script in lib.sh clean-kube.sh uninstall-containerd.sh; do
-		cmp -s "$HERE/$script" "$STATE/scripts/$script" && continue
-		cp "$HERE/$script" "$STATE/scripts/$script.new"
-		chmod 0755 "$STATE/scripts/$script.new"
-		mv -f "$STATE/scripts/$script.new" "$STATE/scripts/$script"
+	for script in "$HERE/lib.sh" "$HERE/host.sh" "$HERE"/clean-*.sh "$HERE"/uninstall-*.sh; do
+		kept=$STATE/scripts/$(basename "$script")
+		if [ ! -e "$script" ] || cmp -s "$script" "$kept"; then
+			continue
+		fi
+		cp "$script" "$kept.new"
+		chmod 0755 "$kept.new"
+		mv -f "$kept.new" "$kept"
 	done
 }
 
