@@ -110,6 +110,9 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 	if err := r.checkImage(); err != nil {
 		return err
 	}
+	if err := r.readOriginals(ctx); err != nil {
+		return err
+	}
 	p, err := r.plan()
 	if err != nil {
 		return err

@@ -55,6 +55,7 @@ func connect(ctx context.Context, f *clusterfile.File, dial DialFunc, marks []ru
 			}
 			found[i] = h
 			h.Facts, errs[i] = runtime.Gather(ctx, h.Runner, marks)
+			expectName(h)
 			return nil
 		})
 	}

@@ -218,7 +218,11 @@ func (r *run) render(ctx context.Context, h *runtime.Host, log io.Writer) error 
 		if strings.HasPrefix(c.Path, "scripts/") || strings.HasPrefix(c.Path, "bin/") {
 			mode = 0o700
 		}
-		if err := host.WriteFile(ctx, h.Runner, path.Join(h.Rootfs, c.Path), []byte(c.Data), mode); err != nil {
+		data, err := c.Content(r.originals[h.Platform][c.Path])
+		if err != nil {
+			return err
+		}
+		if err := host.WriteFile(ctx, h.Runner, path.Join(h.Rootfs, c.Path), data, mode); err != nil {
 			return fmt.Errorf("placing the Config %q: %w", c.Name, err)
 		}
 	}

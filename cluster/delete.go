@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -104,7 +105,7 @@ func Delete(ctx context.Context, o DeleteOptions) (err error) {
 // plan has steps for the hosts that are this cluster's, and none for those where nothing of sealer is.
 func (o DeleteOptions) plan(c *runtime.Cluster) (plan, error) {
 	var problems []error
-	var workers, joined, first []work
+	var before, workers, joined, first, after []work
 	for i, h := range c.Hosts {
 		s := h.Facts.State
 		if s == nil {
@@ -119,7 +120,7 @@ func (o DeleteOptions) plan(c *runtime.Cluster) (plan, error) {
 			problems = append(problems, fmt.Errorf("%s: it runs %q, which this sealer does not know", h, s.Runtime))
 			continue
 		}
-		w := work{h, append(d.Reset(c, h), cleanSteps(h)...)}
+		w := work{h, slices.Concat(o.hooks(c, h, d, clusterfile.PreCleanHost), d.Reset(c, h), o.hooks(c, h, d, clusterfile.PostCleanHost), cleanSteps(h))}
 		switch {
 		case h.Spec.Role == clusterfile.Worker:
 			workers = append(workers, w)
@@ -130,16 +131,37 @@ func (o DeleteOptions) plan(c *runtime.Cluster) (plan, error) {
 		}
 	}
 	p := plan{title: fmt.Sprintf("deleting cluster %q", o.Clusterfile.Name)}
+	for _, w := range first {
+		d := o.Distributions[w.host.Facts.State.Runtime]
+		before = append(before, work{w.host, o.hooks(c, w.host, d, clusterfile.PreUninstall)})
+		after = append(after, work{w.host, o.hooks(c, w.host, d, clusterfile.PostUninstall)})
+	}
 	for _, ph := range []phase{
+		{name: "plugins before the deletion", work: before},
 		{name: "deleting workers", work: workers},
 		{name: "deleting control planes", serial: true, work: joined},
 		{name: "deleting the first control plane", work: first},
+		{name: "plugins after the deletion", work: after},
 	} {
+		ph.work = slices.DeleteFunc(ph.work, func(w work) bool { return len(w.steps) == 0 })
 		if len(ph.work) > 0 {
 			p.phases = append(p.phases, ph)
 		}
 	}
 	return p, errors.Join(problems...)
+}
+
+// hooks are the Clusterfile's scripts for a phase of a deletion.
+func (o DeleteOptions) hooks(c *runtime.Cluster, h *runtime.Host, d runtime.Distribution, phase clusterfile.Phase) []runtime.Step {
+	env := c.HostEnv(h)
+	maps.Copy(env, map[string]string{
+		"ClusterName": c.File.Name, "HostIP": h.IP(), "HostName": h.Facts.NodeName(), "HostRole": string(h.Spec.Role),
+	})
+	steps := plugins(c.File, phase, h, append(list(env), "KUBECONFIG="+d.Kubectl().Kubeconfig))
+	for i := range steps {
+		steps[i].Key = "" // nothing is kept of a host that goes
+	}
+	return steps
 }
 
 // OtherClusterError is a host that belongs to another cluster.
@@ -178,6 +200,16 @@ func cleanSteps(h *runtime.Host) []runtime.Step {
 					return nil
 				}
 				return replaceHosts(ctx, h, clean)
+			},
+		},
+		{
+			Name: "giving the host its name back",
+			Done: func(ctx context.Context) (bool, error) {
+				kept, err := asks(ctx, h, "test", "-s", nameBefore())
+				return !kept, err
+			},
+			Do: func(ctx context.Context, log io.Writer) error {
+				return h.Runner.Run(ctx, host.Command{Argv: []string{"sh", "-c", renameBack, "sh", nameBefore()}, Stdout: log, Stderr: log, Mutates: true})
 			},
 		},
 		{

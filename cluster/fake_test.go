@@ -231,6 +231,7 @@ func newFakeHost(m clusterfile.Host, name string) *fakeHost {
 		}
 		return hosttest.Answer{Stdout: out + "end=1\n"}
 	}})
+	f.On("^test -s", hosttest.Answer{Code: 1})
 	f.Put("/etc/hosts", "127.0.0.1 localhost\n", 0o644)
 	f.On(`(?s)sealer-new.* sh /etc/hosts$`, hosttest.Answer{Do: func(_ context.Context, c hosttest.Call) hosttest.Answer {
 		f.Put("/etc/hosts", string(c.Stdin), 0o644)

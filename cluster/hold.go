@@ -99,6 +99,7 @@ func (f *folder) hold(ctx context.Context, c *runtime.Cluster, marks []runtime.M
 	if err == nil {
 		err = onAll(c.Hosts, func(h *runtime.Host) (err error) {
 			h.Facts, err = runtime.Gather(ctx, h.Runner, marks)
+			expectName(h)
 			return err
 		})
 	}

@@ -51,7 +51,10 @@ func (r *run) launches() ([]launched, error) {
 	for _, name := range launch.AppNames {
 		app, ok := ext.Application(name)
 		if !ok {
-			return nil, &LaunchError{Image: r.ImageName, App: name, Err: errors.New("the image has no application of this name")}
+			return nil, &LaunchError{Image: r.ImageName, App: name, Err: noSuchApplication(ext)}
+		}
+		if ours, ok := file.Application(name); ok && len(ours.Cmds) > 0 {
+			app.Cmds = ours.Cmds
 		}
 		command, err := app.LaunchCommand()
 		if err != nil {
@@ -97,8 +100,24 @@ func (r *run) checkImage() error {
 			return fmt.Errorf("checking the image %q: %w", r.ImageName, err)
 		}
 	}
+	for _, a := range r.cluster.File.Applications {
+		if _, ok := r.extension().Application(a.Name); !ok {
+			return &LaunchError{Image: r.ImageName, App: a.Name, Err: noSuchApplication(r.extension())}
+		}
+	}
 	_, err := r.launches()
 	return err
+}
+
+func noSuchApplication(ext clusterimage.Extension) error {
+	if len(ext.Applications) == 0 {
+		return errors.New("the image has no applications")
+	}
+	names := make([]string, len(ext.Applications))
+	for i, a := range ext.Applications {
+		names[i] = a.Name
+	}
+	return errors.New("the image has no application of this name; it has " + strings.Join(names, ", "))
 }
 
 // launch runs what the image starts in its order, and waits for what that
@@ -173,13 +192,21 @@ func (r *run) launchEnvironment(h *runtime.Host, app string) []string {
 	return list(env)
 }
 
-// appEnv are the variables of an application that nothing goes over.
+// appEnv are the variables of an application that nothing goes over: the image's, where the Clusterfile says nothing of them,
+// and what the Clusterfile says of this very application.
 func (r *run) appEnv(h *runtime.Host, name string) map[string]string {
 	app, _ := r.extension().Application(name)
 	env := maps.Clone(app.Env)
-	for _, over := range []map[string]string{r.cluster.File.Env, h.Spec.Env, r.given(h)} {
+	if env == nil {
+		env = map[string]string{}
+	}
+	for _, over := range []map[string]string{r.cluster.File.Env, h.Spec.Env} {
 		maps.DeleteFunc(env, func(k, _ string) bool { _, ok := over[k]; return ok })
 	}
+	ours, _ := r.cluster.File.Application(name)
+	maps.Copy(env, ours.Env)
+	given := r.given(h)
+	maps.DeleteFunc(env, func(k, _ string) bool { _, ok := given[k]; return ok })
 	return env
 }
 

@@ -133,7 +133,7 @@ func TestRun_ImageThatCannotRun(t *testing.T) {
 		{applications(), "<1.30", `checking the image "registry.example.com/app:v1": it is for Kubernetes <1.30, not for v1.36.3`},
 		{applications(), "newest", `checking the image "registry.example.com/app:v1": reading the Kubernetes versions "newest" that the image is for: improper constraint: "newest"`},
 		{ext, "", `the image "registry.example.com/app:v1" cannot launch "db": it has no type that says how it is launched, and no APPCMDS`},
-		{gone, "", `the image "registry.example.com/app:v1" cannot launch "gone": the image has no application of this name`},
+		{gone, "", `the image "registry.example.com/app:v1" cannot launch "gone": the image has no application of this name; it has calico, unused, db, web, own`},
 	} {
 		labels := map[string]string{}
 		if c.constraint != "" {
@@ -145,4 +145,30 @@ func TestRun_ImageThatCannotRun(t *testing.T) {
 			require.False(t, call.Mutates, call.String())
 		}
 	}
+}
+
+// What the Clusterfile says of an application goes over the image's: variables, commands, files.
+func TestRun_Application(t *testing.T) {
+	b := newBedOf(t, oneHost+`---
+apiVersion: sealer.io/v2
+kind: Application
+spec:
+  launchApps: [calico, web]
+  configs:
+  - name: calico
+    env: [MTU=9000, REPLICAS=7, HostIP=theirs]
+    launch: {cmds: [sh calico.sh --now, echo done]}
+    files: [{path: pool.yaml, data: "cidr: 10.1.0.0/16"}]
+`, applications(), nil)
+	require.NoError(t, b.run(t))
+	calls := launchCalls(b)
+	require.Len(t, calls, 5, "the image's commands stay around the applications, and helm is looked for")
+	last := []hosttest.Call{calls[1], calls[3]}
+	require.Equal(t, inRootfs+"sh calico.sh --now && echo done", strings.Join(last[0].Argv, " "))
+	require.Subset(t, last[0].Env, []string{"MTU=9000", "REPLICAS=7", "HostIP=10.0.0.1"})
+	require.Contains(t, last[1].Env, "REPLICAS=5", "another application's variables are not its own")
+	require.Equal(t, "cidr: 10.1.0.0/16", string(b.hosts["10.0.0.1"].Files()[rootfs+"/application/apps/calico/pool.yaml"].Data))
+
+	b = newBedOf(t, oneHost+"---\napiVersion: sealer.io/v2\nkind: Application\nspec: {configs: [{name: calicoo}]}\n", applications(), nil)
+	require.ErrorContains(t, b.run(t), `cannot launch "calicoo": the image has no application of this name; it has calico`)
 }

@@ -61,6 +61,8 @@ type run struct {
 	cluster      *runtime.Cluster
 	distribution runtime.Distribution
 	binaries     map[string]binary // by architecture
+	// originals are files of the image that Configs are merged into, by platform and path.
+	originals map[string]map[string][]byte
 }
 
 func (r *run) plan() (plan, error) {
@@ -81,7 +83,10 @@ func (r *run) plan() (plan, error) {
 		}
 	}
 	first := []*runtime.Host{c.First()}
+	add("naming hosts", false, c.Hosts, r.naming)
 	add("sending content", false, c.Hosts, r.content)
+	add("plugins before the installation", false, first, r.hooks(clusterfile.PreInstall))
+	add("plugins before the installation of hosts", false, c.Hosts, r.hooks(clusterfile.PreInitHost))
 	add("serving the packed images", false, first, r.registry)
 	add("installing "+r.distribution.Name(), false, c.Hosts, func(h *runtime.Host) []runtime.Step { return r.distribution.Install(c, h) })
 	add("starting the cluster", false, first, func(h *runtime.Host) []runtime.Step { return r.distribution.Init(c, h) })
@@ -90,7 +95,9 @@ func (r *run) plan() (plan, error) {
 		return append(join(h), r.ownAPIServer(h))
 	})
 	add("joining workers", false, c.Workers(), join)
+	add("plugins after the installation of hosts", false, c.Hosts, r.hooks(clusterfile.PostInitHost))
 	add("labels and taints", false, c.Hosts, r.labels)
+	add("plugins after the installation", false, first, r.hooks(clusterfile.PostInstall))
 	add("running the image's CMD", false, first, r.launch)
 	add("finishing", false, c.Hosts, r.finish)
 	return p, nil

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -62,12 +61,7 @@ func (s *source) cluster(f *File, doc *node) {
 		f.Cmd = spec.texts("cmd")
 	}
 	if apps := spec.child("appNames"); apps != nil && apps.kind == listNode {
-		f.Apps = []string{}
-		for _, name := range spec.texts("appNames") {
-			if name != "" { // sealer's [""] launches nothing
-				f.Apps = append(f.Apps, name)
-			}
-		}
+		f.Apps = names(spec.texts("appNames"))
 	}
 	if t := spec.text("containerRuntime", "type"); t != "" && t != "containerd" {
 		s.fail(spec.at("containerRuntime", "type"), "the container runtime %q is not supported: only containerd", t)
@@ -132,14 +126,36 @@ func (s *source) ssh(n *node) SSH {
 	if c == nil {
 		return SSH{}
 	}
-	ssh := SSH{
-		User: c.text("user"), Password: Secret(c.text("passwd")),
-		KeyFile: c.text("pk"), KeyPassword: Secret(c.text("pkPasswd")),
+	ssh := s.login(c)
+	ssh.SudoPassword = s.secret(c, "sudoPasswd")
+	if j := c.child("jump"); j != nil && j.kind == mappingNode {
+		ssh.Jump = &Jump{Host: j.text("host"), SSH: s.login(j)}
+		if ssh.Jump.Host == "" {
+			s.fail(j, "the jump host has no host")
+		}
 	}
-	if p := c.child("port"); p != nil && p.kind == scalarNode {
+	return ssh
+}
+
+// login reads the fields that a host and a jump host have in common.
+func (s *source) login(n *node) SSH {
+	ssh := SSH{
+		User: n.text("user"), Password: s.secret(n, "passwd"),
+		KeyFile: n.text("pk"), KeyPassword: s.secret(n, "pkPasswd"),
+	}
+	if p := n.child("port"); p != nil && p.kind == scalarNode {
 		ssh.Port, _ = port(p.scalar)
 	}
 	return ssh
+}
+
+// secret reads a password, or where one is to be had from. One that stands there in clear is noted.
+func (s *source) secret(n *node, key string) Secret {
+	value := Secret(n.text(key))
+	if _, reference := ParseReference(value); value != "" && !reference {
+		s.clear = append(s.clear, Place{s.name, n.child(key).line, key})
+	}
+	return value
 }
 
 func (s *source) hosts(f *File, spec *node) {
@@ -220,26 +236,6 @@ func (s *source) roles(g *node) (Role, []string) {
 		s.fail(g.at("roles"), "the hosts need the role %s or %s", ControlPlane, Worker)
 	}
 	return role, more
-}
-
-func (s *source) config(f *File, doc *node) {
-	spec := doc.at("spec")
-	c := Config{Name: doc.text("metadata", "name"), Path: spec.text("path"), Data: spec.text("data")}
-	switch clean := path.Clean("/" + c.Path); {
-	case c.Path == "":
-		s.fail(spec, "the Config has no path")
-	case strings.TrimPrefix(clean, "/") != strings.TrimPrefix(strings.TrimSuffix(c.Path, "/"), "./") || clean == "/":
-		s.fail(spec.at("path"), "the path %q must be relative to the rootfs, without ..", c.Path)
-	default:
-		c.Path = strings.TrimPrefix(clean, "/")
-	}
-	if v := spec.text("strategy"); v != "" && v != "overwrite" {
-		s.fail(spec.at("strategy"), "the strategy %q is not supported: only overwrite%s", v, near(v, []string{"overwrite"}))
-	}
-	if v := spec.text("process"); v != "" && v != "value" {
-		s.fail(spec.at("process"), "the process %q is not supported: only value", v)
-	}
-	f.Configs = append(f.Configs, c)
 }
 
 // Validate checks what a caller has put together or changed. It reports every mistake by its path.

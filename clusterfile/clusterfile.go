@@ -34,6 +34,12 @@ type File struct {
 	Registry Registry
 	// Configs are files put into the rootfs before it is used, in order.
 	Configs []Config
+	// Applications change what the image's applications do.
+	Applications []Application
+	// Plugins are done at their phases, in the order of their names.
+	Plugins []Plugin
+	// ClearText are the places where the file has a secret in clear.
+	ClearText []Place
 	// Kubeadm holds the documents of kubeadm's APIs by kind, merged over our defaults later.
 	Kubeadm map[string]map[string]any
 	// K0s is the ClusterConfig of k0s, merged over our defaults later; nil where there is none.
@@ -49,6 +55,8 @@ type Host struct {
 	Labels  map[string]string
 	Taints  []Taint
 	SSH     SSH
+	// Hostname is what the host is to be called before anything is installed; empty: as it is.
+	Hostname string
 }
 
 // Local says that the host is this machine.
@@ -78,6 +86,13 @@ type SSH struct {
 	KeyFile      string
 	KeyPassword  Secret
 	SudoPassword Secret // where User is not root; default Password
+	Jump         *Jump  // through which the host is reached; nil: directly
+}
+
+// Jump is a host through which others are reached.
+type Jump struct {
+	Host string // name or address
+	SSH
 }
 
 // over fills what s leaves open with what base says.
@@ -96,6 +111,9 @@ func (s SSH) over(base SSH) SSH {
 	}
 	if s.SudoPassword == "" {
 		s.SudoPassword = base.SudoPassword
+	}
+	if s.Jump == nil {
+		s.Jump = base.Jump
 	}
 	return s
 }
@@ -145,13 +163,6 @@ type Registry struct {
 	Port   int
 }
 
-// Config is a file put into the rootfs before it is used.
-type Config struct {
-	Name string
-	Path string // relative to the rootfs, slash-separated, within it
-	Data string
-}
-
 // ControlPlanes are the control plane hosts, the first one first.
 func (f *File) ControlPlanes() []Host { return f.role(ControlPlane) }
 
@@ -167,7 +178,10 @@ func (f *File) Machines() []Host {
 	if len(f.Hosts) == 0 {
 		return []Host{{Role: ControlPlane}}
 	}
-	hosts := slices.Clone(f.Hosts)
+	hosts := make([]Host, len(f.Hosts))
+	for i, h := range f.Hosts {
+		hosts[i] = f.applyPlugins(h)
+	}
 	slices.SortStableFunc(hosts, func(a, b Host) int {
 		return strings.Compare(string(a.Role), string(b.Role)) // control-plane < worker
 	})

@@ -46,6 +46,16 @@ func TestParse(t *testing.T) {
 	require.Equal(t, map[string]string{"PodCIDR": "10.244.0.0/16", "GREETING": "hi"}, f.HostEnv(workers[0]))
 	require.Equal(t, "hello = world", f.Env["GREETING"], "a host's environment is its own")
 
+	require.Equal(t, "worker-5", workers[0].Hostname)
+	require.Equal(t, map[string]string{"rack": "1", "zone": "b"}, f.ControlPlanes()[0].Labels)
+	require.Len(t, workers[1].Taints, 2)
+	require.Len(t, f.Hosts[1].Taints, 1, "what plugins say is not mixed into the hosts")
+	require.Equal(t, []string{"shop"}, f.Apps)
+	require.Len(t, f.PluginsAt(clusterfile.PreInitHost, clusterfile.Worker), 1)
+	require.Empty(t, f.PluginsAt(clusterfile.PreInitHost, clusterfile.ControlPlane))
+	require.Empty(t, f.PluginsAt(clusterfile.PostInstall, clusterfile.Worker))
+	require.Equal(t, "gate.example.com", workers[0].SSH.Jump.Host)
+
 	for _, verb := range []string{"%v", "%+v", "%#v", "%q"} {
 		require.NotContains(t, fmt.Sprintf(verb, *f), "hunter2")
 	}
@@ -176,4 +186,71 @@ func FuzzParse(f *testing.F) {
 		_, err = clusterfile.Parse("inventory", out)
 		require.NoError(t, err, "%s", out)
 	})
+}
+
+// What a reference names is asked for once, and stands in its place on every host.
+func TestFile_ResolveSecrets(t *testing.T) {
+	src, err := os.ReadFile("testdata/good/full.yaml")
+	require.NoError(t, err)
+	f, err := clusterfile.Parse("full.yaml", src)
+	require.NoError(t, err)
+	asked := map[string]int{}
+	require.NoError(t, f.ResolveSecrets(func(r clusterfile.Reference) (clusterfile.Secret, error) {
+		asked[r.String()]++
+		return "of " + clusterfile.Secret(r.String()), nil
+	}))
+	require.Equal(t, map[string]int{"env:SUDO": 1, "prompt": 1}, asked)
+	for _, h := range f.Machines() {
+		require.Equal(t, "of env:SUDO", h.SSH.SudoPassword.Reveal())
+		require.Equal(t, "of prompt", h.SSH.Jump.KeyPassword.Reveal())
+	}
+	require.Equal(t, "other", f.ControlPlanes()[0].SSH.Password.Reveal(), "what is no reference stays")
+	require.Equal(t, []string{"full.yaml:11: passwd", "full.yaml:22: passwd"}, []string{f.ClearText[0].String(), f.ClearText[1].String()})
+
+	f.Hosts[0].SSH.Password = "file:/nowhere"
+	err = f.ResolveSecrets(func(clusterfile.Reference) (clusterfile.Secret, error) { return "", os.ErrNotExist })
+	require.EqualError(t, err, `getting the secret "file:/nowhere" of the Clusterfile: file does not exist`)
+}
+
+func TestConfig_Content(t *testing.T) {
+	const two = "kind: Service\nmetadata: {name: shop}\nspec: {type: ClusterIP}\n---\nkind: Deployment\nmetadata: {name: shop}\nspec: {replicas: 1, paused: true}\n"
+	for name, c := range map[string]struct {
+		config         clusterfile.Config
+		original, want string
+	}{
+		"overwrite":          {clusterfile.Config{Data: "any\n text"}, two, "any\n text"},
+		"merge into nothing": {clusterfile.Config{Strategy: clusterfile.Merge, Data: "a: 1\n"}, "", "a: 1\n"},
+		"one of its kind": {
+			clusterfile.Config{Strategy: clusterfile.Merge, Data: "kind: Deployment\nspec: {replicas: 3, paused: null}"}, two,
+			"kind: Service\nmetadata:\n  name: shop\nspec:\n  type: ClusterIP\n---\nkind: Deployment\nmetadata:\n  name: shop\nspec:\n  replicas: 3\n",
+		},
+		"every one": {
+			clusterfile.Config{Strategy: clusterfile.Merge, Data: "metadata: {namespace: x}"}, "kind: A\n---\nkind: B\n",
+			"kind: A\nmetadata:\n  namespace: x\n---\nkind: B\nmetadata:\n  namespace: x\n",
+		},
+		"json": {clusterfile.Config{Path: "x.json", Strategy: clusterfile.Merge, Data: "b: [2]"}, `{"a":1,"b":[1]}`, "{\n  \"a\": 1,\n  \"b\": [\n    2\n  ]\n}\n"},
+		"process": {
+			clusterfile.Config{Name: "c", Process: []clusterfile.Process{clusterfile.ToJSON, clusterfile.ToBase64, clusterfile.ToSecret}, Data: "a: {b: 1}\nc: d"}, "",
+			"apiVersion: v1\ndata:\n  a: eyJiIjoxfQ==\n  c: ZA==\nkind: Secret\nmetadata:\n  name: c\ntype: Opaque\n",
+		},
+		"into a Secret": {
+			clusterfile.Config{Strategy: clusterfile.Merge, Process: []clusterfile.Process{clusterfile.ToSecret}, Data: "c: d"}, "kind: Secret\nmetadata: {name: theirs}\ndata: {a: YQ==}\n",
+			"data:\n  a: YQ==\n  c: ZA==\nkind: Secret\nmetadata:\n  name: theirs\n",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := c.config.Content([]byte(c.original))
+			require.NoError(t, err)
+			require.Equal(t, c.want, string(got))
+			if c.config.Strategy == clusterfile.Merge {
+				again, err := c.config.Content(got)
+				require.NoError(t, err)
+				require.Equal(t, c.want, string(again), "merging twice is merging once")
+			}
+		})
+	}
+	_, err := clusterfile.Config{Name: "c", Path: "p", Strategy: clusterfile.Merge, Data: "kind: Deployment\nmetadata: {name: shopp}"}.Content([]byte(two))
+	var none *clusterfile.NoDocumentError
+	require.ErrorAs(t, err, &none)
+	require.EqualError(t, err, `merging the Config "c" into "p": the file has no Deployment shopp; it has Service shop, Deployment shop`)
 }

@@ -13,8 +13,7 @@ import (
 // kind is what is known of one kind of document.
 type kind struct {
 	apiVersions []string
-	many        bool   // may stand more than once
-	refused     string // why it is not supported
+	many        bool // may stand more than once
 }
 
 const kubeadmAPI = "kubeadm.k8s.io/v1beta4"
@@ -23,8 +22,8 @@ func allKinds() map[string]kind {
 	return map[string]kind{
 		"Cluster":                {apiVersions: []string{"sealer.io/v2"}},
 		"Config":                 {apiVersions: []string{"sealer.io/v2", "sealer.io/v1"}, many: true},
-		"Application":            {refused: "applications are not run yet: use spec.cmd of the Cluster"},
-		"Plugin":                 {refused: "plugins are not run yet"},
+		"Application":            {apiVersions: []string{"sealer.io/v2"}},
+		"Plugin":                 {apiVersions: []string{"sealer.io/v2", "sealer.io/v1"}, many: true},
 		"InitConfiguration":      {apiVersions: []string{kubeadmAPI}},
 		"JoinConfiguration":      {apiVersions: []string{kubeadmAPI}},
 		"ClusterConfiguration":   {apiVersions: []string{kubeadmAPI}},
@@ -50,12 +49,14 @@ func Parse(name string, src []byte) (*File, error) {
 	if len(s.errs) == 0 && seen["Cluster"] == nil {
 		s.failAt(0, 0, fmt.Errorf("there is no document of kind Cluster"))
 	}
+	s.together(f, seen)
 	if len(s.errs) > 0 {
 		slices.SortStableFunc(s.errs, func(a, b *PositionError) int {
 			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 		})
 		return nil, s.errs
 	}
+	f.ClearText = s.clear
 	return f, nil
 }
 
@@ -72,9 +73,6 @@ func (s *source) document(f *File, doc *node, seen map[string]*node, shapes sche
 		return
 	case !known:
 		s.fail(doc.at("kind"), "unknown kind %q%s", name, near(name, slices.Collect(maps.Keys(kinds))))
-		return
-	case k.refused != "":
-		s.fail(doc.at("kind"), "the kind %s is not supported: %s", name, k.refused)
 		return
 	}
 	version, _ := doc.at("apiVersion").scalar.(string)
@@ -98,6 +96,10 @@ func (s *source) document(f *File, doc *node, seen map[string]*node, shapes sche
 		s.config(f, doc)
 	case "ClusterConfig":
 		f.K0s, _ = doc.plain().(map[string]any)
+	case "Application":
+		s.application(f, doc)
+	case "Plugin":
+		s.plugin(f, doc)
 	default:
 		s.kubeadm(f, name, doc)
 	}

@@ -99,6 +99,7 @@ type source struct {
 	name  string
 	lines []string
 	errs  Errors
+	clear []Place // secrets in clear
 }
 
 func (s *source) fail(n *node, format string, args ...any) {

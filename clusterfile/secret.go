@@ -2,7 +2,95 @@
 
 package clusterfile
 
-import "github.com/sealerio/sealer/internal/secret"
+import (
+	"fmt"
+	"strings"
 
-// Secret is a password or a passphrase: it shows as "[redacted]" wherever it is printed or logged, and is never marshalled.
+	"github.com/sealerio/sealer/internal/secret"
+)
+
+// Secret is a password or a passphrase: it shows as "[redacted]" wherever it is printed or logged, and is never
+// marshalled. In a Clusterfile it may say where the value is to be had from, as ParseReference reads it.
 type Secret = secret.Text
+
+// Reference is where a secret is to be had from.
+type Reference struct {
+	Source ReferenceSource
+	Name   string // of the variable, or the path of the file; empty for a prompt
+}
+
+// ReferenceSource is a kind of place where secrets are.
+type ReferenceSource string
+
+// The places: an environment variable, a file whose last line break is no part of the secret, the person at the terminal.
+const (
+	FromEnv    ReferenceSource = "env"
+	FromFile   ReferenceSource = "file"
+	FromPrompt ReferenceSource = "prompt"
+)
+
+func (r Reference) String() string {
+	if r.Name == "" {
+		return string(r.Source)
+	}
+	return string(r.Source) + ":" + r.Name
+}
+
+// ParseReference reads env:NAME, file:PATH and prompt. Anything else is the secret itself.
+func ParseReference(s Secret) (Reference, bool) {
+	text := s.Reveal()
+	if text == string(FromPrompt) {
+		return Reference{Source: FromPrompt}, true
+	}
+	source, name, ok := strings.Cut(text, ":")
+	if !ok || name == "" || source != string(FromEnv) && source != string(FromFile) {
+		return Reference{}, false
+	}
+	return Reference{ReferenceSource(source), name}, true
+}
+
+// Place is where something stands in a Clusterfile.
+type Place struct {
+	File  string
+	Line  int // from 1
+	Field string
+}
+
+func (p Place) String() string { return fmt.Sprintf("%s:%d: %s", p.File, p.Line, p.Field) }
+
+// ResolveSecrets puts the secrets in the place of the references to them. Each reference is asked for once; what
+// comes back is the secret, even where it looks like a reference.
+func (f *File) ResolveSecrets(get func(Reference) (Secret, error)) error {
+	known := map[Reference]Secret{}
+	resolve := func(s *Secret) error {
+		ref, ok := ParseReference(*s)
+		if !ok {
+			return nil
+		}
+		value, asked := known[ref]
+		if !asked {
+			var err error
+			if value, err = get(ref); err != nil {
+				return fmt.Errorf("getting the secret %q of the Clusterfile: %w", ref, err)
+			}
+			known[ref] = value
+		}
+		*s = value
+		return nil
+	}
+	for i := range f.Hosts {
+		login := &f.Hosts[i].SSH
+		secrets := []*Secret{&login.Password, &login.KeyPassword, &login.SudoPassword}
+		if login.Jump != nil {
+			jump := *login.Jump // hosts may share it
+			login.Jump = &jump
+			secrets = append(secrets, &jump.Password, &jump.KeyPassword)
+		}
+		for _, s := range secrets {
+			if err := resolve(s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -295,6 +295,14 @@ func (c *Cluster) RootfsKey(h *Host) string {
 	for _, f := range c.File.Configs {
 		put(f.Path)
 		put(f.Data)
+		put(string(f.Strategy))
+		put(fmt.Sprint(f.Process))
+	}
+	for _, a := range c.File.Applications {
+		put(a.Name)
+		for _, name := range slices.Sorted(maps.Keys(a.Env)) {
+			put(name + "=" + a.Env[name])
+		}
 	}
 	for _, kv := range c.EnvList(h) {
 		put(kv)

@@ -11,8 +11,11 @@ import (
 	"github.com/sealerio/sealer/host"
 )
 
+// StateDir is where sealer keeps what it must know of a host.
+const StateDir = "/etc/sealer"
+
 // StateFile is sealer's marker on a host: whose it is, and which steps are done. It holds no secret.
-const StateFile = "/etc/sealer/state.json"
+const StateFile = StateDir + "/state.json"
 
 // StateVersion is the version of HostState that this package writes, and the only one it reads.
 const StateVersion = "v1"

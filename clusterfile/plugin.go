@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package clusterfile
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Plugin is work done beside what sealer does, by sealer's kinds and phases.
+type Plugin struct {
+	Name   string
+	Type   PluginType
+	Phases []Phase // when; always some for Shell
+	Scope  []Role  // on which hosts; empty: all
+	Data   string  // Shell: the script
+	// PerHost is what the other types say of hosts, by address.
+	PerHost map[string]string
+}
+
+// PluginType is what a Plugin does.
+type PluginType string
+
+// The types. All but Shell say one thing of one host on each line: its address, a space, and the rest.
+const (
+	Shell    PluginType = "SHELL"    // runs a script
+	Hostname PluginType = "HOSTNAME" // 10.0.0.2 name: the host is called so before anything is installed
+	Label    PluginType = "LABEL"    // 10.0.0.2 key=value,key=value
+	TaintPlg PluginType = "TAINT"    // 10.0.0.2 key=value:NoSchedule,key:NoSchedule-
+)
+
+// Phase is a moment in a cluster's life.
+type Phase string
+
+// The phases that a cluster goes through as a whole. Plugins of these are done on the first control plane.
+const (
+	PreInstall    Phase = "pre-install"
+	PostInstall   Phase = "post-install"
+	PreUninstall  Phase = "pre-uninstall"
+	PostUninstall Phase = "post-uninstall"
+	PreScaleUp    Phase = "pre-scaleup"
+	PostScaleUp   Phase = "post-scaleup"
+	OnUpgrade     Phase = "upgrade"
+	OnRollback    Phase = "rollback"
+)
+
+// The phases that each host goes through.
+const (
+	PreInitHost   Phase = "pre-init-host"
+	PostInitHost  Phase = "post-init-host"
+	PreCleanHost  Phase = "pre-clean-host"
+	PostCleanHost Phase = "post-clean-host"
+	OnUpgradeHost Phase = "upgrade-host"
+)
+
+func phases() []string {
+	return []string{
+		string(PreInstall), string(PostInstall), string(PreUninstall), string(PostUninstall), string(PreScaleUp), string(PostScaleUp),
+		string(OnUpgrade), string(OnRollback), string(PreInitHost), string(PostInitHost), string(PreCleanHost), string(PostCleanHost), string(OnUpgradeHost),
+	}
+}
+
+// oldPhases are the names that older Clusterfiles have for phases.
+func oldPhases() map[string]Phase {
+	return map[string]Phase{
+		"Originally": PreInitHost, "PreInit": PreInitHost, "PreInstall": PreInstall, "PostInstall": PostInstall,
+		"PreJoin": PreInitHost, "PostJoin": PostInitHost, "PreGuest": PreInstall, "PostClean": PostCleanHost, "PreClean": PreCleanHost,
+	}
+}
+
+// At tells whether a plugin is done at a phase on a host of a role.
+func (p Plugin) At(phase Phase, role Role) bool {
+	return p.Type == Shell && slices.Contains(p.Phases, phase) && (len(p.Scope) == 0 || slices.Contains(p.Scope, role))
+}
+
+// PluginsAt are the Shell plugins of a phase for a host of a role, by their names.
+func (f *File) PluginsAt(phase Phase, role Role) []Plugin {
+	list := slices.DeleteFunc(slices.Clone(f.Plugins), func(p Plugin) bool { return !p.At(phase, role) })
+	slices.SortStableFunc(list, func(a, b Plugin) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}
+
+func (s *source) plugin(f *File, doc *node) {
+	spec := doc.at("spec")
+	p := Plugin{Name: doc.text("metadata", "name"), Type: PluginType(spec.text("type")), Data: spec.text("data")}
+	if p.Name == "" || strings.ContainsAny(p.Name, "/ \n") {
+		s.fail(doc.at("metadata", "name"), "%q is not the name of a plugin", p.Name)
+	}
+	if slices.ContainsFunc(f.Plugins, func(other Plugin) bool { return other.Name == p.Name }) {
+		s.fail(doc.at("metadata", "name"), "the plugin %q is there twice", p.Name)
+	}
+	known := []string{string(Shell), string(Hostname), string(Label), string(TaintPlg)}
+	if !slices.Contains(known, string(p.Type)) {
+		s.fail(spec.at("type"), "unknown type of plugin %q%s: it is one of %s", p.Type, near(string(p.Type), known), strings.Join(known, ", "))
+		return
+	}
+	if strings.TrimSpace(p.Data) == "" {
+		s.fail(spec.at("data"), "the plugin has no data")
+	}
+	p.Phases = s.phases(spec, p.Type)
+	for _, word := range words(spec.text("scope")) {
+		switch word {
+		case "master", "control-plane":
+			p.Scope = append(p.Scope, ControlPlane)
+		case "node", "worker":
+			p.Scope = append(p.Scope, Worker)
+		case "cluster":
+		default:
+			s.fail(spec.at("scope"), "unknown scope %q%s", word, near(word, []string{"master", "control-plane", "node", "worker"}))
+		}
+	}
+	if p.Type != Shell {
+		p.PerHost = s.perHost(spec, p)
+		p.Data = ""
+	}
+	f.Plugins = append(f.Plugins, p)
+}
+
+// words are separated by | or commas, as sealer's Clusterfiles have them.
+func words(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == '|' || r == ',' || r == ' ' })
+}
+
+func (s *source) phases(spec *node, t PluginType) []Phase {
+	fits := map[PluginType][]Phase{Hostname: {PreInitHost}, Label: {PostInstall, PostInitHost}, TaintPlg: {PostInstall, PostInitHost}}
+	var list []Phase
+	for _, word := range words(spec.text("action")) {
+		phase := Phase(word)
+		if now, old := oldPhases()[word]; old {
+			s.fail(spec.at("action"), "the phase %q is called %s", word, now)
+			continue
+		}
+		if !slices.Contains(phases(), word) {
+			s.fail(spec.at("action"), "unknown phase %q%s: it is one of %s", word, near(word, phases()), strings.Join(phases(), ", "))
+			continue
+		}
+		if allowed := fits[t]; allowed != nil && !slices.Contains(allowed, phase) {
+			s.fail(spec.at("action"), "a plugin of type %s cannot be done at %s", t, phase)
+			continue
+		}
+		list = append(list, phase)
+	}
+	if t == Shell && len(words(spec.text("action"))) == 0 {
+		s.fail(spec, "the plugin has no action: it is one of %s", strings.Join(phases(), ", "))
+	}
+	return list
+}
+
+// perHost reads lines of an address and what is said of it.
+func (s *source) perHost(spec *node, p Plugin) map[string]string {
+	said := map[string]string{}
+	for line := range strings.Lines(spec.text("data")) {
+		line = strings.TrimSpace(line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		address, rest, _ := strings.Cut(line, " ")
+		rest = strings.TrimSpace(rest)
+		ip, err := netip.ParseAddr(address)
+		switch {
+		case err != nil:
+			s.fail(spec.at("data"), "%q is not an IP address", address)
+		case rest == "":
+			s.fail(spec.at("data"), "nothing is said of %s", address)
+		case said[ip.Unmap().String()] != "":
+			s.fail(spec.at("data"), "the host %s is there twice", address)
+		default:
+			if err := checkSaid(p.Type, rest); err != nil {
+				s.fail(spec.at("data"), "%w", err)
+			}
+			said[ip.Unmap().String()] = rest
+		}
+	}
+	return said
+}
+
+func checkSaid(t PluginType, text string) error {
+	switch t {
+	case Hostname:
+		if !domainRule.MatchString(text) || len(text) > 63 {
+			return fmt.Errorf("%q is not a host name in lower case", text)
+		}
+	case Label:
+		for _, pair := range words(text) {
+			if key, _, ok := strings.Cut(pair, "="); !ok || key == "" {
+				return fmt.Errorf("%q is not a label: write key=value", pair)
+			}
+		}
+	case TaintPlg:
+		for _, word := range words(text) {
+			if _, err := ParseTaint(word); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// applyPlugins gives a host what plugins of the types Hostname, Label and Taint say of it.
+func (f *File) applyPlugins(h Host) Host {
+	for _, p := range f.Plugins {
+		text, ok := p.PerHost[h.Address]
+		if !ok {
+			continue
+		}
+		switch p.Type {
+		case Hostname:
+			h.Hostname = text
+		case Label:
+			h.Labels = maps.Clone(h.Labels)
+			if h.Labels == nil {
+				h.Labels = map[string]string{}
+			}
+			for _, pair := range words(text) {
+				key, value, _ := strings.Cut(pair, "=")
+				h.Labels[key] = value
+			}
+		case TaintPlg:
+			h.Taints = slices.Clone(h.Taints)
+			for _, word := range words(text) {
+				if t, err := ParseTaint(word); err == nil {
+					h.Taints = append(h.Taints, t)
+				}
+			}
+		}
+	}
+	return h
+}
+
+// together finds what is wrong between documents.
+func (s *source) together(f *File, seen map[string]*node) {
+	if len(s.errs) > 0 || len(f.Hosts) == 0 {
+		return
+	}
+	for _, p := range f.Plugins {
+		for _, address := range slices.Sorted(maps.Keys(p.PerHost)) {
+			if !slices.ContainsFunc(f.Hosts, func(h Host) bool { return h.Address == address }) {
+				s.fail(seen["Cluster"].at("spec", "hosts"), "the plugin %q says something of %s, which is none of the hosts", p.Name, address)
+			}
+		}
+	}
+}
