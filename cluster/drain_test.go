@@ -55,8 +55,9 @@ const budgets = `{"items":[
   {"metadata":{"name":"web","namespace":"shop"},"spec":{"selector":{"matchExpressions":[{"key":"app","operator":"In","values":["web"]}]}},"status":{"disruptionsAllowed":0}}]}`
 
 func TestDrain(t *testing.T) {
+	pods := drainPods
 	drain := func(r *hosttest.Runner, c *runtime.Cluster, force bool) error {
-		r.On("get pods", hosttest.Answer{Stdout: drainPods}).On("get poddisruptionbudgets", hosttest.Answer{Stdout: budgets})
+		r.On("get pods", hosttest.Answer{Stdout: pods}).On("get poddisruptionbudgets", hosttest.Answer{Stdout: budgets})
 		return api{c, runtime.Kubectl{Argv: []string{"kubectl"}}}.drain(t.Context(), "n1", drainOptions{timeout: time.Minute, force: force}, io.Discard)
 	}
 	c, runners := threeControlPlanes(t)
@@ -80,7 +81,7 @@ func TestDrain(t *testing.T) {
 
 	// A pod that nothing makes anew is not lost without being asked for.
 	c, runners = threeControlPlanes(t)
-	runners[0].On("get pods", hosttest.Answer{Stdout: `{"items":[{"metadata":{"name":"alone","namespace":"default"},"status":{"phase":"Running"}}]}`, Times: 1})
+	pods = `{"items":[{"metadata":{"name":"alone","namespace":"default"},"status":{"phase":"Running"}}]}`
 	require.EqualError(t, drain(runners[0], c, false), "the node n1 cannot be drained: on it stays default/alone, which nothing would make anew")
 	require.NotContains(t, strings.Join(changes(runners[0]), "\n"), "kubectl drain")
 
