@@ -44,6 +44,8 @@ type File struct {
 	Kubeadm map[string]map[string]any
 	// K0s is the ClusterConfig of k0s, merged over our defaults later; nil where there is none.
 	K0s map[string]any
+	// K3s is what k3s is to be told beyond what sealer says itself; nil where the file has no document of this kind.
+	K3s *K3s `json:",omitempty"`
 }
 
 // Host is one machine of the cluster.

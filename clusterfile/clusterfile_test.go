@@ -84,6 +84,26 @@ spec:
 	}, f.K0s)
 }
 
+// The keys of k3s come out with the types that they have; what may hold a password shows nowhere.
+func TestParse_K3s(t *testing.T) {
+	src, err := os.ReadFile("testdata/good/k3s.yaml")
+	require.NoError(t, err)
+	f, err := clusterfile.Parse("k3s.yaml", src)
+	require.NoError(t, err)
+	require.Equal(t, &clusterfile.K3s{
+		IgnoreChecks: []string{"cpu"},
+		Server: map[string]any{
+			"tls-san": []string{"k8s.example.com", "192.0.2.10"}, "disable": []string{"traefik"}, "https-listen-port": int64(7443),
+			"datastore-endpoint": clusterfile.Secret("postgres://k3s:hunter2@10.0.0.9/k3s"), "datastore-cafile": "etc/datastore/ca.crt",
+			"kube-apiserver-arg": []string{"profiling=false"}, "secrets-encryption": true, "etcd-snapshot-retention": int64(3),
+		},
+		Agent: map[string]any{"kubelet-arg": []string{"max-pods=200"}},
+	}, f.K3s)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%q"} {
+		require.NotContains(t, fmt.Sprintf(verb, *f.K3s), "hunter2")
+	}
+}
+
 // Every mistake of a file is reported at once, with its place and line.
 func TestParse_Mistakes(t *testing.T) {
 	files, err := filepath.Glob("testdata/wrong/*.yaml")

@@ -43,7 +43,9 @@ func (e *PositionError) Show() string {
 
 func looksSecret(line string) bool {
 	line = strings.ToLower(line)
-	for _, word := range []string{"passwd", "password", "token", "secret", "certificatekey", "authpass", "datasource"} {
+	for _, word := range []string{
+		"passwd", "password", "token", "secret", "certificatekey", "authpass", "datasource", "datastore-endpoint", "access-key", "vpn-auth",
+	} {
 		if strings.Contains(line, word) {
 			return true
 		}

@@ -28,6 +28,7 @@ func allKinds() map[string]kind {
 		"JoinConfiguration":      {apiVersions: []string{kubeadmAPI}},
 		"ClusterConfiguration":   {apiVersions: []string{kubeadmAPI}},
 		"KubeletConfiguration":   {apiVersions: []string{"kubelet.config.k8s.io/v1beta1"}},
+		"K3s":                    {apiVersions: []string{"sealer.io/v2"}},
 		"KubeProxyConfiguration": {apiVersions: []string{"kubeproxy.config.k8s.io/v1alpha1"}},
 		"ClusterConfig":          {apiVersions: []string{"k0s.k0sproject.io/v1beta1"}},
 	}
@@ -100,6 +101,8 @@ func (s *source) document(f *File, doc *node, seen map[string]*node, shapes sche
 		s.application(f, doc)
 	case "Plugin":
 		s.plugin(f, doc)
+	case "K3s":
+		f.K3s = s.k3s(doc, shapes)
 	default:
 		s.kubeadm(f, name, doc)
 	}

@@ -14,9 +14,9 @@ import (
 )
 
 // The shapes of all documents: type → field → what it holds, which is one of
-// string, secret, int, number, bool, duration, port, any, the name of another
-// type, "[]X" or "map:X"; "!why" is a field that sealer's own Clusterfiles have and that
-// is refused with the reason.
+// string, secret, int, number, bool, duration, port, any, texts (a text, or a list of them), the name of
+// another type, "[]X" or "map:X"; "string=a|b" and "texts=a|b" are of these words only; "!why" is a field that
+// is known and refused with the reason.
 //
 // kubeadm.json holds the fields of the Go types of kubeadm.k8s.io/v1beta4,
 // kubelet.config.k8s.io/v1beta1 and kubeproxy.config.k8s.io/v1alpha1 in Kubernetes v1.36.3
@@ -24,6 +24,8 @@ import (
 // 1.31 to 1.35 are contained.
 //
 // k0s.json holds those of k0s.k0sproject.io/v1beta1 in k0s v1.36.3+k0s.2; the kubelet's are kubeadm.json's.
+//
+// k3s.json holds the keys of k3s' config.yaml (docs.k3s.io/cli/server and /cli/agent), for v1.31 to v1.37.
 //
 //go:embed schema/sealer.json
 var sealerSchema []byte
@@ -34,11 +36,14 @@ var kubeadmSchema []byte
 //go:embed schema/k0s.json
 var k0sSchema []byte
 
+//go:embed schema/k3s.json
+var k3sSchema []byte
+
 type schema map[string]map[string]string
 
 func loadSchema() (schema, error) {
 	all := schema{}
-	for _, src := range [][]byte{kubeadmSchema, sealerSchema, k0sSchema} {
+	for _, src := range [][]byte{kubeadmSchema, sealerSchema, k0sSchema, k3sSchema} {
 		if err := json.Unmarshal(src, &all); err != nil {
 			return nil, fmt.Errorf("reading the schema of Clusterfiles: %w", err)
 		}
@@ -71,10 +76,39 @@ func (s *source) check(n *node, want string, shapes schema) {
 		s.checkFields(n, want, fields, shapes)
 		return
 	}
+	want, words, _ := strings.Cut(want, "=")
+	if want == "texts" {
+		if n.kind == listNode {
+			for _, v := range n.values {
+				s.checkText(v, words)
+			}
+			return
+		}
+		want = "string"
+	}
+	if words != "" {
+		s.checkText(n, words)
+		return
+	}
 	if want != "any" && s.kindIs(n, scalarNode) {
 		if why := wrongScalar(n.scalar, want); why != "" {
 			s.fail(n, "%s %s", show(n.scalar, want), why)
 		}
+	}
+}
+
+// checkText holds a text against the words that it may be, "a|b"; none: any text.
+func (s *source) checkText(n *node, words string) {
+	if !s.kindIs(n, scalarNode) {
+		return
+	}
+	if why := wrongScalar(n.scalar, "string"); why != "" {
+		s.fail(n, "%s %s", show(n.scalar, "string"), why)
+		return
+	}
+	text, _ := n.scalar.(string)
+	if all := strings.Split(words, "|"); words != "" && !slices.Contains(all, text) {
+		s.fail(n, "%q is not one of %s%s", text, strings.Join(all, ", "), near(text, slices.Clone(all)))
 	}
 }
 

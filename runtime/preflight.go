@@ -101,9 +101,6 @@ func (k *checker) machine() {
 	if !f.Root {
 		k.add("root", "log in as root, or as a user who may become root by sudo", "commands do not run as root")
 	}
-	if f.Init != "systemd" {
-		k.add("systemd", "use hosts that boot with systemd", "process 1 is %q, not systemd", f.Init)
-	}
 	if k.host.Platform == "" {
 		k.add("platform", "use an image that was built for this platform (sealer build --platform)", "the image has no rootfs for linux/%s", f.Arch)
 	}
@@ -119,6 +116,14 @@ func (k *checker) machine() {
 	case !k.host.HasAddress():
 		k.add("address", "name hosts by an address of their own: nodes register with it", "%s is on none of its interfaces", k.host.IP())
 	}
+}
+
+// SystemdProblems is for distributions, and parts of a cluster, that need systemd on a host.
+func SystemdProblems(h *Host) []Problem {
+	if h.Facts.Init == "systemd" {
+		return nil
+	}
+	return []Problem{{h.String(), "systemd", fmt.Sprintf("process 1 is %q, not systemd", h.Facts.Init), "use hosts that boot with systemd"}}
 }
 
 // owner: whose host is this?

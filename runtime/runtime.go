@@ -234,7 +234,8 @@ func (c *Cluster) HostEnv(h *Host) map[string]string {
 	return env
 }
 
-// KubeVersion is the version of Kubernetes, "v1.36.3": as the image's metadata says, or as the tag of its API server does.
+// KubeVersion is the version of Kubernetes, "v1.36.3": as the image's metadata says, or as the tag of its API server or
+// the version of its distribution do ("v1.36.3+k3s1").
 func (c *Cluster) KubeVersion() string {
 	if c.Metadata.KubeVersion != "" {
 		return c.Metadata.KubeVersion
@@ -244,7 +245,8 @@ func (c *Cluster) KubeVersion() string {
 			return tag
 		}
 	}
-	return ""
+	version, _, _ := strings.Cut(c.Metadata.ClusterRuntimeVersion, "+")
+	return version
 }
 
 // PauseImage is the packed sandbox image; empty where none is packed.

@@ -172,6 +172,7 @@ func (Distribution) Check(c *runtime.Cluster) []runtime.Problem {
 		add := func(check, fix, format string, args ...any) {
 			problems = append(problems, runtime.Problem{Host: h.String(), Check: check, What: fmt.Sprintf(format, args...), Fix: fix})
 		}
+		problems = append(problems, runtime.SystemdProblems(h)...)
 		controlPlane := slices.Contains(c.ControlPlanes(), h)
 		ports := []int{10250}
 		if controlPlane {

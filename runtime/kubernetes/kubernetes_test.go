@@ -69,7 +69,7 @@ spec:
 		runners = append(runners, r)
 		c.Hosts = append(c.Hosts, &runtime.Host{
 			Spec: m, Runner: r, Rootfs: "/rootfs", Platform: "linux/amd64",
-			Facts: runtime.Facts{Hostname: fmt.Sprintf("H%d", i+1), CPUs: 2, Memory: 4 << 30, Cgroup: 2,
+			Facts: runtime.Facts{Hostname: fmt.Sprintf("H%d", i+1), Init: "systemd", CPUs: 2, Memory: 4 << 30, Cgroup: 2,
 				Addresses: []netip.Prefix{netip.MustParsePrefix(m.Address + "/24")}},
 		})
 	}
