@@ -150,9 +150,10 @@ const inRootfs = `PATH=$PATH:$ROOTFS/bin; export PATH; `
 
 func (r *run) start(ctx context.Context, h *runtime.Host, l launched, log io.Writer) error {
 	command := host.Command{
-		Argv:   []string{"sh", "-c", inRootfs + l.command},
-		Dir:    h.Rootfs,
-		Env:    append(r.launchEnvironment(h, l.app), "ROOTFS="+h.Rootfs, "KUBECONFIG="+r.distribution.Kubectl().Kubeconfig),
+		Argv: []string{"sh", "-c", inRootfs + l.command},
+		Dir:  h.Rootfs,
+		Env: append(r.launchEnvironment(h, l.app), "ROOTFS="+h.Rootfs, "KUBECONFIG="+r.distribution.Kubectl().Kubeconfig,
+			"HELM_CACHE_HOME="+path.Join(h.Rootfs, ".cache", "helm")), // not in root's home, where it would stay
 		Stdout: log, Stderr: log, Mutates: true,
 	}
 	if l.app == "" {

@@ -8,8 +8,6 @@ package builders
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -32,6 +30,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealerio/sealer/test/lab"
 	"github.com/sealerio/sealer/test/testregistry"
 )
 
@@ -74,37 +73,12 @@ func prepare(ctx context.Context, dir string) error {
 			return err
 		}
 	}
-	sums, err := os.ReadFile("../buildkit/go.sum")
-	if err != nil {
-		return err
-	}
-	key := sha256.Sum256(sums)
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return err
-	}
-	buildkit := filepath.Join(cache, "sealer-test", "buildkit", hex.EncodeToString(key[:8]))
 	for _, program := range []string{"buildkitd", "buildctl"} {
-		programs[program] = filepath.Join(buildkit, program)
-		if _, err := os.Stat(programs[program]); err == nil {
-			continue
-		}
-		if err := os.MkdirAll(buildkit, 0o755); err != nil {
+		path, err := lab.Program(ctx, "../buildkit", "github.com/moby/buildkit/cmd/"+program)
+		if err != nil {
 			return err
 		}
-		if err := goBuild(ctx, "../buildkit", "github.com/moby/buildkit/cmd/"+program, programs[program]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func goBuild(ctx context.Context, module, program, out string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", out, program)
-	cmd.Dir = module
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("compiling %q: %w: %s", program, err, text)
+		programs[program] = path
 	}
 	return nil
 }

@@ -27,20 +27,31 @@ func TestCluster(t *testing.T) {
 	const operator, site = "operator", "site"
 	_, err := shared.BuildBase(t.Context(), operator)
 	require.NoError(t, err)
-	built, err := shared.BuildShop(t.Context(), operator)
+	built, err := shared.BuildApps(t.Context(), operator)
 	require.NoError(t, err)
-	require.Equal(t, built, sealer(t, operator, "push", shared.ShopImage()))
-	require.Equal(t, built, sealer(t, site, "pull", shared.ShopImage()))
-	requireSourceDigests(t, site)
+	require.Equal(t, built, sealer(t, operator, "push", shared.AppsImage()))
+	require.Equal(t, built, sealer(t, site, "pull", shared.AppsImage()))
+	requireSourceDigests(t, site, shared.AppsImage())
 
 	file, err := shared.WriteClusterfile("e2e")
 	require.NoError(t, err)
 	before := snapshots(t)
 
 	t.Run("an unknown host key stops it", func(t *testing.T) {
-		_, err := shared.Run(t.Context(), "stranger", append(shared.RunArgs(file), "--progress", "none")...)
+		_, err := shared.Run(t.Context(), "stranger", append(shared.RunImageArgs(shared.AppsImage(), file), "--progress", "none")...)
 		require.ErrorContains(t, err, shared.Hosts.Hosts[0].Address.String())
 		require.ErrorContains(t, err, "--accept-new-host-keys")
+		require.Equal(t, before, snapshots(t))
+	})
+
+	t.Run("an image for another Kubernetes is refused", func(t *testing.T) {
+		require.NoError(t, shared.TrustHosts(operator))
+		other := shared.Registry + "/team/apps:other"
+		// A build compares KUBEVERSION with its base; who labels the image by hand is not asked.
+		sealer(t, operator, "build", "-t", other, "--label", "app.alpha.sealer.io/supported-kube-version=<1.30",
+			writeContext(t, map[string]string{"Kubefile": "FROM " + shared.AppsImage() + "\n"}))
+		_, err := shared.Run(t.Context(), operator, append(shared.RunImageArgs(other, file), "--progress", "none")...)
+		require.ErrorContains(t, err, "it is for Kubernetes <1.30, not for "+lab.KubernetesVersion)
 		require.Equal(t, before, snapshots(t))
 	})
 
@@ -54,8 +65,9 @@ func TestCluster(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []string{"hello from docker.io/sealer-test/hello:v1", "hello from docker.io/sealer-test/hello:v1"}, answers)
 
+	t.Run("applications are launched", testApplications)
 	t.Run("a second run changes nothing", func(t *testing.T) {
-		out := sealer(t, site, shared.RunArgs(file)...)
+		out := sealer(t, site, shared.RunImageArgs(shared.AppsImage(), file)...)
 		require.Contains(t, out, "nothing")
 	})
 	t.Run("images keep their domains and digests", testPulls)
@@ -76,6 +88,29 @@ func TestCluster(t *testing.T) {
 		sealer(t, site, "delete", "--all", "--yes", "-f", file, "--pk", shared.Hosts.KeyFile,
 			"--masters", shared.Hosts.Hosts[0].Address.String(), "--nodes", shared.Hosts.Hosts[1].Address.String())
 	})
+}
+
+// testApplications looks at what each application of the image has made, and how often it was started.
+func testApplications(t *testing.T) {
+	for _, h := range shared.Hosts.Hosts {
+		answer, err := shared.Get(t.Context(), h, lab.ChartPort, time.Minute)
+		require.NoError(t, err)
+		require.Equal(t, "hello from docker.io/sealer-test/hello:v2", answer, "the chart's workload")
+	}
+	for what, want := range map[string]string{
+		"configmap notes -n notes -o jsonpath={.data.author}":           "nobody",
+		"configmap title -n notes -o jsonpath={.data.title}":            "of an application",
+		"nodes -l example.com/marked=by-a-script -o name --no-headers":  "node/h1\nnode/h2",
+		"secrets -l owner=helm -o jsonpath={.items[*].metadata.labels}": "",
+	} {
+		out, err := shared.Kubectl(t.Context(), append([]string{"get"}, strings.Fields(what)...)...)
+		require.NoError(t, err)
+		if want == "" {
+			require.Contains(t, out, `"name":"shop"`, what)
+			continue
+		}
+		require.Equal(t, want, out, what)
+	}
 }
 
 // testKilledRuns kills the run at moments that nobody chose, and then lets it end.
@@ -109,7 +144,7 @@ func testKilledRuns(t *testing.T, site, file string) {
 // passwordArgs are RunArgs without the key: the password comes from the environment.
 func passwordArgs(file string) []string {
 	var args []string
-	all := shared.RunArgs(file)
+	all := shared.RunImageArgs(shared.AppsImage(), file)
 	for i := 0; i < len(all); i++ {
 		if all[i] == "--pk" {
 			i++

@@ -15,7 +15,7 @@ import (
 // the system itself changes as time passes is left out.
 const snapshot = `set -eu
 find /etc /usr /opt /root /home /srv /var/lib /var/spool -xdev \
-	\( -path /var/lib/systemd -o -path /var/lib/private -o -path /var/lib/dbus -o -path /root/.cache -o -path /etc/resolv.conf \) -prune \
+	\( -path /var/lib/systemd -o -path /var/lib/private -o -path /var/lib/dbus -o -path /etc/resolv.conf \) -prune \
 	-o -printf '%p %y %m %U:%G %l\n' | sort
 find /etc -xdev -type f ! -name resolv.conf -exec sha256sum {} + | sort -k2
 systemctl list-unit-files --no-legend --no-pager | sort

@@ -153,12 +153,12 @@ func registryDigest(t *testing.T, name string) string {
 }
 
 // requireSourceDigests compares every packed image with what its registry has.
-func requireSourceDigests(t *testing.T, root string) {
+func requireSourceDigests(t *testing.T, root, name string) {
 	t.Helper()
 	var image struct {
 		Images []struct{ Name, Digest, Index string }
 	}
-	require.NoError(t, json.Unmarshal([]byte(sealer(t, root, "inspect", shared.ShopImage(), "-o", "json")), &image))
+	require.NoError(t, json.Unmarshal([]byte(sealer(t, root, "inspect", name, "-o", "json")), &image))
 	require.GreaterOrEqual(t, len(image.Images), 11)
 	for _, i := range image.Images {
 		want := registryDigest(t, i.Name)

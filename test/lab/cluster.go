@@ -97,8 +97,11 @@ func (l *Lab) TrustHosts(root string) error {
 
 // RunArgs are the arguments that run ShopImage on the lab's hosts: the first
 // is the control plane, the others are workers.
-func (l *Lab) RunArgs(clusterfile string) []string {
-	args := []string{"run", l.ShopImage(), "-f", clusterfile, "--pk", l.Hosts.KeyFile, "--masters", l.Hosts.Hosts[0].Address.String()}
+func (l *Lab) RunArgs(clusterfile string) []string { return l.RunImageArgs(l.ShopImage(), clusterfile) }
+
+// RunImageArgs are RunArgs for another image.
+func (l *Lab) RunImageArgs(image, clusterfile string) []string {
+	args := []string{"run", image, "-f", clusterfile, "--pk", l.Hosts.KeyFile, "--masters", l.Hosts.Hosts[0].Address.String()}
 	var workers []string
 	for _, h := range l.Hosts.Hosts[1:] {
 		workers = append(workers, h.Address.String())
@@ -192,7 +195,12 @@ func (l *Lab) GetShop(ctx context.Context, limit time.Duration) ([]string, error
 
 // GetShopOn asks the workload on one host, for at most limit until it answers.
 func (l *Lab) GetShopOn(ctx context.Context, h hosts.Host, limit time.Duration) (answer string, err error) {
-	url := "http://" + h.Address.String() + ":" + shopPort + "/"
+	return l.Get(ctx, h, shopPort, limit)
+}
+
+// Get asks a node port of a host, for at most limit until it answers.
+func (l *Lab) Get(ctx context.Context, h hosts.Host, port string, limit time.Duration) (answer string, err error) {
+	url := "http://" + h.Address.String() + ":" + port + "/"
 	err = Poll(ctx, limit, func(ctx context.Context) error {
 		answer, err = get(ctx, url)
 		return err
