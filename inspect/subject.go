@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package inspect looks into images: what a ClusterImage holds and why, what
+// Package inspect looks into images, in the store, a registry or an archive: what a ClusterImage holds and why, what
 // it shares with others, how two differ, and whether all of it is whole. It
 // changes nothing.
 package inspect
@@ -41,13 +41,7 @@ type Subject struct {
 func InStore(st *store.Store, t store.Tagged) *Subject {
 	return &Subject{
 		Name: t.Name, Descriptor: t.Descriptor, Content: st.Content(), Signatures: signature.InStore(st), Local: true,
-		Open: func(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
-			ra, err := st.Content().ReaderAt(ctx, desc)
-			if err != nil {
-				return nil, err
-			}
-			return blobReader{Reader: content.NewReader(ra), Closer: ra}, nil
-		},
+		Open: opener(st.Content()),
 	}
 }
 

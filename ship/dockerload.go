@@ -4,172 +4,126 @@ package ship
 
 import (
 	"archive/tar"
+	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path"
+	"strings"
 
-	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/errdefs"
-	"github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/sealerio/sealer/store"
+	"github.com/sealerio/sealer/store/archive"
 )
 
-// maxConfig bounds a config in Docker's format, in bytes.
-const maxConfig = 32 << 20
-
-// docker reads an archive in Docker's own format. Layers are kept as they
-// stand in it; a manifest is made for each image.
-func (l *loader) docker(ctx context.Context, s *source, items []item) ([]imageEntry, error) {
-	list, _ := file(items, dockerFile)
-	data, err := s.document(list, maxIndex)
+// docker reads an archive in Docker's own format, which has neither manifests
+// nor the digests of layers: they are made, always in the same way, and so are
+// zstd layers of those that are plain. It is a section of the source.
+func (l *loader) docker(ctx context.Context, s *source, from, size int64) (_ []imageEntry, err error) {
+	a, err := archive.OpenFile(ctx, l.name, "", func() (io.ReadCloser, error) {
+		return section{io.NewSectionReader(s, from, size)}, nil
+	})
 	if err != nil {
 		return nil, err
 	}
-	var images []dockerImage
-	if err := json.Unmarshal(data, &images); err != nil {
-		return nil, s.wrong(list.name, list.at, list.size, err)
+	defer func() { err = errors.Join(err, a.Close()) }()
+	images := append(a.Images, a.Unnamed...)
+	packed, err := a.Import(ctx, l.st, images, archive.ImportOptions{Advance: func(n int64) {
+		l.read.Add(n)
+		l.t.Advance(n)
+	}})
+	if err != nil {
+		return nil, err
 	}
 	var out []imageEntry
-	for _, img := range images {
-		desc, err := l.dockerManifest(ctx, s, items, img)
-		if err != nil {
-			return nil, err
-		}
-		names := img.RepoTags
-		if len(names) == 0 {
-			names = []string{""}
-		}
-		for _, name := range names {
-			out = append(out, imageEntry{name: name, desc: desc, whole: true})
-		}
-	}
-	if len(out) == 0 {
-		return nil, s.wrong(list.name, list.at, list.size, errors.New("it names no image"))
+	for i, img := range images {
+		out = append(out, imageEntry{name: img.Name, desc: packed[i].Manifest, whole: true})
 	}
 	return out, nil
 }
 
-func (l *loader) dockerManifest(ctx context.Context, s *source, items []item, img dockerImage) (ocispec.Descriptor, error) {
-	it, ok := dockerEntry(items, img.Config)
-	if !ok {
-		return ocispec.Descriptor{}, &ForeignError{Archive: l.name, Why: fmt.Sprintf("the config %q is not in it", img.Config)}
-	}
-	data, err := s.document(it, maxConfig)
-	if err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	var config ocispec.Image
-	if err := json.Unmarshal(data, &config); err != nil {
-		return ocispec.Descriptor{}, s.wrong(it.name, it.at, it.size, err)
-	}
-	if len(config.RootFS.DiffIDs) != len(img.Layers) {
-		return ocispec.Descriptor{}, s.wrong(it.name, it.at, it.size, fmt.Errorf("it has %d layers, the archive names %d", len(config.RootFS.DiffIDs), len(img.Layers)))
-	}
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
-	if m.Config, err = l.put(ctx, ocispec.MediaTypeImageConfig, data); err != nil {
-		return ocispec.Descriptor{}, err
-	}
-	for i, name := range img.Layers {
-		it, ok := dockerEntry(items, name)
-		if !ok {
-			return ocispec.Descriptor{}, &ForeignError{Archive: l.name, Why: fmt.Sprintf("the layer %q is not in it", name)}
+// section is read from its start, however often.
+type section struct{ *io.SectionReader }
+
+func (section) Close() error { return nil }
+
+// streamable tells whether what r begins with is an OCI layout, which can be
+// loaded as it comes: its blobs are named by their digests. Other archives say
+// what their files are at their end. What is no tar counts as one: the reader
+// says so. Nothing is consumed.
+func streamable(br *bufio.Reader) bool {
+	for n := 4 * block; ; n *= 2 {
+		n = min(n, br.Size())
+		head, err := br.Peek(n)
+		if layout, known := layoutAhead(head, err != nil); known {
+			return layout
 		}
-		d, err := l.dockerLayer(ctx, s, it, config.RootFS.DiffIDs[i])
+		if n == br.Size() {
+			return false
+		}
+	}
+}
+
+// layoutAhead looks at the files that a tar begins with, until one tells what it is. all: there is no more than head.
+func layoutAhead(head []byte, all bool) (layout, known bool) {
+	tr := tar.NewReader(bytes.NewReader(head))
+	for {
+		hdr, err := tr.Next()
+		switch {
+		case errors.Is(err, io.ErrUnexpectedEOF):
+			return true, all // the rest of it is not in head; where there is none, the archive is cut
+		case err != nil:
+			return true, all || !errors.Is(err, io.EOF)
+		case hdr.Typeflag == tar.TypeDir:
+			continue
+		}
+		switch name := path.Clean(hdr.Name); {
+		case name == layoutFile, name == indexFile, name == ContentsFile, strings.HasPrefix(name, blobsFolder+"/"):
+			return true, true
+		case name != dockerFile && name != dockerNames:
+			return strings.HasPrefix(name, "../") || path.IsAbs(name), true
+		}
+	}
+}
+
+// dockerNames is another document of Docker's own format, which archives that are layouts have, too.
+const dockerNames = "repositories"
+
+// spool keeps a tar that cannot be read as it comes in a file of the store's
+// folder, which has no name and so is gone with the process.
+func spool(ctx context.Context, st *store.Store, r io.Reader, name string) (_ *source, err error) {
+	f, err := os.CreateTemp(st.Dir(), ".load-")
+	if err != nil {
+		return nil, fmt.Errorf("loading %q: %w", name, err)
+	}
+	defer func() {
 		if err != nil {
-			return ocispec.Descriptor{}, err
+			err = errors.Join(err, f.Close())
 		}
-		m.Layers = append(m.Layers, d)
+	}()
+	if err := os.Remove(f.Name()); err != nil {
+		return nil, fmt.Errorf("loading %q: %w", name, err)
 	}
-	encoded, err := json.Marshal(m)
+	size, err := io.Copy(f, io.LimitReader(&waiting{ctx: ctx, r: r}, maxBlob))
 	if err != nil {
-		return ocispec.Descriptor{}, fmt.Errorf("loading %q: %w", l.name, err)
+		return nil, &ArchiveError{Archive: name, Offset: size, Err: cut(err)}
 	}
-	return l.put(ctx, m.MediaType, encoded)
+	return &source{name: name, size: size, files: []sourceFile{{File: f, part: part{Name: name, Size: size}}}}, nil
 }
 
-// dockerEntry finds a file; of several images, shared layers are links.
-func dockerEntry(items []item, name string) (item, bool) {
-	name = path.Clean(name)
-	for range 8 { // links that lead to links
-		it, ok := file(items, name)
-		if ok {
-			return it, true
-		}
-		i := indexOf(items, name)
-		if i < 0 {
-			return item{}, false
-		}
-		switch items[i].kind {
-		case tar.TypeSymlink:
-			name = path.Join(path.Dir(name), items[i].link)
-		case tar.TypeLink:
-			name = path.Clean(items[i].link)
-		default:
-			return item{}, false
-		}
-	}
-	return item{}, false
-}
-
-func indexOf(items []item, name string) int {
-	for i, it := range items {
-		if it.name == name {
-			return i
-		}
-	}
-	return -1
-}
-
-// dockerLayer stores a layer. Its digest is in no document of the archive
-// unless it is a plain tar: it is read once to find it.
-func (l *loader) dockerLayer(ctx context.Context, s *source, it item, diff digest.Digest) (ocispec.Descriptor, error) {
-	section := io.NewSectionReader(s, it.data, it.size)
-	plain, err := decompress(section)
+// platformsOf are the archives in one of sealer 0.9 to 0.11: of the images of one name for several platforms.
+func (l *loader) platformsOf(ctx context.Context, s *source, it item) ([]imageEntry, error) {
+	within, err := scan(s, it.data, it.size)
 	if err != nil {
-		return ocispec.Descriptor{}, s.wrong(it.name, it.at, it.size, err)
+		return nil, err
 	}
-	desc := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: diff, Size: it.size}
-	if err := diff.Validate(); err != nil {
-		return ocispec.Descriptor{}, s.wrong(it.name, it.at, it.size, err)
+	if _, ok := file(within, indexFile); ok {
+		return l.layout(ctx, s, within)
 	}
-	if plain == nil {
-		return desc, l.blobAt(ctx, s, it, diff)
+	if _, ok := file(within, dockerFile); ok {
+		return l.docker(ctx, s, it.data, it.size)
 	}
-	defer plain.Close()
-	head := make([]byte, 2)
-	if _, err := s.ReadAt(head, it.data); err != nil {
-		return ocispec.Descriptor{}, s.wrong(it.name, it.at, it.size, cut(err))
-	}
-	desc.MediaType = ocispec.MediaTypeImageLayerZstd
-	if string(head) == magicGzip {
-		desc.MediaType = ocispec.MediaTypeImageLayerGzip
-	}
-	unpacked := diff.Algorithm().Digester()
-	if _, err := io.Copy(unpacked.Hash(), &waiting{ctx: ctx, r: plain}); err != nil {
-		return ocispec.Descriptor{}, s.wrong(it.name, it.at, it.size, cut(err))
-	}
-	if unpacked.Digest() != diff {
-		return ocispec.Descriptor{}, s.wrong(it.name, it.at, it.size, fmt.Errorf("unpacked it has the digest %s, not %s", unpacked.Digest(), diff))
-	}
-	whole := digest.Canonical.Digester()
-	if _, err := io.Copy(whole.Hash(), &waiting{ctx: ctx, r: io.NewSectionReader(s, it.data, it.size)}); err != nil {
-		return ocispec.Descriptor{}, s.wrong(it.name, it.at, it.size, cut(err))
-	}
-	desc.Digest = whole.Digest()
-	return desc, l.blobAt(ctx, s, it, desc.Digest)
-}
-
-// put stores a document.
-func (l *loader) put(ctx context.Context, mediaType string, data []byte) (ocispec.Descriptor, error) {
-	desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
-	err := content.WriteBlob(ctx, l.st.Content(), "document-"+desc.Digest.String(), bytes.NewReader(data), desc)
-	if err != nil && !errdefs.IsAlreadyExists(err) {
-		return ocispec.Descriptor{}, fmt.Errorf("loading %q: %w", l.name, err)
-	}
-	return desc, nil
+	return nil, s.wrong(it.name, it.at, 1, errors.New("it is no archive of images"))
 }

@@ -136,19 +136,6 @@ func (e *ForeignError) Hint() string {
 	return "sealer load reads what sealer save, skopeo copy, docker save and podman save write"
 }
 
-// DockerArchiveError says that an archive is in Docker's own format of before
-// OCI layouts, which is not read from a stream.
-type DockerArchiveError struct{ Archive string }
-
-func (e *DockerArchiveError) Error() string {
-	return fmt.Sprintf("%q is an archive in Docker's own format (manifest.json)", e.Archive)
-}
-
-// Hint tells the user what to do.
-func (e *DockerArchiveError) Hint() string {
-	return "such archives are read from files that are not compressed only: sealer load -i FILE"
-}
-
 // NamelessError says that an archive has an image without a name.
 type NamelessError struct {
 	Archive string

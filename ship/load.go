@@ -3,6 +3,8 @@
 package ship
 
 import (
+	"archive/tar"
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -52,11 +54,9 @@ type Loaded struct {
 // Load brings the images of the archive at path into the store, and tags each
 // once all of it is there. What the store has is not read; a load that was cut
 // continues where it stopped, in the middle of a blob too. A file that sealer,
-// skopeo, docker or podman wrote as OCI layout, compressed or not, one in
-// Docker's own format, and sealer 0.9's archive of several platforms are read.
-// Docker's own format is read from plain files only; else it is a
-// *DockerArchiveError. Other errors are *ArchiveError, *BaseError,
-// *ForeignError, *NamelessError.
+// skopeo, docker or podman wrote as OCI layout, one in Docker's own format, and
+// sealer 0.9's archive of several platforms are read, compressed or not. Errors
+// are *ArchiveError, *archive.Error, *BaseError, *ForeignError, *NamelessError.
 func Load(ctx context.Context, st *store.Store, path string, o LoadOptions) (_ Result, err error) {
 	s, err := openSource(path)
 	if err != nil {
@@ -74,8 +74,13 @@ func Load(ctx context.Context, st *store.Store, path string, o LoadOptions) (_ R
 	}
 	if plain != nil {
 		defer plain.Close()
-		return loadStream(ctx, st, plain, path, o)
+		return loadTar(ctx, st, bufio.NewReaderSize(plain, copyBuffer), path, o)
 	}
+	return loadFile(ctx, st, s, path, o)
+}
+
+// loadFile loads a plain tar that can be read at any place.
+func loadFile(ctx context.Context, st *store.Store, s *source, path string, o LoadOptions) (_ Result, err error) {
 	items, err := scan(s, 0, s.size)
 	if err != nil && len(items) == 0 {
 		return Result{}, err
@@ -85,6 +90,7 @@ func Load(ctx context.Context, st *store.Store, path string, o LoadOptions) (_ R
 	if err != nil {
 		// What is there before the cut is worth keeping: the whole archive, when
 		// it comes, is then read from there on.
+		l.salvage = true
 		_, kept := l.layout(ctx, s, items)
 		if _, ok := errors.AsType[*BaseError](kept); ok {
 			return Result{}, kept
@@ -94,10 +100,11 @@ func Load(ctx context.Context, st *store.Store, path string, o LoadOptions) (_ R
 	return l.file(ctx, s, items)
 }
 
-// blobBytes sums up the blobs of an archive.
+// blobBytes sums up the blobs of an archive; where it is no layout, its files.
 func blobBytes(items []item) (total int64) {
+	_, layout := file(items, indexFile)
 	for _, it := range items {
-		if _, ok := it.blob(); ok {
+		if _, ok := it.blob(); ok || !layout && it.kind == tar.TypeReg {
 			total += it.size
 		}
 	}
@@ -111,6 +118,8 @@ type loader struct {
 	o             LoadOptions
 	t             Tracker
 	read, skipped atomic.Int64
+	// salvage: that one blob is damaged does not end the reading of others.
+	salvage bool
 }
 
 // file picks what the archive is.
@@ -130,7 +139,7 @@ func (l *loader) file(ctx context.Context, s *source, items []item) (Result, err
 		return l.tag(ctx, images)
 	}
 	if _, ok := file(items, dockerFile); ok {
-		images, err := l.docker(ctx, s, items)
+		images, err := l.docker(ctx, s, 0, s.size)
 		if err != nil {
 			return Result{}, err
 		}
@@ -188,7 +197,7 @@ func (l *loader) layout(ctx context.Context, s *source, items []item) ([]imageEn
 		}
 		g.Go(func() error {
 			err := l.blobAt(ctx, s, it, d)
-			if err != nil {
+			if err != nil && !l.salvage {
 				stop(errOtherBlob)
 			}
 			return err

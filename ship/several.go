@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -48,17 +47,7 @@ func (l *loader) several(ctx context.Context, s *source, items []item, meta item
 	name := strings.TrimSpace(string(data))
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
 	for _, it := range inner(items) {
-		within, err := scan(s, it.data, it.size)
-		if err != nil {
-			return nil, err
-		}
-		if _, ok := file(within, indexFile); !ok {
-			if _, ok := file(within, dockerFile); ok {
-				return nil, s.wrong(it.name, it.at, 1, &DockerArchiveError{Archive: it.name})
-			}
-			return nil, s.wrong(it.name, it.at, 1, errors.New("it is no archive of images"))
-		}
-		images, err := l.layout(ctx, s, within)
+		images, err := l.platformsOf(ctx, s, it)
 		if err != nil {
 			return nil, err
 		}

@@ -434,13 +434,6 @@ func TestTools(t *testing.T) {
 	_, err = ship.Load(ctx, to, written, ship.LoadOptions{})
 	require.NoError(t, err)
 	requireWhole(t, to, "a/b:1")
-	f, err := os.Open(docker)
-	require.NoError(t, err)
-	defer f.Close()
-	_, err = ship.LoadStream(ctx, newStore(t), f, "standard input", ship.LoadOptions{})
-	_, ok = errors.AsType[*ship.DockerArchiveError](err)
-	require.True(t, ok, "%v", err)
-
 	out, err := exec.Command("tar", "-tf", path).CombinedOutput()
 	require.NoError(t, err, string(out))
 	require.True(t, strings.HasPrefix(string(out), "oci-layout\nsealer.json\nindex.json\n"), string(out))

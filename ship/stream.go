@@ -46,7 +46,8 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 }
 
 // LoadStream is Load from a pipe, read to its end in one pass. name stands for
-// it in messages. Blobs that the store has are read over.
+// it in messages. Blobs that the store has are read over. What is no OCI layout
+// is kept beside the store until it is loaded.
 func LoadStream(ctx context.Context, st *store.Store, r io.Reader, name string, o LoadOptions) (_ Result, err error) {
 	release, err := st.Hold(ctx)
 	if err != nil {
@@ -60,12 +61,25 @@ func LoadStream(ctx context.Context, st *store.Store, r io.Reader, name string, 
 			return Result{}, &ArchiveError{Archive: name, Err: err}
 		}
 		defer plain.Close()
-		return loadStream(ctx, st, plain, name, o)
+		br = bufio.NewReaderSize(plain, copyBuffer)
 	}
-	return loadStream(ctx, st, br, name, o)
+	return loadTar(ctx, st, br, name, o)
 }
 
-// loadStream loads a plain tar.
+// loadTar loads a plain tar as it comes, or else from a file that it is put into.
+func loadTar(ctx context.Context, st *store.Store, br *bufio.Reader, name string, o LoadOptions) (_ Result, err error) {
+	if streamable(br) {
+		return loadStream(ctx, st, br, name, o)
+	}
+	s, err := spool(ctx, st, br, name)
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	return loadFile(ctx, st, s, name, o)
+}
+
+// loadStream loads a plain tar of an OCI layout.
 func loadStream(ctx context.Context, st *store.Store, r io.Reader, name string, o LoadOptions) (_ Result, err error) {
 	l := &loader{st: st, name: name, o: o}
 	s := &stream{l: l, r: &counting{r: r}}
@@ -82,9 +96,6 @@ func loadStream(ctx context.Context, st *store.Store, r io.Reader, name string, 
 		return Result{}, err
 	}
 	if s.index == nil {
-		if s.docker {
-			return Result{}, &DockerArchiveError{Archive: name}
-		}
 		return Result{}, l.foreign(s.first)
 	}
 	images, err := parseIndexFile(s.index, s.contents)
@@ -115,7 +126,6 @@ type stream struct {
 	contents *Contents
 	index    []byte
 	indexAt  int64
-	docker   bool
 }
 
 func (s *stream) run(ctx context.Context, stop context.CancelCauseFunc) error {
@@ -191,8 +201,6 @@ func (s *stream) entry(ctx context.Context, tr io.Reader, it item, stop context.
 		s.indexAt = it.at
 		s.index, err = s.document(tr, it, maxIndex)
 		return err
-	case dockerFile:
-		s.docker = true
 	}
 	return nil
 }

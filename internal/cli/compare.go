@@ -20,7 +20,8 @@ func newWhy(a *app) *cobra.Command {
 		Use:   "why IMAGE CONTAINER-IMAGE",
 		Short: "Say why a container image is inside",
 		Long: `why names what asked for a container image when the ClusterImage was built: file and line, the application, and
-the base image that brought it along. CONTAINER-IMAGE is a reference, a repository without tag, or a digest.`,
+the base image that brought it along. CONTAINER-IMAGE is a reference, a repository without tag, or a digest.
+` + ofArchives,
 		Example: `  sealer why shop:v1 nginx:1.27
   sealer why shop:v1 registry.k8s.io/pause -o json`,
 		Args: exactArgs("IMAGE", "CONTAINER-IMAGE"),
@@ -73,9 +74,11 @@ func newDiff(a *app) *cobra.Command {
 		Short: "Show how two ClusterImages differ, and how much there is to ship",
 		Long: `diff shows the container images and the files of the rootfs that were added, removed and changed, and how many
 bytes somebody who has FROM still needs to have TO: what 'sealer push' and 'sealer save --since' send. Times of
-files do not count. Files are compared where both images are in the local store.`,
+files do not count. Files are compared where neither image is in a registry.
+` + strings.Replace(ofArchives, "IMAGE", "FROM and TO", 1),
 		Example: `  sealer diff shop:v1 shop:v2
   sealer diff --remote-from registry.example.com/team/shop:v1 shop:v2 -o json
+  sealer diff shop:v1 oci-archive:/media/usb/shop.tar
   sealer diff --exit-code shop:v1 shop:v2`,
 		Args: exactArgs("FROM", "TO"),
 	}

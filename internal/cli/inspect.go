@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"text/template"
@@ -15,11 +16,23 @@ import (
 
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/inspect"
+	"github.com/sealerio/sealer/ship"
 	"github.com/sealerio/sealer/store"
 )
 
-// subject finds an image to look at, in the store or in its registry.
+// ofArchives is what commands that take archives say of them.
+const ofArchives = `
+IMAGE may be in an archive that 'sealer save' or another tool has written, and that is looked at where it lies:
+oci-archive:FILE, or oci-archive:FILE:NAME where it has several. Of a split one, FILE is the name that was given to save.`
+
+// subject finds an image to look at, in the store, in its registry, or in an archive.
 func (a *app) subject(ctx context.Context, cmd *cobra.Command, name string, remote bool) (*inspect.Subject, error) {
+	if file, ok := strings.CutPrefix(name, "oci-archive:"); ok {
+		if remote {
+			return nil, usagef(cmd, "%s is not in a registry", name)
+		}
+		return a.inArchive(file)
+	}
 	if remote {
 		client, err := a.openRegistry(cmd, nil)
 		if err != nil {
@@ -32,8 +45,8 @@ func (a *app) subject(ctx context.Context, cmd *cobra.Command, name string, remo
 		return nil, err
 	}
 	t, err := st.Resolve(ctx, name)
-	if errdefs.IsNotFound(err) {
-		return nil, &notHereError{err}
+	if errdefs.IsNotFound(err) || err != nil && isFile(name) {
+		return nil, &notHereError{name: name, err: err}
 	}
 	if err != nil {
 		return nil, err
@@ -41,12 +54,43 @@ func (a *app) subject(ctx context.Context, cmd *cobra.Command, name string, remo
 	return inspect.InStore(st, t), nil
 }
 
-// notHereError is a name that a registry may have.
-type notHereError struct{ err error }
+// inArchive finds an image in an archive: FILE or FILE:NAME. a.close closes it.
+func (a *app) inArchive(file string) (*inspect.Subject, error) {
+	st, err := a.openStore()
+	if err != nil {
+		return nil, err
+	}
+	path, name, ok := strings.Cut(file, ":")
+	if _, err := os.Stat(file); ok && err == nil {
+		path, name = file, "" // the colon is the file's
+	}
+	archive, err := ship.OpenArchive(path, st.Content())
+	if err != nil {
+		return nil, err
+	}
+	a.closers = append(a.closers, archive)
+	return inspect.InArchive(archive, name)
+}
+
+// notHereError is a name that a registry may have, or that is a file's.
+type notHereError struct {
+	name string
+	err  error
+}
 
 func (e *notHereError) Error() string { return e.err.Error() }
 func (e *notHereError) Unwrap() error { return e.err }
-func (e *notHereError) Hint() string  { return "--remote looks in the registry" }
+func (e *notHereError) Hint() string {
+	if isFile(e.name) {
+		return "there is a file of this name: oci-archive:" + e.name + " looks into it"
+	}
+	return "--remote looks in the registry"
+}
+
+func isFile(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular()
+}
 
 func newInspect(a *app) *cobra.Command {
 	var output, format string
@@ -58,8 +102,10 @@ func newInspect(a *app) *cobra.Command {
 environment, its base, the container images inside with the place that asked for each, attestations and
 signatures (which 'sealer verify' checks). With --remote the image stays in its registry, and only its
 documents are fetched. --format is a Go template over the fields that -o json shows, with their names in Go's
-spelling (.Images, .Rootfs); the function json prints a part as JSON.`,
+spelling (.Images, .Rootfs); the function json prints a part as JSON.
+` + ofArchives,
 		Example: `  sealer inspect shop:v1
+  sealer inspect oci-archive:shop.tar
   sealer inspect shop:v1 -o json | jq '.images[].name'
   sealer inspect --remote registry.example.com/team/shop:v1 --format '{{range .Images}}{{.Name}}{{"\n"}}{{end}}'`,
 		Args: exactArgs("IMAGE"),
@@ -171,7 +217,8 @@ func newTree(a *app) *cobra.Command {
 		Short: "Show what is inside an image, with sizes, and what is shared",
 		Long: `tree shows the rootfs and the container images inside a ClusterImage. OWN is what would go with an image: what
 nothing else inside has. With --layers, each layer and who else has it. Other images of the local store
-that have blobs in common are listed too.`,
+that have blobs in common are listed too.
+` + ofArchives,
 		Example: `  sealer tree shop:v1
   sealer tree shop:v1 --layers
   sealer tree --remote registry.example.com/team/shop:v1 -o json`,

@@ -29,9 +29,11 @@ each bad blob is shown with the images that need it.
 
 With --key it looks for a signature of the image that was made with that public key instead, and prints those that
 fit. The digest that is signed covers everything inside the image. With several keys one that fits is
-enough. Nothing is asked of any network, except of the image's registry with --remote.`,
+enough. Nothing is asked of any network, except of the image's registry with --remote.
+` + ofArchives,
 		Example: `  sealer verify
   sealer verify --remote registry.example.com/team/shop:v1
+  sealer verify oci-archive:/media/usb/shop.tar
   sealer verify --key cosign.pub registry.example.com/team/shop:v1`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {

@@ -50,10 +50,10 @@ var allowed = map[string][]string{
 	"rootfs":           {"clusterimage", "store", "internal/atomicfile"},
 	"store/archive":    {"clusterimage", "store"},
 	"join":             {"clusterimage", "store"},
-	"ship":             {"clusterimage", "clusterimage/layout", "store", "internal/atomicfile"},
+	"ship":             {"clusterimage", "clusterimage/layout", "store", "store/archive", "internal/atomicfile"},
 	"registry":         {"clusterimage", "clusterimage/layout", "store", "internal/atomicfile", "internal/secret"},
 	"signature":        {"clusterimage", "registry", "store"},
-	"inspect":          {"clusterimage", "registry", "signature", "store"},
+	"inspect":          {"clusterimage", "registry", "ship", "signature", "store"},
 
 	"imagelist/chart":         {},
 	"imagelist/kustomization": {},

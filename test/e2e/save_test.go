@@ -92,6 +92,35 @@ func TestSave_Ways(t *testing.T) {
 		require.Equal(t, 1, code)
 		require.Contains(t, stderr, filepath.Base(files[1]))
 	})
+	t.Run("looked at where it lies", func(t *testing.T) {
+		base := filepath.Join(dir, "looked.tar")
+		sealer(t, root, "save", image, "-o", base, "--split", "2MiB")
+		for _, archive := range []string{"oci-archive:" + path, "oci-archive:" + base, "oci-archive:" + path + ":" + image} {
+			require.Equal(t, sealer(t, root, "inspect", image, "-o", "json"), sealer(t, "look", "inspect", archive, "-o", "json"))
+			require.Contains(t, sealer(t, "look", "tree", archive), "rootfs ")
+			require.Contains(t, sealer(t, "look", "why", archive, shared.Registry+"/archived/one"), "imageList:")
+			require.Contains(t, sealer(t, "look", "verify", archive), "0 bad")
+		}
+		require.Contains(t, sealer(t, root, "diff", image, "oci-archive:"+base), "0 blobs to ship")
+		require.Equal(t, "[]", sealer(t, "look", "images", "-o", "json"), "nothing was loaded")
+		_, stderr, code := runAny(t, "look", "inspect", path)
+		require.Equal(t, 1, code)
+		require.Contains(t, stderr, "oci-archive:"+path)
+	})
+	t.Run("compressed and in docker's format", func(t *testing.T) {
+		docker := filepath.Join(dir, "docker-format.tar")
+		sealer(t, root, "save", image, "--format", "docker-archive", "-o", docker)
+		command(t, "gzip", "-k", docker)
+		command(t, "zstd", "-q", "-k", path)
+		digests := map[string]bool{}
+		for _, file := range []string{docker, docker + ".gz"} {
+			digests[loadPipe(t, "docker-format", file)] = true
+			digests[sealer(t, "docker-format", "load", "-o", "json", "-i", file)] = true
+		}
+		require.Len(t, digests, 1)
+		loadPipe(t, "load-zst", path+".zst")
+		require.Equal(t, want, digestOf(t, "load-zst", image))
+	})
 	t.Run("tools", func(t *testing.T) {
 		crane := buildCrane(t)
 		layout, target := filepath.Join(dir, "layout"), shared.Registry+"/archived/crane:v1"
@@ -116,6 +145,21 @@ func TestSave_Ways(t *testing.T) {
 		require.Contains(t, command(t, "skopeo", "inspect", "docker-archive:"+docker), "io.sealer.clusterimage")
 		require.Equal(t, "hello\n", savedFiles(t, docker)["greeting"])
 	})
+}
+
+// loadPipe loads a file through standard input.
+func loadPipe(t *testing.T, root, file string) string {
+	t.Helper()
+	cmd := shared.Command(t.Context(), root, "load", "-o", "json")
+	f, err := os.Open(file)
+	require.NoError(t, err)
+	defer f.Close()
+	cmd.Stdin = io.MultiReader(f) // a pipe, since it is no *os.File
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	require.NoError(t, err, errs.String())
+	return strings.TrimSpace(string(out))
 }
 
 func read(t *testing.T, path string) []byte {
