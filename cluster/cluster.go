@@ -83,6 +83,9 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 	if err := o.validate(); err != nil {
 		return fmt.Errorf("running a ClusterImage: %w", err)
 	}
+	if o.Clusterfile, err = o.overDefaults(); err != nil {
+		return err
+	}
 	distribution, err := choose(o)
 	if err != nil {
 		return err
@@ -139,6 +142,26 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 		return err
 	}
 	return r.report(e.changed() > 0)
+}
+
+// overDefaults is the Clusterfile with what it leaves open filled from the image's default ones.
+func (o RunOptions) overDefaults() (*clusterfile.File, error) {
+	for _, r := range o.Image.Rootfs {
+		if r.Absent {
+			continue
+		}
+		base := &clusterfile.File{Registry: clusterfile.Registry{Domain: clusterfile.DefaultRegistryDomain, Port: clusterfile.DefaultRegistryPort}}
+		for _, text := range r.Extension.Clusterfiles {
+			f, err := clusterfile.ParseBase(clusterfile.BasePath+" of "+o.ImageName, []byte(text))
+			if err != nil {
+				return nil, err
+			}
+			base = f.Over(base)
+		}
+		file := o.Clusterfile.Over(base)
+		return file, file.Validate()
+	}
+	return o.Clusterfile, nil
 }
 
 // choose finds the distribution that the image's rootfs asks for.

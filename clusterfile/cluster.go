@@ -159,11 +159,11 @@ func (s *source) secret(n *node, key string) Secret {
 }
 
 func (s *source) hosts(f *File, spec *node) {
+	base := s.ssh(spec)
 	groups := spec.child("hosts")
 	if groups == nil || len(groups.values) == 0 {
 		return // this machine
 	}
-	base := s.ssh(spec)
 	seen := map[string]bool{}
 	for _, g := range groups.values {
 		template := Host{Env: s.env(g), SSH: s.ssh(g).over(base)}

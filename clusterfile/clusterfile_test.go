@@ -274,3 +274,73 @@ func TestConfig_Content(t *testing.T) {
 	require.ErrorAs(t, err, &none)
 	require.EqualError(t, err, `merging the Config "c" into "p": the file has no Deployment shopp; it has Service shop, Deployment shop`)
 }
+
+// A Clusterfile goes over the default one of an image: field by field where there are names, else as a whole.
+func TestFile_Over(t *testing.T) {
+	base, err := clusterfile.ParseBase("base", []byte(`apiVersion: sealer.io/v2
+kind: Cluster
+metadata: {name: theirs}
+spec:
+  env: [A=1, B=1]
+  cmd: [theirs]
+  registry: {localRegistry: {domain: hub.example.com}}
+---
+apiVersion: sealer.io/v1
+kind: Config
+metadata: {name: c}
+spec: {path: etc/c, data: theirs}
+---
+apiVersion: sealer.io/v1
+kind: Plugin
+metadata: {name: p}
+spec: {type: SHELL, action: post-install, data: theirs}
+---
+apiVersion: sealer.io/v2
+kind: Application
+spec: {configs: [{name: web, env: [X=1, Y=1], launch: {cmds: [theirs]}}]}
+---
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+networking: {podSubnet: 10.1.0.0/16, dnsDomain: theirs}
+`))
+	require.NoError(t, err)
+	ours, err := clusterfile.Parse("ours", []byte(`apiVersion: sealer.io/v2
+kind: Cluster
+metadata: {name: ours}
+spec:
+  env: [B=2]
+  hosts: [{ips: [10.0.0.1], roles: [master]}]
+---
+apiVersion: sealer.io/v1
+kind: Config
+metadata: {name: c}
+spec: {path: etc/c, data: ours}
+---
+apiVersion: sealer.io/v1
+kind: Plugin
+metadata: {name: q}
+spec: {type: SHELL, action: post-install, data: ours}
+---
+apiVersion: sealer.io/v2
+kind: Application
+spec: {configs: [{name: web, env: [Y=2]}]}
+---
+apiVersion: kubeadm.k8s.io/v1beta4
+kind: ClusterConfiguration
+networking: {dnsDomain: ours}
+`))
+	require.NoError(t, err)
+	got := ours.Over(base)
+	require.NoError(t, got.Validate())
+	require.Equal(t, "ours", got.Name)
+	require.Equal(t, map[string]string{"A": "1", "B": "2"}, got.Env)
+	require.Equal(t, []string{"theirs"}, got.Cmd)
+	require.Equal(t, "hub.example.com", got.Registry.Domain)
+	require.Len(t, got.Configs, 1)
+	require.Equal(t, "ours", got.Configs[0].Data)
+	require.Len(t, got.Plugins, 2)
+	require.Equal(t, clusterfile.Application{Name: "web", Env: map[string]string{"X": "1", "Y": "2"}, Cmds: []string{"theirs"}}, got.Applications[0])
+	require.Equal(t, map[string]any{"podSubnet": "10.1.0.0/16", "dnsDomain": "ours"}, got.Kubeadm["ClusterConfiguration"]["networking"])
+	require.Equal(t, map[string]string{"B": "2"}, ours.Env, "neither is changed")
+	require.Equal(t, map[string]string{"A": "1", "B": "1"}, base.Env)
+}

@@ -36,18 +36,20 @@ func allKinds() map[string]kind {
 
 // Parse reads a Clusterfile; name stands in messages. It reads nothing else.
 // The error is Errors, with every mistake of the file.
-func Parse(name string, src []byte) (*File, error) {
+func Parse(name string, src []byte) (*File, error) { return parse(name, src, false) }
+
+func parse(name string, src []byte, base bool) (*File, error) {
 	shapes, err := loadSchema()
 	if err != nil {
 		return nil, err
 	}
 	s := &source{name: name, lines: strings.Split(string(src), "\n")}
-	f := &File{Kubeadm: map[string]map[string]any{}}
+	f := &File{Name: DefaultName, Registry: Registry{DefaultRegistryDomain, DefaultRegistryPort}, Kubeadm: map[string]map[string]any{}}
 	seen := map[string]*node{}
 	for _, doc := range s.documents(src) {
 		s.document(f, doc, seen, shapes)
 	}
-	if len(s.errs) == 0 && seen["Cluster"] == nil {
+	if len(s.errs) == 0 && seen["Cluster"] == nil && !base {
 		s.failAt(0, 0, fmt.Errorf("there is no document of kind Cluster"))
 	}
 	s.together(f, seen)

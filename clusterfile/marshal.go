@@ -44,9 +44,25 @@ type savedHost struct {
 }
 
 type savedSSH struct {
+	User string     `yaml:"user,omitempty"`
+	Port int        `yaml:"port,omitempty"`
+	Key  string     `yaml:"pk,omitempty"`
+	Jump *savedJump `yaml:"jump,omitempty"`
+}
+
+type savedJump struct {
+	Host string `yaml:"host"`
 	User string `yaml:"user,omitempty"`
 	Port int    `yaml:"port,omitempty"`
 	Key  string `yaml:"pk,omitempty"`
+}
+
+func saved(l SSH) savedSSH {
+	s := savedSSH{User: l.User, Port: l.Port, Key: l.KeyFile}
+	if j := l.Jump; j != nil {
+		s.Jump = &savedJump{j.Host, j.User, j.Port, j.KeyFile}
+	}
+	return s
 }
 
 // Inventory is the file as a Clusterfile that says which hosts the cluster
@@ -60,7 +76,7 @@ func (f *File) Inventory() ([]byte, error) {
 	for _, h := range f.Hosts {
 		c.Spec.Hosts = append(c.Spec.Hosts, savedHost{
 			IPs: []string{h.Address}, Roles: append([]string{string(h.Role)}, h.Roles...),
-			SSH: savedSSH{User: h.SSH.User, Port: h.SSH.Port, Key: h.SSH.KeyFile},
+			SSH: saved(h.SSH),
 		})
 	}
 	out, err := yaml.Marshal(c)

@@ -65,6 +65,9 @@ type Extension struct {
 	Launch        Launch            `json:"launch,omitzero"`
 	Env           map[string]string `json:"env,omitempty"`
 	Base          *Base             `json:"base,omitempty"`
+	// Clusterfiles are the default Clusterfiles of the image and, before it, of its bases, with their plugins. Each goes
+	// over the one before it, and the user's over the last.
+	Clusterfiles []string `json:"clusterfiles,omitempty"`
 	// RegistryTree is set where the rootfs is of an older tool, or built from one.
 	RegistryTree *RegistryTree `json:"registryTree,omitempty"`
 }

@@ -65,6 +65,9 @@ func (b *builder) look(ctx context.Context, made *convert.Result) (*findings, er
 	if err := b.applications(ctx, made, files); err != nil {
 		return nil, err
 	}
+	if err := defaults(made, files); err != nil {
+		return nil, err
+	}
 	data, err := fs.ReadFile(files, metadataName)
 	switch {
 	case err == nil:

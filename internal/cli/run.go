@@ -137,6 +137,9 @@ func (o *runFlags) desired(a *app, cmd *cobra.Command) (*clusterfile.File, error
 		if file, err = clusterfile.Parse(o.clusterfile, src); err != nil {
 			return nil, err
 		}
+		if err := a.resolveSecrets(cmd, file); err != nil {
+			return nil, err
+		}
 		if o.masters != "" || o.nodes != "" {
 			file.Hosts = fromFlags.Hosts
 		}

@@ -4,11 +4,16 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	goruntime "runtime"
 	"slices"
+	"strconv"
+	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -27,6 +32,7 @@ type sshFlags struct {
 	password        host.Secret
 	passphrase      host.Secret
 	passwordFile    string
+	jump            string
 	askPassword     bool
 	acceptNewHosts  bool
 	flagsWereChosen func() bool
@@ -44,6 +50,7 @@ func (o *sshFlags) add(cmd *cobra.Command) {
 	f.StringVar(&o.passwordFile, "passwd-file", "", "file that holds the password")
 	f.BoolVar(&o.askPassword, "ask-passwd", false, "ask for the password on the terminal")
 	f.BoolVar(&o.acceptNewHosts, "accept-new-host-keys", false, "trust hosts that are seen for the first time; a changed key is refused all the same")
+	f.StringVar(&o.jump, "jump", "", "host through which the others are reached: [USER@]HOST[:PORT], with the same key or password")
 	cmd.MarkFlagsMutuallyExclusive("passwd", "passwd-file", "ask-passwd")
 	o.flagsWereChosen = func() bool { return f.Changed("user") || f.Changed("port") || f.Changed("pk") }
 }
@@ -67,11 +74,31 @@ func (o *sshFlags) resolve(a *app, cmd *cobra.Command) error {
 }
 
 func (o *sshFlags) ssh() clusterfile.SSH {
-	return clusterfile.SSH{
+	login := clusterfile.SSH{
 		User: o.user, Port: o.port, KeyFile: o.key,
 		Password:    o.password,
 		KeyPassword: o.passphrase,
 	}
+	login.Jump = o.jumpHost(login)
+	return login
+}
+
+// jumpHost reads --jump; what it leaves open is as for the other hosts.
+func (o *sshFlags) jumpHost(login clusterfile.SSH) *clusterfile.Jump {
+	if o.jump == "" {
+		return nil
+	}
+	jump := &clusterfile.Jump{Host: o.jump, SSH: login}
+	jump.Port = 0
+	if user, rest, ok := strings.Cut(o.jump, "@"); ok {
+		jump.User, jump.Host = user, rest
+	}
+	if name, port, err := net.SplitHostPort(jump.Host); err == nil {
+		if n, err := strconv.Atoi(port); err == nil {
+			jump.Host, jump.Port = name, n
+		}
+	}
+	return jump
 }
 
 // overlay fills what a host of a Clusterfile leaves open, and puts flags that
@@ -88,26 +115,102 @@ func (o *sshFlags) overlay(h clusterfile.SSH) clusterfile.SSH {
 		flags.KeyPassword = h.KeyPassword
 	}
 	flags.SudoPassword = h.SudoPassword
+	if flags.Jump == nil {
+		flags.Jump = h.Jump
+	}
 	return flags
 }
 
-// dialer connects to hosts; a host without an address is this machine.
+// dialer connects to hosts; a host without an address is this machine. Jump hosts are connected to once, and left at
+// the end of the command.
 func (a *app) dialer(o *sshFlags) func(context.Context, clusterfile.Host) (host.Runner, error) {
+	jumps := &jumpHosts{dial: a.dialJump, open: map[clusterfile.Jump]*host.SSH{}}
+	a.closers = append(a.closers, jumps)
 	return func(ctx context.Context, h clusterfile.Host) (host.Runner, error) {
 		if h.Local() {
 			return host.NewLocal(ctx, host.LocalConfig{Sudo: true, SudoPassword: o.password, Logger: a.log})
 		}
 		login := o.overlay(h.SSH)
-		return host.Dial(ctx, host.Config{
-			Address: h.Address, Port: login.Port, User: login.User,
-			Password: login.Password,
-			Agent:    os.Getenv("SSH_AUTH_SOCK") != "",
-			KeyFile:  keyFile(login.KeyFile), KeyPassphrase: login.KeyPassword,
-			Sudo: true, SudoPassword: login.SudoPassword,
-			NewHostKeys: filepath.Join(a.root, "known_hosts"), AcceptNewHostKeys: o.acceptNewHosts,
-			Logger: a.log,
-		})
+		c := a.login(o, h.Address, login)
+		c.Sudo, c.SudoPassword = true, login.SudoPassword
+		if login.Jump != nil {
+			through, err := jumps.get(ctx, o, *login.Jump)
+			if err != nil {
+				return nil, fmt.Errorf("reaching %s through %s: %w", h.Address, login.Jump.Host, err)
+			}
+			c.Dial = through.DialContext
+		}
+		return host.Dial(ctx, c)
 	}
+}
+
+func (a *app) login(o *sshFlags, address string, login clusterfile.SSH) host.Config {
+	return host.Config{
+		Address: address, Port: login.Port, User: login.User,
+		Password: login.Password,
+		Agent:    os.Getenv("SSH_AUTH_SOCK") != "",
+		KeyFile:  keyFile(login.KeyFile), KeyPassphrase: login.KeyPassword,
+		NewHostKeys: filepath.Join(a.root, "known_hosts"), AcceptNewHostKeys: o.acceptNewHosts,
+		Logger: a.log,
+	}
+}
+
+func (a *app) dialJump(ctx context.Context, o *sshFlags, j clusterfile.Jump) (*host.SSH, error) {
+	return host.Dial(ctx, a.login(o, j.Host, j.SSH))
+}
+
+// jumpHosts are the connections to jump hosts, one each.
+type jumpHosts struct {
+	dial func(context.Context, *sshFlags, clusterfile.Jump) (*host.SSH, error)
+	mu   sync.Mutex
+	open map[clusterfile.Jump]*host.SSH
+}
+
+func (j *jumpHosts) get(ctx context.Context, o *sshFlags, jump clusterfile.Jump) (*host.SSH, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if s := j.open[jump]; s != nil {
+		return s, nil
+	}
+	s, err := j.dial(ctx, o, jump)
+	if err == nil {
+		j.open[jump] = s
+	}
+	return s, err
+}
+
+// Close leaves them.
+func (j *jumpHosts) Close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var errs []error
+	for _, s := range j.open {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// resolveSecrets gets what a Clusterfile only refers to, and tells of what stands in it in clear.
+func (a *app) resolveSecrets(cmd *cobra.Command, f *clusterfile.File) error {
+	for _, place := range f.ClearText {
+		a.log.Warn(place.String() + " stands there in clear: write env:NAME, file:PATH or prompt")
+	}
+	return f.ResolveSecrets(func(r clusterfile.Reference) (clusterfile.Secret, error) {
+		switch r.Source {
+		case clusterfile.FromEnv:
+			value, ok := os.LookupEnv(r.Name)
+			if !ok {
+				return "", fmt.Errorf("the environment variable %s is not set", r.Name)
+			}
+			return clusterfile.Secret(value), nil
+		case clusterfile.FromFile:
+			text, err := passwordFromFile(r.Name)
+			return clusterfile.Secret(text), err
+		default:
+			text, err := a.askPassword(cmd, "Password of the Clusterfile: ")
+			return clusterfile.Secret(text), err
+		}
+	})
 }
 
 // keyFile is the first of the user's keys that is there, where none is named,

@@ -65,7 +65,7 @@ var allowed = map[string][]string{
 	"build/toolbox":  {},
 	"build/engine":   {},
 	"build/convert":  {"kubefile", "clusterimage"},
-	"build/frontend": {"build/convert", "clusterimage/layout", "kubefile", "imagelist", "clusterimage"},
+	"build/frontend": {"build/convert", "clusterfile", "clusterimage/layout", "kubefile", "imagelist", "clusterimage"},
 	"build": {
 		"build/attest", "build/convert", "build/engine", "build/flatten", "build/frontend", "build/policy", "build/sbom", "build/toolbox",
 		"clusterimage", "imagelist", "kubefile", "registry", "signature", "store", "store/archive", "internal/atomicfile", "internal/progress",

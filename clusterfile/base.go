@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package clusterfile
+
+import (
+	"maps"
+	"slices"
+)
+
+// BasePath is where an image has its default Clusterfile, and PluginDir its plugins, from the root of the rootfs.
+const (
+	BasePath  = "etc/Clusterfile"
+	PluginDir = "plugins"
+)
+
+// ParseBase reads the default Clusterfile of an image. Unlike a user's it may go without a Cluster, and without hosts.
+func ParseBase(name string, src []byte) (*File, error) { return parse(name, src, true) }
+
+// Over is f with what it leaves open filled from base, the image's default. Environment, kubeadm's, k3s' and k0s' documents go over those
+// of base field by field; Configs and plugins over those of the same name; lists of hosts, commands and applications
+// as a whole. The name of the cluster is f's alone. Neither is changed.
+func (f *File) Over(base *File) *File {
+	out := *f
+	out.Env = joined(base.Env, f.Env)
+	if out.Image == "" {
+		out.Image = base.Image
+	}
+	if f.Cmd == nil {
+		out.Cmd = base.Cmd
+	}
+	if f.Apps == nil {
+		out.Apps = base.Apps
+	}
+	if len(f.Hosts) == 0 {
+		out.Hosts = slices.Clone(base.Hosts)
+	}
+	if f.Registry == (Registry{DefaultRegistryDomain, DefaultRegistryPort}) {
+		out.Registry = base.Registry
+	}
+	out.Aliases = slices.Concat(base.Aliases, f.Aliases)
+	out.Configs = over(base.Configs, f.Configs, func(c Config) string { return c.Name + "\x00" + c.Path })
+	out.Plugins = over(base.Plugins, f.Plugins, func(p Plugin) string { return p.Name })
+	out.Applications = nil
+	for _, a := range over(base.Applications, f.Applications, func(a Application) string { return a.Name }) {
+		if under, ok := base.Application(a.Name); ok {
+			a.Env = joined(under.Env, a.Env)
+			if a.Cmds == nil {
+				a.Cmds = under.Cmds
+			}
+		}
+		out.Applications = append(out.Applications, a)
+	}
+	out.Kubeadm = map[string]map[string]any{}
+	for _, kind := range slices.Sorted(maps.Keys(joined(base.Kubeadm, f.Kubeadm))) {
+		out.Kubeadm[kind] = overlay(base.Kubeadm[kind], f.Kubeadm[kind])
+	}
+	if base.K0s != nil || f.K0s != nil {
+		out.K0s = overlay(base.K0s, f.K0s)
+	}
+	return &out
+}
+
+func joined[V any](base, over map[string]V) map[string]V {
+	all := map[string]V{}
+	maps.Copy(all, base)
+	maps.Copy(all, over)
+	return all
+}
+
+// over is base, in which those of the same key are replaced, with the others behind.
+func over[T any](base, with []T, key func(T) string) []T {
+	out := slices.Clone(base)
+	for _, w := range with {
+		if i := slices.IndexFunc(out, func(b T) bool { return key(b) == key(w) }); i >= 0 {
+			out[i] = w
+			continue
+		}
+		out = append(out, w)
+	}
+	return out
+}
