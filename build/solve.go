@@ -56,7 +56,7 @@ func solve(ctx context.Context, o Options, in *inputs, from bases, pack *packer)
 	if err != nil {
 		return nil, err
 	}
-	b, err := openBuilder(ctx, o, from)
+	b, err := openBuilder(ctx, o, from, opt.LocalMounts)
 	if err != nil {
 		return nil, err
 	}
@@ -258,7 +258,7 @@ type builder struct {
 	close  func(context.Context) error
 }
 
-func openBuilder(ctx context.Context, o Options, from bases) (*builder, error) {
+func openBuilder(ctx context.Context, o Options, from bases, folders map[string]fsutil.FS) (*builder, error) {
 	if o.Builder != "" {
 		c, err := engine.Dial(ctx, o.Builder, o.BuilderCerts)
 		if err != nil {
@@ -276,7 +276,7 @@ func openBuilder(ctx context.Context, o Options, from bases) (*builder, error) {
 	}
 	e, err := engine.Open(ctx, engine.Options{
 		Root: root, Command: "sealer build -t " + o.Tag, Isolation: isolation, Epoch: *o.Epoch,
-		Registries: registryHosts(o.RegistryOptions), Notice: o.Warn,
+		Registries: registryHosts(o.RegistryOptions), Notice: o.Warn, Folders: folders,
 	})
 	if err != nil {
 		return nil, err

@@ -29,7 +29,11 @@ func (e *Engine) connect(ctx context.Context, sessions *session.Manager) (*clien
 			// HandleConn closes its end; it must outlive the call that dials, but not the session: BuildKit would go on
 			// asking a peer that has left how it is, and complain.
 			alive, cancel := context.WithCancel(context.WithoutCancel(ctx))
-			go func() { _ = sessions.HandleConn(alive, there, meta) }()
+			forget := e.worker.local.ours(meta)
+			go func() {
+				defer forget()
+				_ = sessions.HandleConn(alive, there, meta)
+			}()
 			return &sessionConn{Conn: here, ended: cancel}, nil
 		}))
 }

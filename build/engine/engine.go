@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/tonistiigi/fsutil"
 )
 
 // Isolation says how a RUN instruction is kept apart from this machine.
@@ -61,6 +63,9 @@ type Options struct {
 	Registries map[string]RegistryHost
 	// FetchTimeout is how long a server may send nothing of a file that an ADD or APP names. 0: 2 minutes.
 	FetchTimeout time.Duration
+	// Folders are the local sources, by name, that builds of the engine's own Client read in place, instead of having them
+	// sent by the session; sessions offer them all the same (SolveOpt.LocalMounts). Who connects otherwise sends theirs.
+	Folders map[string]fsutil.FS
 	// NoWait makes Open fail with a *BusyError where another process has the folder, instead of waiting for it.
 	NoWait bool
 	// Notice is told what a person may wonder about, one line at a time: whom the engine waits for, which isolation it

@@ -41,6 +41,7 @@ type buildWorker struct {
 	sn    snapshots.Snapshotter
 	db    *bbolt.DB
 	steps *steps
+	local *folderSource
 }
 
 // openWorker puts the worker together by hand: BuildKit's own constructor wants a runtime to be installed and
@@ -128,6 +129,10 @@ func openWorker(ctx context.Context, o Options, hosts docker.RegistryHosts) (_ *
 		return nil, errors.Join(err, w.Close())
 	}
 	w.SourceManager.Register(files)
+	if w.local, err = newFolderSource(w.CacheMgr, o.Folders); err != nil {
+		return nil, errors.Join(err, w.Close())
+	}
+	w.SourceManager.Register(w.local)
 	return w, nil
 }
 
