@@ -53,7 +53,7 @@ it on bare hosts that reach no network.`,
 		&cobra.Group{ID: "cluster", Title: "Clusters:"},
 	)
 	root.AddCommand(
-		grouped("build", newBuild(a), newPush(a), newPull(a), newLogin(a), newLogout(a))...)
+		grouped("build", newNew(a), newBuild(a), newPush(a), newPull(a), newLogin(a), newLogout(a))...)
 	root.AddCommand(grouped("build", newSign(a), newVerify(a))...)
 	root.AddCommand(grouped("images", newTree(a), newWhy(a), newDiff(a), newMount(a), newUmount(a))...)
 	root.AddCommand(grouped("build", newSearch(a))...)

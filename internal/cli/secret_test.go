@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealerio/sealer/build/engine"
 	"github.com/sealerio/sealer/internal/cli"
 )
 
@@ -23,6 +24,7 @@ import (
 const asSealer = "SEALER_TEST_AS_SEALER"
 
 func TestMain(m *testing.M) {
+	engine.Reexec() // builds run steps in processes of their own
 	if os.Getenv(asSealer) == "" {
 		os.Exit(m.Run())
 	}

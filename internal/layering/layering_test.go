@@ -29,7 +29,7 @@ var allowed = map[string][]string{
 	"internal/cli": {
 		"build/gatewayimage",
 		"build", "build/engine", "cluster", "clusterfile", "clusterimage", "host", "imagelist", "inspect", "kubefile", "kubefile/format",
-		"kubefile/lint",
+		"kubefile/lint", "contexts",
 		"registry", "rootfs", "rootfs-templates", "runtime", "runtime/kubernetes", "signature", "store",
 		"join", "ship",
 		"internal/atomicfile", "internal/progress", "internal/version",
@@ -46,6 +46,7 @@ var allowed = map[string][]string{
 	"clusterimage":     {},
 	"clusterfile":      {"internal/secret"},
 	"rootfs-templates": {},
+	"contexts":         {"imagelist", "rootfs-templates"},
 	"store":            {"clusterimage", "internal/atomicfile"},
 	"rootfs":           {"clusterimage", "store", "internal/atomicfile"},
 	"store/archive":    {"clusterimage", "store"},
