@@ -83,7 +83,7 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 	if err := o.validate(); err != nil {
 		return fmt.Errorf("running a ClusterImage: %w", err)
 	}
-	if o.Clusterfile, err = o.overDefaults(); err != nil {
+	if o.Clusterfile, err = OverDefaults(o.Clusterfile, o.Image, o.ImageName); err != nil {
 		return err
 	}
 	distribution, err := choose(o)
@@ -144,24 +144,24 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 	return r.report(e.changed() > 0)
 }
 
-// overDefaults is the Clusterfile with what it leaves open filled from the image's default ones.
-func (o RunOptions) overDefaults() (*clusterfile.File, error) {
-	for _, r := range o.Image.Rootfs {
+// OverDefaults is the Clusterfile with what it leaves open filled from the image's default ones. name is the image's, for messages.
+func OverDefaults(f *clusterfile.File, image *clusterimage.Image, name string) (*clusterfile.File, error) {
+	for _, r := range image.Rootfs {
 		if r.Absent {
 			continue
 		}
 		base := &clusterfile.File{Registry: clusterfile.Registry{Domain: clusterfile.DefaultRegistryDomain, Port: clusterfile.DefaultRegistryPort}}
 		for _, text := range r.Extension.Clusterfiles {
-			f, err := clusterfile.ParseBase(clusterfile.BasePath+" of "+o.ImageName, []byte(text))
+			next, err := clusterfile.ParseBase(clusterfile.BasePath+" of "+name, []byte(text))
 			if err != nil {
 				return nil, err
 			}
-			base = f.Over(base)
+			base = next.Over(base)
 		}
-		file := o.Clusterfile.Over(base)
+		file := f.Over(base)
 		return file, file.Validate()
 	}
-	return o.Clusterfile, nil
+	return f, nil
 }
 
 // choose finds the distribution that the image's rootfs asks for.

@@ -122,14 +122,30 @@ func describe(c *runtime.Cluster, o RunOptions) {
 			ClusterRuntimeVersion: labels[clusterimage.LabelClusterRuntimeVersion],
 			ContainerRuntime:      labels[clusterimage.LabelContainerRuntime],
 		}
-		for _, kv := range r.Config.Config.Env {
-			if name, value, ok := strings.Cut(kv, "="); ok && name != "PATH" {
-				c.Env[name] = value
-			}
-		}
-		maps.Copy(c.Env, r.Extension.Env)
+		c.Env = rootfsEnv(r)
 		return
 	}
+}
+
+// ImageEnv is the environment that an image gives to templates and commands.
+func ImageEnv(image *clusterimage.Image) map[string]string {
+	for _, r := range image.Rootfs {
+		if !r.Absent {
+			return rootfsEnv(r)
+		}
+	}
+	return map[string]string{}
+}
+
+func rootfsEnv(r clusterimage.Rootfs) map[string]string {
+	env := map[string]string{}
+	for _, kv := range r.Config.Config.Env {
+		if name, value, ok := strings.Cut(kv, "="); ok && name != "PATH" {
+			env[name] = value
+		}
+	}
+	maps.Copy(env, r.Extension.Env)
+	return env
 }
 
 func platformOf(h *runtime.Host) ocispec.Platform {

@@ -57,6 +57,18 @@ func (f *File) Over(base *File) *File {
 	if base.K0s != nil || f.K0s != nil {
 		out.K0s = overlay(base.K0s, f.K0s)
 	}
+	switch {
+	case base.K3s == nil:
+	case f.K3s == nil:
+		out.K3s = base.K3s
+	default:
+		out.K3s = &K3s{
+			Server: joined(base.K3s.Server, f.K3s.Server), Agent: joined(base.K3s.Agent, f.K3s.Agent), IgnoreChecks: f.K3s.IgnoreChecks,
+		}
+		if f.K3s.IgnoreChecks == nil {
+			out.K3s.IgnoreChecks = base.K3s.IgnoreChecks
+		}
+	}
 	return &out
 }
 

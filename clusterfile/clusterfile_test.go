@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -343,4 +344,37 @@ networking: {dnsDomain: ours}
 	require.Equal(t, map[string]any{"podSubnet": "10.1.0.0/16", "dnsDomain": "ours"}, got.Kubeadm["ClusterConfiguration"]["networking"])
 	require.Equal(t, map[string]string{"B": "2"}, ours.Env, "neither is changed")
 	require.Equal(t, map[string]string{"A": "1", "B": "1"}, base.Env)
+}
+
+// What is written is read as the same again, but for secrets in clear, which are asked for.
+func TestFile_Marshal(t *testing.T) {
+	src, err := os.ReadFile("testdata/good/full.yaml")
+	require.NoError(t, err)
+	f, err := clusterfile.Parse("full.yaml", src)
+	require.NoError(t, err)
+	f.K0s = map[string]any{"apiVersion": "k0s.k0sproject.io/v1beta1", "kind": "ClusterConfig"}
+	text, err := f.Marshal()
+	require.NoError(t, err)
+	golden(t, "testdata/good/whole.yaml", string(text))
+	require.NotContains(t, string(text), "hunter2")
+
+	again, err := clusterfile.Parse("whole.yaml", text)
+	require.NoError(t, err)
+	f.ClearText = nil
+	for i := range f.Hosts {
+		f.Hosts[i].SSH.Password = "prompt"
+	}
+	for i, c := range f.Configs {
+		if c.App != "" { // its path holds the folder already
+			f.Configs[i].Name, f.Configs[i].App = again.Configs[i].Name, ""
+		}
+	}
+	slices.SortFunc(f.Plugins, func(a, b clusterfile.Plugin) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(again.Plugins, func(a, b clusterfile.Plugin) int { return strings.Compare(a.Name, b.Name) })
+	for i, h := range again.Hosts {
+		if len(h.Env) == 0 {
+			again.Hosts[i].Env = f.Hosts[i].Env
+		}
+	}
+	require.Equal(t, f, again)
 }

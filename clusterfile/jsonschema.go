@@ -57,7 +57,8 @@ func documentSchema(name string, k kind, fields map[string]string, shapes schema
 func fieldsSchema(fields map[string]string, shapes schema) map[string]any {
 	properties := map[string]any{}
 	for _, name := range supported(fields) {
-		properties[name] = valueSchema(fields[name], shapes)
+		// A field without a value is as if it were not there.
+		properties[name] = map[string]any{"anyOf": []any{valueSchema(fields[name], shapes), map[string]any{"type": "null"}}}
 	}
 	return map[string]any{"type": "object", "properties": properties, "additionalProperties": false}
 }
@@ -72,9 +73,16 @@ func valueSchema(want string, shapes schema) map[string]any {
 	if _, ok := shapes[want]; ok {
 		return ref(want)
 	}
+	want, words, limited := strings.Cut(want, "=")
+	word := map[string]any{"type": "string"}
+	if limited {
+		word["enum"] = strings.Split(words, "|")
+	}
 	switch want {
+	case "texts": // one, or several
+		return map[string]any{"oneOf": []any{word, map[string]any{"type": "array", "items": word}}}
 	case "string":
-		return map[string]any{"type": "string"}
+		return word
 	case "secret":
 		return map[string]any{"type": "string", "description": "the secret, or env:NAME, file:PATH or prompt"}
 	case "int":

@@ -25,8 +25,10 @@ func TestJSONSchema(t *testing.T) {
 	s, err := c.Compile("clusterfile.json")
 	require.NoError(t, err)
 
-	for _, d := range documentsOf(t, "testdata/good/full.yaml") {
-		require.NoError(t, s.Validate(d))
+	for _, file := range []string{"full", "whole", "k3s"} {
+		for _, d := range documentsOf(t, "testdata/good/"+file+".yaml") {
+			require.NoError(t, s.Validate(d))
+		}
 	}
 	for _, d := range documentsOf(t, "testdata/wrong/many.yaml") {
 		if d["kind"] == "Plugin" { // its shape is good

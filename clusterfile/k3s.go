@@ -14,7 +14,7 @@ type K3s struct {
 
 // k3s reads a document whose shape was found good.
 func (s *source) k3s(doc *node, shapes schema) *K3s {
-	k := &K3s{Server: k3sKeys(doc.child("server"), shapes["K3sServer"]), Agent: k3sKeys(doc.child("agent"), shapes["K3sAgent"])}
+	k := &K3s{Server: s.k3sKeys(doc.child("server"), shapes["K3sServer"]), Agent: s.k3sKeys(doc.child("agent"), shapes["K3sAgent"])}
 	if n := doc.child("ignoreChecks"); n != nil {
 		k.IgnoreChecks = n.listOfTexts()
 	}
@@ -22,7 +22,7 @@ func (s *source) k3s(doc *node, shapes schema) *K3s {
 	return k
 }
 
-func k3sKeys(n *node, fields map[string]string) map[string]any {
+func (s *source) k3sKeys(n *node, fields map[string]string) map[string]any {
 	keys := map[string]any{}
 	if n == nil {
 		return keys
@@ -35,7 +35,7 @@ func k3sKeys(n *node, fields map[string]string) map[string]any {
 		case want == "texts":
 			keys[key] = v.listOfTexts()
 		case want == "secret":
-			keys[key] = Secret(v.scalar.(string))
+			keys[key] = s.secret(n, key)
 		case want == "port":
 			p, _ := port(v.scalar)
 			keys[key] = int64(p)

@@ -78,6 +78,20 @@ func (f *File) ResolveSecrets(get func(Reference) (Secret, error)) error {
 		*s = value
 		return nil
 	}
+	if f.K3s != nil {
+		for _, keys := range []map[string]any{f.K3s.Server, f.K3s.Agent} {
+			for name, value := range keys {
+				s, ok := value.(Secret)
+				if !ok {
+					continue
+				}
+				if err := resolve(&s); err != nil {
+					return err
+				}
+				keys[name] = s
+			}
+		}
+	}
 	for i := range f.Hosts {
 		login := &f.Hosts[i].SSH
 		secrets := []*Secret{&login.Password, &login.KeyPassword, &login.SudoPassword}

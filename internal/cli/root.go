@@ -66,6 +66,7 @@ it on bare hosts that reach no network.`,
 		grouped("images", newImages(a), newInspect(a), newTag(a), newRmi(a), newPrune(a))...)
 	root.AddCommand(
 		grouped("cluster", newRun(a), newDelete(a))...)
+	root.AddCommand(grouped("cluster", newGen(a), newSchema(a))...)
 	root.AddCommand(newVersion(a))
 	return root
 }

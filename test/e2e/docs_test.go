@@ -232,6 +232,7 @@ func (p page) parse(t *testing.T, text string) {
 		}
 		file := filepath.Join(t.TempDir(), "Clusterfile")
 		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+		t.Setenv("SITE_PASSWORD", "of the samples")
 		// The file is read, and found to be right, before the image is looked for.
 		none := shared.Registry + "/sealer/none:1"
 		_, stderr, code := runAny(t, docsRoot, "run", none, "-f", file)
