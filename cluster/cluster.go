@@ -102,6 +102,9 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, closeHosts()) }()
 	describe(c, o)
+	if err := describeOlder(ctx, c, o); err != nil {
+		return err
+	}
 	id, err := kept.clusterID(o.Clusterfile.Name, c.Hosts)
 	if err != nil {
 		return err

@@ -24,7 +24,7 @@ import (
 
 // content brings the image to a host and makes its rootfs ready there.
 func (r *run) content(h *runtime.Host) []runtime.Step {
-	return []runtime.Step{
+	steps := []runtime.Step{
 		r.sendBinary(h),
 		{
 			Name: "sending the image",
@@ -36,13 +36,13 @@ func (r *run) content(h *runtime.Host) []runtime.Step {
 		},
 		r.tag(h),
 		r.mount(h),
-		{
-			Name: "rendering the rootfs",
-			Key:  r.cluster.RootfsKey(h),
-			Do:   func(ctx context.Context, log io.Writer) error { return r.render(ctx, h, log) },
-		},
-		r.hostsFile(h, r.apiServerIP(h)),
 	}
+	steps = append(steps, r.adopt(h)...)
+	return append(steps, runtime.Step{
+		Name: "rendering the rootfs",
+		Key:  r.cluster.RootfsKey(h),
+		Do:   func(ctx context.Context, log io.Writer) error { return r.render(ctx, h, log) },
+	}, r.hostsFile(h, r.apiServerIP(h)))
 }
 
 // blobs are what a host needs: its platform's rootfs, and on the host that serves the packed images those of all

@@ -94,6 +94,9 @@ func (r *run) extension() clusterimage.Extension {
 
 // checkImage looks for what makes an image impossible to run, before any host is touched.
 func (r *run) checkImage() error {
+	if err := r.checkOlder(); err != nil {
+		return err
+	}
 	if rootfs, err := r.Image.Platform(platformOf(r.cluster.First())); err == nil {
 		version := cmp.Or(r.cluster.KubeVersion(), r.cluster.Metadata.ClusterRuntimeVersion)
 		if err := clusterimage.CheckKubeVersion(rootfs.Config.Config.Labels[clusterimage.LabelKubeVersion], version); err != nil {

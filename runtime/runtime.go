@@ -144,6 +144,8 @@ type Cluster struct {
 	Digest string
 	// Images are the names of all packed container images.
 	Images []string
+	// Older is set where the rootfs is that of an older tool's image.
+	Older *Older
 	// Env of the image; the Clusterfile's goes over it.
 	Env map[string]string
 	// Hosts are all machines, control planes first; Hosts[0] is the first control plane.

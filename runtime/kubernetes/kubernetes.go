@@ -166,7 +166,7 @@ func externalEtcd(c *runtime.Cluster) bool {
 
 // Check finds what kubeadm would stop at, on all hosts at once.
 func (Distribution) Check(c *runtime.Cluster) []runtime.Problem {
-	problems := checkImage(c)
+	problems := append(checkImage(c), adoptable(c)...)
 	minor, _ := minorOf(c.KubeVersion())
 	for _, h := range c.Hosts {
 		add := func(check, fix, format string, args ...any) {

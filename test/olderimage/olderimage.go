@@ -46,6 +46,10 @@ type Options struct {
 	Tool string
 	// Files of the rootfs, by path.
 	Files map[string]string
+	// Links of the rootfs, by path: where they lead.
+	Links map[string]string
+	// Version is what a label of sealos says of its Kubernetes; the default is v1.28.0.
+	Version string
 	// Packed are the images in the registry's folder, by full name with
 	// domain: what each was made of. Small random ones are made where the value is nil.
 	Packed map[string]v1.Image
@@ -84,6 +88,11 @@ func Image(ctx context.Context, o Options) (v1.Image, error) {
 				return err
 			}
 		}
+		for _, path := range slices.Sorted(maps.Keys(o.Links)) {
+			if err := tw.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: path, Linkname: o.Links[path], Mode: 0o777}); err != nil {
+				return err
+			}
+		}
 		return nil
 	})
 	if err != nil {
@@ -97,7 +106,7 @@ func Image(ctx context.Context, o Options) (v1.Image, error) {
 	if o.Tool == Sealos {
 		config.Cmd = o.Cmd
 		config.Labels = map[string]string{
-			"sealos.io.type": "rootfs", "sealos.io.version": "v1beta1", "sealos.io.distribution": "kubernetes", "version": "v1.28.0",
+			"sealos.io.type": "rootfs", "sealos.io.version": "v1beta1", "sealos.io.distribution": "kubernetes", "version": cmp.Or(o.Version, "v1.28.0"),
 		}
 		if o.Application {
 			config.Labels = map[string]string{"sealos.io.type": "application"}
