@@ -67,7 +67,7 @@ func openShared(ctx context.Context, o Options, root string, isolation engine.Is
 		close: func(ctx context.Context) error {
 			var err error
 			if ctx.Err() == nil {
-				_, err = s.Prune(ctx, false)
+				_, err = s.Prune(ctx, engine.PruneOptions{})
 			}
 			return errors.Join(err, s.Close())
 		},

@@ -298,7 +298,7 @@ func openBuilder(ctx context.Context, o Options, from bases, folders map[string]
 			// A cancelled build cleans up too; what it leaves in the cache is bounded by the next one.
 			errs := []error{release(context.WithoutCancel(ctx))}
 			if ctx.Err() == nil {
-				_, err := e.Prune(ctx, false)
+				_, err := e.Prune(ctx, engine.PruneOptions{})
 				errs = append(errs, err)
 			}
 			return errors.Join(append(errs, e.Close())...)

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -27,6 +28,8 @@ type PruneOptions struct {
 	All bool
 	// DryRun counts and removes nothing.
 	DryRun bool
+	// Before spares what was written since then; zero: nothing is spared. Of an image without a tag its manifest counts.
+	Before time.Time
 	// Waiting is called once, if others hold the store, before the wait for them. It may be nil.
 	Waiting func([]Holder)
 }
@@ -77,6 +80,14 @@ func (s *Store) Prune(ctx context.Context, o PruneOptions) (_ PruneResult, err e
 	return res, nil
 }
 
+// spares tells whether a file is too new to be removed.
+func (o PruneOptions) spares(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && o.sparesTime(fi.ModTime())
+}
+
+func (o PruneOptions) sparesTime(t time.Time) bool { return !o.Before.IsZero() && !t.Before(o.Before) }
+
 // reachable marks every blob that a tag needs. It drops the signatures of images
 // that are not kept and, with All, the entries that have no tag.
 func (s *Store) reachable(ctx context.Context, o PruneOptions, res *PruneResult) (map[digest.Digest]bool, error) {
@@ -91,7 +102,7 @@ func (s *Store) reachable(ctx context.Context, o PruneOptions, res *PruneResult)
 			signatures = append(signatures, t)
 			continue
 		}
-		if o.All && (t.Name == "" || strings.Contains(t.Name, "@")) {
+		if o.All && (t.Name == "" || strings.Contains(t.Name, "@")) && !o.spares(s.BlobPath(t.Descriptor.Digest)) {
 			gone = append(gone, t)
 			continue
 		}
@@ -222,6 +233,9 @@ func (s *Store) pruneBlobs(ctx context.Context, o PruneOptions, keep map[digest.
 		if err != nil {
 			return err
 		}
+		if o.sparesTime(fi.ModTime()) {
+			return nil
+		}
 		if !o.DryRun {
 			if err := os.Remove(path); err != nil { //nolint:gosec // a folder of our own, held exclusively
 				return err
@@ -251,6 +265,9 @@ func (s *Store) pruneLeftovers(o PruneOptions, res *PruneResult) error {
 	}
 	for _, e := range ingests {
 		path := filepath.Join(s.dir, ingestDir, e.Name())
+		if o.spares(filepath.Join(path, "data")) {
+			continue
+		}
 		if fi, err := os.Stat(filepath.Join(path, "data")); err == nil {
 			res.Bytes += fi.Size()
 			res.Freed += fi.Size()

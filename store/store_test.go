@@ -343,6 +343,36 @@ func TestPrune_Waits(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// What came since a time is spared, whatever it is.
+func TestPrune_Before(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	s := open(t)
+	old, young := image(t, s, "old"), image(t, s, "young")
+	for _, d := range []ocispec.Descriptor{old, young} {
+		require.NoError(t, s.Tag(ctx, "example.com/pinned@"+d.Digest.String(), d))
+	}
+	past := time.Now().Add(-48 * time.Hour)
+	require.NoError(t, os.Chtimes(s.BlobPath(old.Digest), past, past))
+	half, err := s.Ingest(ctx, ocispec.Descriptor{Digest: digest.FromString("half"), Size: 1 << 20})
+	require.NoError(t, err)
+	_, err = half.Write([]byte("half"))
+	require.NoError(t, err)
+	require.NoError(t, half.Close())
+
+	o := store.PruneOptions{All: true, Before: time.Now().Add(-24 * time.Hour)}
+	res, err := s.Prune(ctx, o)
+	require.NoError(t, err)
+	require.Equal(t, []string{"example.com/pinned@" + old.Digest.String()}, res.Dropped)
+	require.Equal(t, 1, res.Blobs, "the manifest: its layer came since then")
+	require.Zero(t, res.Ingests)
+	res, err = s.Prune(ctx, store.PruneOptions{All: true})
+	require.NoError(t, err)
+	require.Equal(t, []string{"example.com/pinned@" + young.Digest.String()}, res.Dropped)
+	require.Equal(t, 1, res.Ingests)
+	require.Empty(t, blobs(t, s))
+}
+
 func TestPrune_KeepsWhatIsReferenced(t *testing.T) {
 	t.Parallel()
 	ctx := context.Background()

@@ -297,10 +297,39 @@ func TestPrune(t *testing.T) {
 	e := open(t, engine.Options{})
 	_, err := export(t, e, llb.Scratch().File(llb.Mkfile("/a", 0o644, make([]byte, 1<<20))))
 	require.NoError(t, err)
-	freed, err := e.Prune(t.Context(), false)
+	freed, err := e.Prune(t.Context(), engine.PruneOptions{})
 	require.NoError(t, err)
 	require.Zero(t, freed, "a small cache is kept")
-	freed, err = e.Prune(t.Context(), true)
+	freed, err = e.Prune(t.Context(), engine.PruneOptions{All: true})
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, freed, int64(1<<20))
+}
+
+// What was used last stays, up to a size; what was used since a time stays, whatever its size.
+func TestPrune_Keep(t *testing.T) {
+	t.Parallel()
+	e := open(t, engine.Options{})
+	for i := range 4 {
+		_, err := export(t, e, llb.Scratch().File(llb.Mkfile(fmt.Sprintf("/%d", i), 0o644, make([]byte, 1<<20))))
+		require.NoError(t, err)
+	}
+	freed, err := e.Prune(t.Context(), engine.PruneOptions{All: true, Unused: time.Hour})
+	require.NoError(t, err)
+	require.Zero(t, freed)
+	before, err := e.CacheSize(t.Context())
+	require.NoError(t, err)
+	keep := before / 2
+	freed, err = e.Prune(t.Context(), engine.PruneOptions{Keep: &keep})
+	require.NoError(t, err)
+	after, err := e.CacheSize(t.Context())
+	require.NoError(t, err)
+	require.LessOrEqual(t, after, keep)
+	require.Positive(t, after, "no more than that goes")
+	require.Equal(t, before-after, freed)
+	none := int64(0)
+	_, err = e.Prune(t.Context(), engine.PruneOptions{Keep: &none})
+	require.NoError(t, err)
+	after, err = e.CacheSize(t.Context())
+	require.NoError(t, err)
+	require.Zero(t, after)
 }

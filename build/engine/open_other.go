@@ -50,7 +50,7 @@ func (*Shared) Close() error { return nil }
 func (*Shared) Output(dst content.Store, _ LinkFunc) content.Store { return dst }
 
 // Prune is never called.
-func (*Shared) Prune(context.Context, bool) (int64, error) { return 0, ErrUnsupported }
+func (*Shared) Prune(context.Context, PruneOptions) (int64, error) { return 0, ErrUnsupported }
 
 // CacheSize is never called.
 func (*Shared) CacheSize(context.Context) (int64, error) { return 0, ErrUnsupported }
@@ -73,7 +73,10 @@ func (*Engine) Import(context.Context, []ocispec.Descriptor, func(digest.Digest)
 }
 
 // Prune is never called.
-func (*Engine) Prune(context.Context, bool) (int64, error) { return 0, ErrUnsupported }
+func (*Engine) Prune(context.Context, PruneOptions) (int64, error) { return 0, ErrUnsupported }
+
+// CacheSize is never called.
+func (*Engine) CacheSize(context.Context) (int64, error) { return 0, ErrUnsupported }
 
 // Reexec has nothing to do on this system.
 func Reexec() {}

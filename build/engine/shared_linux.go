@@ -270,44 +270,22 @@ func (s *Shared) Output(dst content.Store, link LinkFunc) content.Store {
 	return &linkStore{Store: dst, blobs: s.Blobs, link: link}
 }
 
-// Prune removes what nothing uses and returns the bytes that are free again.
-func (s *Shared) Prune(ctx context.Context, all bool) (int64, error) {
-	freed := make(chan client.UsageInfo, 16)
-	total := make(chan int64)
-	go func() {
-		var sum int64
-		for u := range freed {
-			sum += u.Size
-		}
-		total <- sum
-	}()
-	var opts []client.PruneOption
-	if all {
-		opts = append(opts, client.PruneAll)
-	} else {
-		opts = append(opts, client.WithKeepOpt(0, keepAlways, keepAtMost, 0))
+// Prune is Engine.Prune, without its look at the disk.
+func (s *Shared) Prune(ctx context.Context, o PruneOptions) (int64, error) {
+	opts := []client.PruneOption{client.PruneAll}
+	switch {
+	case o.Keep != nil && *o.Keep > 0:
+		opts = append(opts, client.WithKeepOpt(o.Unused, 0, *o.Keep, 0))
+	case o.All || o.Keep != nil || o.Unused > 0:
+		opts = append(opts, client.WithKeepOpt(o.Unused, 0, 0, 0))
+	default:
+		opts = []client.PruneOption{client.WithKeepOpt(0, keepAlways, keepAtMost, 0)}
 	}
-	err := s.client.Prune(ctx, freed, opts...)
-	close(freed)
-	sum := <-total
-	if err != nil {
-		return sum, fmt.Errorf("pruning the build cache: %w", err)
-	}
-	return sum, nil
+	return countFreed(func(freed chan client.UsageInfo) error { return s.client.Prune(ctx, freed, opts...) })
 }
 
 // CacheSize is how many bytes the cache holds.
-func (s *Shared) CacheSize(ctx context.Context) (int64, error) {
-	all, err := s.client.DiskUsage(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("asking the builder: %w", err)
-	}
-	var sum int64
-	for _, u := range all {
-		sum += u.Size
-	}
-	return sum, nil
-}
+func (s *Shared) CacheSize(ctx context.Context) (int64, error) { return cacheSize(ctx, s.client) }
 
 // Stop tells the engine to end: after the builds that run, or now. It returns when the engine is gone; s is
 // closed then.

@@ -160,24 +160,28 @@ type builderPruned struct {
 
 func newBuilderPrune(a *app) *cobra.Command {
 	var output string
-	var all bool
+	var o pruneFlags
 	cmd := &cobra.Command{
 		Use:   "prune",
 		Short: "Delete what the build cache holds beyond its bounds",
 		Long: `prune deletes what builds have cached: what was not used for long, down to 10 GB; with --all,
 everything that no build uses now. Images in the store stay. It also works beside a builder
-that serves.`,
-		Example: "  sealer builder prune\n  sealer builder prune --all",
+that serves. --keep-storage and --filter are those of 'sealer prune'.`,
+		Example: "  sealer builder prune\n  sealer builder prune --keep-storage 2GB\n  sealer builder prune --all --filter until=24h",
 		Args:    noArgs,
 	}
-	cmd.Flags().BoolVarP(&all, "all", "a", false, "delete everything that no running build uses")
+	o.add(cmd, "delete everything that no running build uses")
 	addOutput(cmd, &output)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
+		cache, _, err := o.parse(cmd)
+		if err != nil {
+			return err
+		}
 		if code, done, err := engine.Isolate(cmd.Context()); err != nil || done {
 			return errors.Join(err, exitWith(code))
 		}
 		defer a.close(&err)
-		freed, err := a.pruneBuildCaches(cmd.Context(), all)
+		freed, err := a.pruneBuildCaches(cmd.Context(), cache)
 		if err != nil {
 			return err
 		}
