@@ -19,6 +19,7 @@ import (
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/host/hosttest"
 	"github.com/sealerio/sealer/runtime"
+	"github.com/sealerio/sealer/runtime/k3s"
 	"github.com/sealerio/sealer/runtime/kubernetes"
 )
 
@@ -35,7 +36,9 @@ func golden(t *testing.T, path, got string) {
 }
 
 // all are the distributions that are known.
-func all() runtime.Distributions { return runtime.Distributions{"kubernetes": kubernetes.New()} }
+func all() runtime.Distributions {
+	return runtime.Distributions{"kubernetes": kubernetes.New(), "k3s": k3s.New()}
+}
 
 // The script runs for real, on this machine.
 func TestGather_ThisMachine(t *testing.T) {

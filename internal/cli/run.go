@@ -18,13 +18,14 @@ import (
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/runtime"
+	"github.com/sealerio/sealer/runtime/k3s"
 	"github.com/sealerio/sealer/runtime/kubernetes"
 	"github.com/sealerio/sealer/store"
 )
 
 // distributions are what a ClusterImage's Metadata may name.
 func distributions() runtime.Distributions {
-	return runtime.Distributions{kubernetes.Name: kubernetes.New()}
+	return runtime.Distributions{kubernetes.Name: kubernetes.New(), k3s.Name: k3s.New()}
 }
 
 type runFlags struct {
