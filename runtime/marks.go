@@ -58,7 +58,6 @@ const podNetworks = "/etc/cni/net.d"
 // otherMarks are of what no distribution of ours brings, and must not meet.
 func otherMarks() []Marks {
 	return []Marks{
-		{Name: "k0s", Title: "k0s", Started: []string{"/var/lib/k0s", "/etc/k0s"}, Programs: []string{"/usr/local/bin/k0s"}, Units: []string{"k0scontroller.service", "k0sworker.service"}},
 		{Title: "rke2", Started: []string{"/var/lib/rancher/rke2"}, Units: []string{"rke2-server.service", "rke2-agent.service"}},
 		{Title: "docker", Programs: []string{"/usr/bin/dockerd"}, Units: []string{"docker.service"}},
 		{Title: "CRI-O", Programs: []string{"/usr/bin/crio"}, Units: []string{"crio.service"}},

@@ -19,6 +19,7 @@ import (
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/host/hosttest"
 	"github.com/sealerio/sealer/runtime"
+	"github.com/sealerio/sealer/runtime/k0s"
 	"github.com/sealerio/sealer/runtime/k3s"
 	"github.com/sealerio/sealer/runtime/kubernetes"
 )
@@ -37,7 +38,7 @@ func golden(t *testing.T, path, got string) {
 
 // all are the distributions that are known.
 func all() runtime.Distributions {
-	return runtime.Distributions{"kubernetes": kubernetes.New(), "k3s": k3s.New()}
+	return runtime.Distributions{"k0s": k0s.New(), "k3s": k3s.New(), "kubernetes": kubernetes.New()}
 }
 
 // The script runs for real, on this machine.

@@ -18,6 +18,7 @@ import (
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/runtime"
+	"github.com/sealerio/sealer/runtime/k0s"
 	"github.com/sealerio/sealer/runtime/k3s"
 	"github.com/sealerio/sealer/runtime/kubernetes"
 	"github.com/sealerio/sealer/store"
@@ -25,7 +26,7 @@ import (
 
 // distributions are what a ClusterImage's Metadata may name.
 func distributions() runtime.Distributions {
-	return runtime.Distributions{kubernetes.Name: kubernetes.New(), k3s.Name: k3s.New()}
+	return runtime.Distributions{k0s.Name: k0s.New(), k3s.Name: k3s.New(), kubernetes.Name: kubernetes.New()}
 }
 
 type runFlags struct {

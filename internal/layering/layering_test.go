@@ -30,7 +30,7 @@ var allowed = map[string][]string{
 		"build/gatewayimage",
 		"build", "build/engine", "cluster", "clusterfile", "clusterimage", "host", "imagelist", "inspect", "kubefile", "kubefile/format",
 		"kubefile/lint", "contexts",
-		"registry", "rootfs", "rootfs-templates", "runtime", "runtime/k3s", "runtime/kubernetes", "signature", "store",
+		"registry", "rootfs", "rootfs-templates", "runtime", "runtime/k0s", "runtime/k3s", "runtime/kubernetes", "signature", "store",
 		"join", "ship",
 		"internal/atomicfile", "internal/progress", "internal/version",
 	},
@@ -79,6 +79,7 @@ var allowed = map[string][]string{
 	"host":               {"internal/secret"},
 	"host/hosttest":      {"host"},
 	"runtime":            {"clusterfile", "clusterimage", "host", "internal/progress"},
+	"runtime/k0s":        {"clusterfile", "clusterimage", "host", "runtime"},
 	"runtime/k3s":        {"clusterfile", "clusterimage", "host", "runtime"},
 	"runtime/kubernetes": {"clusterfile", "clusterimage", "host", "rootfs-templates", "runtime"},
 	"cluster": {
