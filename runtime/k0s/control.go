@@ -324,9 +324,10 @@ func remove(ctx context.Context, h *runtime.Host, file string) error {
 	return h.Runner.Run(ctx, host.Command{Argv: []string{"rm", "-f", "--", file}, Mutates: true})
 }
 
-// balancesAlready is how the running cluster has it: control planes that disagree would each tell workers something else.
-func balancesAlready(ctx context.Context, c *runtime.Cluster) (bool, error) {
-	data, err := host.ReadFile(ctx, c.Server().Runner, configFile)
+// balancesOn is how the running cluster has it, as a control plane's k0s.yaml says: control planes that disagree would each
+// tell workers something else.
+func balancesOn(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (bool, error) {
+	data, err := host.ReadFile(ctx, h.Runner, configFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return balances(c), nil
 	}
@@ -341,7 +342,7 @@ func balancesAlready(ctx context.Context, c *runtime.Cluster) (bool, error) {
 		} `json:"spec"`
 	}
 	if err := yaml.Unmarshal(data, &file); err != nil {
-		return false, fmt.Errorf("%s: reading %s: %w", c.Server(), path.Base(configFile), err)
+		return false, fmt.Errorf("%s: reading %s: %w", h, path.Base(configFile), err)
 	}
 	return file.Spec.Network.NodeLocalLoadBalancing.Enabled, nil
 }

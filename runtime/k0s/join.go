@@ -20,7 +20,7 @@ const guardToken = `grep -q -- ` + tokenFlag + ` %s || { echo "the unit has no `
 // Join makes the host a node.
 func (d Distribution) Join(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
 	steps := []runtime.Step{
-		d.configure(c, h, true, func(ctx context.Context) (bool, error) { return balancesAlready(ctx, c) }),
+		d.configure(c, h, true, func(ctx context.Context) (bool, error) { return balancesOn(ctx, c, c.Server()) }),
 		{
 			Name: "joining the cluster (k0s)",
 			Done: func(ctx context.Context) (bool, error) { return d.settled(ctx, c, h) },
