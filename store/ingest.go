@@ -19,14 +19,26 @@ const pollIngest = 200 * time.Millisecond
 // by another process, and from another source.
 func ingestRef(d digest.Digest) string { return "blob-" + d.String() }
 
+// IngestOption changes how a blob is taken in.
+type IngestOption func(*ingesting)
+
+type ingesting struct{ resumable bool }
+
+// Resumable keeps what came of a small blob, too, where its sender goes on in its middle.
+func Resumable() IngestOption { return func(i *ingesting) { i.resumable = true } }
+
 // Ingest opens the writer of a blob, at the end of what an earlier try has
 // left, and waits while another process writes it. errdefs.ErrAlreadyExists
 // says that the blob is there by now. The caller closes the writer; what was
 // not committed then is continued from by the next Ingest of the digest,
 // whether it comes from a registry or from an archive. A blob of at most 256 KiB
-// is kept in memory until it is complete, and leaves nothing.
-func (s *Store) Ingest(ctx context.Context, desc ocispec.Descriptor) (content.Writer, error) {
-	if desc.Size > 0 && desc.Size <= smallBlob && desc.Digest.Algorithm() == digest.Canonical {
+// is kept in memory until it is complete, and leaves nothing unless it is Resumable.
+func (s *Store) Ingest(ctx context.Context, desc ocispec.Descriptor, opts ...IngestOption) (content.Writer, error) {
+	var o ingesting
+	for _, opt := range opts {
+		opt(&o)
+	}
+	if !o.resumable && desc.Size > 0 && desc.Size <= smallBlob && desc.Digest.Algorithm() == digest.Canonical {
 		return s.newSmallWriter(desc)
 	}
 	var tick *time.Ticker
@@ -45,6 +57,15 @@ func (s *Store) Ingest(ctx context.Context, desc ocispec.Descriptor) (content.Wr
 		case <-tick.C:
 		}
 	}
+}
+
+// Ingested is how many bytes of a blob have come, on the disk, without all of it being there.
+func (s *Store) Ingested(ctx context.Context, d digest.Digest) (int64, error) {
+	status, err := s.content.Status(ctx, ingestRef(d))
+	if errdefs.IsNotFound(err) {
+		return 0, nil
+	}
+	return status.Offset, err
 }
 
 // AbortIngest throws away what came of a blob, if anything did.

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/errdefs"
@@ -41,9 +40,6 @@ type Received struct {
 	Bytes int64 `json:"bytes"`
 }
 
-// ingestRef names the half of a blob that a cut stream left.
-func ingestRef(d digest.Digest) string { return "node-" + d.String() }
-
 // Missing tells which blobs are to be sent, in the order asked, each once.
 func (n *Node) Missing(ctx context.Context, wanted []Wanted) ([]Missing, error) {
 	st, err := n.openStore()
@@ -60,13 +56,13 @@ func (n *Node) Missing(ctx context.Context, wanted []Wanted) ([]Missing, error) 
 			continue
 		}
 		seen[w.Digest] = true
-		m := Missing{Digest: w.Digest}
-		status, err := st.Content().Status(ctx, ingestRef(w.Digest))
-		switch {
-		case err == nil && status.Offset <= w.Size:
-			m.Offset = status.Offset
-		case err != nil && !errdefs.IsNotFound(err):
+		came, err := st.Ingested(ctx, w.Digest)
+		if err != nil {
 			return nil, fmt.Errorf("looking for %s: %w", w.Digest, err)
+		}
+		m := Missing{Digest: w.Digest}
+		if came <= w.Size {
+			m.Offset = came
 		}
 		missing = append(missing, m)
 	}
@@ -176,7 +172,7 @@ func receiveBlob(ctx context.Context, st *store.Store, h blobstream.Header, r io
 			return 0, fmt.Errorf("replacing %s: %w", h.Digest, err)
 		}
 	}
-	w, err := openIngest(ctx, st, h)
+	w, err := st.Ingest(ctx, ocispec.Descriptor{Digest: h.Digest, Size: h.Size}, store.Resumable())
 	if errdefs.IsAlreadyExists(err) { // another stream has brought it meanwhile
 		return -1, nil
 	}
@@ -192,34 +188,9 @@ func receiveBlob(ctx context.Context, st *store.Store, h blobstream.Header, r io
 	case err == nil, errdefs.IsAlreadyExists(err):
 		return done, w.Close()
 	case errdefs.IsFailedPrecondition(err): // the digest or the size is another
-		return 0, errors.Join(&DigestError{h.Digest, err}, w.Close(), dropIngest(ctx, st, h.Digest))
+		return 0, errors.Join(&DigestError{h.Digest, err}, w.Close(), st.AbortIngest(ctx, h.Digest))
 	default:
 		return 0, errors.Join(fmt.Errorf("receiving %s: %w", h.Digest, err), w.Close())
-	}
-}
-
-func dropIngest(ctx context.Context, st *store.Store, d digest.Digest) error {
-	if err := st.Content().Abort(ctx, ingestRef(d)); err != nil && !errdefs.IsNotFound(err) {
-		return err
-	}
-	return nil
-}
-
-// openIngest waits while another process receives the same blob.
-func openIngest(ctx context.Context, st *store.Store, h blobstream.Header) (content.Writer, error) {
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		w, err := st.Content().Writer(ctx, content.WithRef(ingestRef(h.Digest)),
-			content.WithDescriptor(ocispec.Descriptor{Digest: h.Digest, Size: h.Size}))
-		if !errdefs.IsUnavailable(err) {
-			return w, err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
 	}
 }
 

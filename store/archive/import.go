@@ -195,7 +195,7 @@ func (c *counted) Read(p []byte) (int, error) {
 
 // copy brings a blob in as it is.
 func (in *importing) copy(ctx context.Context, j *job, r io.Reader) error {
-	return in.ingest(ctx, "archive-"+j.desc.Digest.String(), func(w content.Writer) (digest.Digest, error) {
+	return in.blob(ctx, j.desc, func(w content.Writer) (digest.Digest, error) {
 		if _, err := io.Copy(w, r); err != nil {
 			return "", fmt.Errorf("layer %s: %w", j.desc.Digest, err)
 		}
@@ -207,7 +207,7 @@ func (in *importing) copy(ctx context.Context, j *job, r io.Reader) error {
 			return "", &clusterimage.DigestError{Want: j.desc.Digest, Got: got}
 		}
 		return got, nil
-	}, content.WithDescriptor(j.desc))
+	})
 }
 
 func digestAs(w content.Writer, want digest.Digest) (digest.Digest, error) {
@@ -218,9 +218,20 @@ func digestAs(w content.Writer, want digest.Digest) (digest.Digest, error) {
 	return got, nil
 }
 
+// blob writes a blob whose digest is known.
+func (in *importing) blob(ctx context.Context, desc ocispec.Descriptor, write func(content.Writer) (digest.Digest, error)) error {
+	w, err := in.st.Ingest(ctx, desc)
+	return ingest(ctx, w, err, write, func() error { return in.st.AbortIngest(ctx, desc.Digest) })
+}
+
+// making writes a blob whose digest shows when it is made. ref keeps others from making the same meanwhile.
+func (in *importing) making(ctx context.Context, ref string, write func(content.Writer) (digest.Digest, error)) error {
+	w, err := content.OpenWriter(ctx, in.st.Content(), content.WithRef(ref))
+	return ingest(ctx, w, err, write, func() error { return in.st.Content().Abort(ctx, ref) })
+}
+
 // ingest writes a blob that appears whole or not at all; that it is there already is fine.
-func (in *importing) ingest(ctx context.Context, ref string, write func(content.Writer) (digest.Digest, error), opts ...content.WriterOpt) error {
-	w, err := content.OpenWriter(ctx, in.st.Content(), append(opts, content.WithRef(ref))...)
+func ingest(ctx context.Context, w content.Writer, err error, write func(content.Writer) (digest.Digest, error), abort func() error) error {
 	if errdefs.IsAlreadyExists(err) {
 		return nil
 	}
@@ -228,12 +239,13 @@ func (in *importing) ingest(ctx context.Context, ref string, write func(content.
 		return fmt.Errorf("writing to the store: %w", err)
 	}
 	defer w.Close() // after Commit there is nothing to close
+	// From the start: an archive is cheap to read again, and what is left may be of another one.
 	if err := w.Truncate(0); err != nil {
 		return fmt.Errorf("writing to the store: %w", err)
 	}
 	d, err := write(w)
 	if err != nil {
-		return errors.Join(err, w.Truncate(0), w.Close(), in.st.Content().Abort(ctx, ref))
+		return errors.Join(err, w.Truncate(0), w.Close(), abort())
 	}
 	if err := w.Commit(ctx, 0, d); err != nil && !errdefs.IsAlreadyExists(err) {
 		return fmt.Errorf("storing %s: %w", d, err)
@@ -303,7 +315,7 @@ func (in *importing) document(ctx context.Context, d ocispec.Descriptor, data []
 	if present(ctx, in.st, d) {
 		return nil
 	}
-	return in.ingest(ctx, "archive-"+d.Digest.String(), func(w content.Writer) (digest.Digest, error) {
+	return in.blob(ctx, d, func(w content.Writer) (digest.Digest, error) {
 		_, err := io.Copy(w, bytes.NewReader(data))
 		return d.Digest, err
 	})

@@ -25,7 +25,7 @@ const copyBuffer = 256 << 10
 func (in *importing) layer(ctx context.Context, j *job, r io.Reader) error {
 	br := bufio.NewReaderSize(r, copyBuffer)
 	desc := ocispec.Descriptor{MediaType: layerType(in.o.Compression)}
-	err := in.ingest(ctx, "archive-"+j.diffID.String()+"-"+j.how, func(w content.Writer) (digest.Digest, error) {
+	err := in.making(ctx, "archive-"+j.diffID.String()+"-"+j.how, func(w content.Writer) (digest.Digest, error) {
 		var got digest.Digest
 		var err error
 		if j.kind == "" {
