@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -31,20 +30,14 @@ import (
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/host/hosttest"
 	"github.com/sealerio/sealer/internal/blobstream"
+	"github.com/sealerio/sealer/internal/goldenfile"
 	"github.com/sealerio/sealer/runtime"
 	"github.com/sealerio/sealer/store"
 )
 
-var update = flag.Bool("update", false, "write the golden files")
-
 func golden(t *testing.T, path, got string) {
 	t.Helper()
-	if *update {
-		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.Equal(t, string(want), got)
+	goldenfile.Equal(t, path, got)
 }
 
 // distribution plans steps that run "dist VERB", and asks "kubectl".

@@ -4,7 +4,6 @@ package clusterfile_test
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,18 +14,12 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/internal/goldenfile"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 func golden(t *testing.T, path, got string) {
 	t.Helper()
-	if *update {
-		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.Equal(t, string(want), got)
+	goldenfile.Equal(t, path, got)
 }
 
 func TestParse(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,9 +21,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/internal/goldenfile"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 func newStore(t *testing.T) content.Store {
 	t.Helper()
@@ -132,7 +130,7 @@ func golden(t *testing.T, name string, data []byte) {
 	require.NoError(t, json.Indent(&buf, data, "", "  "))
 	buf.WriteByte('\n')
 	path := filepath.Join("testdata", name)
-	if *update {
+	if goldenfile.Updating() {
 		require.NoError(t, os.MkdirAll("testdata", 0o755))
 		require.NoError(t, os.WriteFile(path, buf.Bytes(), 0o644))
 	}

@@ -5,7 +5,6 @@ package kubefile_test
 import (
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,21 +13,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealerio/sealer/internal/goldenfile"
 	"github.com/sealerio/sealer/kubefile"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
-
 // golden compares text with a file beside the input, or writes it.
-func golden(t *testing.T, file, text string) {
+func golden(t *testing.T, path, got string) {
 	t.Helper()
-	if *update {
-		require.NoError(t, os.WriteFile(file, []byte(text), 0o644))
-		return
-	}
-	want, err := os.ReadFile(file)
-	require.NoError(t, err)
-	require.Equal(t, string(want), text)
+	goldenfile.Equal(t, path, got)
 }
 
 func inputs(t *testing.T, folder string) []string {

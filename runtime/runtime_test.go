@@ -3,7 +3,6 @@
 package runtime_test
 
 import (
-	"flag"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -18,22 +17,16 @@ import (
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/host/hosttest"
+	"github.com/sealerio/sealer/internal/goldenfile"
 	"github.com/sealerio/sealer/runtime"
 	"github.com/sealerio/sealer/runtime/k0s"
 	"github.com/sealerio/sealer/runtime/k3s"
 	"github.com/sealerio/sealer/runtime/kubernetes"
 )
 
-var update = flag.Bool("update", false, "write the golden files")
-
 func golden(t *testing.T, path, got string) {
 	t.Helper()
-	if *update {
-		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.Equal(t, string(want), got)
+	goldenfile.Equal(t, path, got)
 }
 
 // all are the distributions that are known.

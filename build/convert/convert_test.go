@@ -5,7 +5,6 @@ package convert_test
 import (
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,10 +21,9 @@ import (
 
 	"github.com/sealerio/sealer/build/convert"
 	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/internal/goldenfile"
 	"github.com/sealerio/sealer/kubefile"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 func options(t *testing.T, f *kubefile.File) convert.Options {
 	t.Helper()
@@ -78,7 +76,7 @@ func TestToLLB(t *testing.T) {
 			require.NoError(t, err)
 			got += string(config) + "\n"
 			golden := strings.TrimSuffix(file, ".kubefile") + ".golden"
-			if *update {
+			if goldenfile.Updating() {
 				require.NoError(t, os.WriteFile(golden, []byte(got), 0o644))
 			}
 			want, err := os.ReadFile(golden)

@@ -3,7 +3,6 @@
 package lint_test
 
 import (
-	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -11,10 +10,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealerio/sealer/internal/goldenfile"
 	"github.com/sealerio/sealer/kubefile/lint"
 )
-
-var update = flag.Bool("update", false, "write the golden files and the table of rules anew")
 
 // The table in docs/lint.md is that of the code.
 func TestRules_Docs(t *testing.T) {
@@ -31,7 +29,7 @@ func TestRules_Docs(t *testing.T) {
 		fmt.Fprintf(&table, "| `%s` | %s | %s |\n", rule.Name, rule.Severity, rule.Summary)
 	}
 	want := before + begin + table.String() + end + after
-	if *update {
+	if goldenfile.Updating() {
 		require.NoError(t, os.WriteFile(page, []byte(want), 0o644))
 		return
 	}

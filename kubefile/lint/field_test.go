@@ -14,6 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealerio/sealer/internal/goldenfile"
 	"github.com/sealerio/sealer/kubefile"
 	"github.com/sealerio/sealer/kubefile/format"
 	"github.com/sealerio/sealer/kubefile/lint"
@@ -78,7 +79,7 @@ func TestField(t *testing.T) {
 			require.Equal(t, string(formatted), string(again))
 
 			golden := strings.TrimSuffix(archive, ".txtar") + ".golden"
-			if *update {
+			if goldenfile.Updating() {
 				require.NoError(t, os.WriteFile(golden, []byte(text.String()), 0o644))
 				return
 			}

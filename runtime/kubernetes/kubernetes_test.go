@@ -13,13 +13,10 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"math/big"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -27,21 +24,14 @@ import (
 
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/host/hosttest"
+	"github.com/sealerio/sealer/internal/goldenfile"
 	"github.com/sealerio/sealer/runtime"
 	"github.com/sealerio/sealer/runtime/kubernetes"
 )
 
-var update = flag.Bool("update", false, "write the golden files")
-
 func golden(t *testing.T, path, got string) {
 	t.Helper()
-	if *update {
-		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.Equal(t, string(want), got)
+	goldenfile.Equal(t, path, got)
 }
 
 const token = "abcdef.0123456789abcdef"
