@@ -87,7 +87,8 @@ func plainNumbers(v any) any {
 
 // Render fills in every x.tmpl below etc, scripts, manifests, charts and application of a mounted rootfs, and writes it to
 // x, with the template's mode. The templates stay: rendering again with other values is fine. All
-// templates are executed before the first file is written; the error names file, line and key of every one that fails.
+// templates are executed before the first file is written; the error names file, line and key of everything that fails:
+// a *MissingValueError for each value that is not given.
 //
 // Templates are Go's, with the functions of sprig less those that look at the environment or the network. A value that is not
 // given is an error; {{ with index . "x" }} asks for one that may be missing.
@@ -147,6 +148,9 @@ func renderFile(name, file string, values Values) ([]byte, error) {
 		delete(funcs, f)
 	}
 	t, err := template.New(name).Funcs(funcs).Option("missingkey=error").Parse(string(src))
+	if err == nil {
+		err = missingValues(t, string(src), values)
+	}
 	if err != nil {
 		return nil, err
 	}

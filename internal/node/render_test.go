@@ -75,16 +75,21 @@ func TestRender_Applications(t *testing.T) {
 func TestRender_NamesFileLineAndKeyOfEveryMistake(t *testing.T) {
 	m := newMachine(t)
 	dir := tree(t, map[string]string{
-		"etc/a.tmpl":        "fine\nsecond {{ .registry.port }}\n",
+		"etc/a.tmpl":        "fine\nsecond {{ .registry.port }}\n{{ $.Hostname | quote }}{{ if .KubeVersion }}{{ .unseen }}{{ end }}\n{{ or .KubeVersion .Other }}{{ and .Sooner true }}\n",
+		"etc/c.tmpl":        "{{ range .hosts }}{{ .ip }}{{ end }}{{ .hosts }}\n{{ with .KubeVersion }}{{ $.late }}{{ end }}",
 		"etc/b.tmpl":        "{{ if }}",
 		"manifests/ok.tmpl": "fine",
 		"scripts/env.tmpl":  `{{ env "HOME" }}`,
 	})
-	r := m.try(strings.NewReader(`{"values":{"registry":{}}}`), "render", "--dir", dir)
+	r := m.try(strings.NewReader(`{"values":{"registry":{},"HostName":"a","KubeVersion":"v1","hosts":[]}}`), "render", "--dir", dir)
 	require.Equal(t, 1, r.code)
 	require.Contains(t, r.err, `rendering "etc/a.tmpl"`)
 	require.Contains(t, r.err, "etc/a.tmpl:2:")
-	require.Contains(t, r.err, `"port"`)
+	require.Contains(t, r.err, `etc/a.tmpl:2: no value is given for "registry.port"`+"\n")
+	require.Contains(t, r.err, `etc/a.tmpl:3: no value is given for "Hostname" (did you mean HostName?)`)
+	require.Contains(t, r.err, `etc/a.tmpl:4: no value is given for "Sooner"`)
+	require.NotContains(t, r.err, `"Other"`)
+	require.Regexp(t, `etc/c.tmpl:2:.*"late"`, r.err)
 	require.Contains(t, r.err, `rendering "etc/b.tmpl"`)
 	require.Contains(t, r.err, `function "env" not defined`)
 	require.NoFileExists(t, filepath.Join(dir, "manifests/ok"), "nothing is written where anything is wrong")

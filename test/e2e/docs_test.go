@@ -181,7 +181,7 @@ func (p page) execute(t *testing.T, text string) {
 	cmd.Stdout, cmd.Stderr = &output, &output
 	cmd.Env = append(os.Environ(),
 		"PATH="+strings.Join([]string{p.bin, filepath.Join(shared.Components, "bin"), os.Getenv("PATH")}, ":"),
-		"REGISTRY="+shared.Registry, "KEY="+shared.Hosts.KeyFile,
+		"REGISTRY="+shared.Registry, "PROGRAMS="+shared.Components, "KEY="+shared.Hosts.KeyFile,
 		"CONTROL_PLANE="+hosts[0].Address.String(), "WORKER="+hosts[1].Address.String())
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = time.Minute
