@@ -95,7 +95,7 @@ func newBuilder(ctx context.Context, o Options) (*builder, error) {
 	if b.arch, err = b.toolchain.Arch(ctx, source); err != nil {
 		return nil, err
 	}
-	if b.key, err = cache.Key(source, settings); err != nil {
+	if b.key, err = cache.Key(source, recipe.DoublesFolder(source), settings); err != nil {
 		return nil, err
 	}
 	if o.Out != "" {

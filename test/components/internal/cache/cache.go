@@ -23,8 +23,8 @@ import (
 const keyFile = "key"
 
 // Key returns a name for what can be made from the sources below dir with the given settings. Tests and texts for
-// people do not count, as nothing is made from them.
-func Key(dir string, settings ...string) (string, error) {
+// people do not count, as nothing is made from them; nor does what lies below the path without, where it is not empty.
+func Key(dir, without string, settings ...string) (string, error) {
 	h := sha256.New()
 	for _, s := range settings {
 		fmt.Fprintf(h, "setting %d %s\n", len(s), s)
@@ -34,6 +34,9 @@ func Key(dir string, settings ...string) (string, error) {
 			return err
 		}
 		name := d.Name()
+		if d.IsDir() && path == without {
+			return filepath.SkipDir
+		}
 		if d.IsDir() && (name == "testdata" || strings.HasPrefix(name, ".") && path != dir) {
 			return filepath.SkipDir
 		}

@@ -26,7 +26,7 @@ func write(t *testing.T, path, content string) {
 
 func key(t *testing.T, dir string, settings ...string) string {
 	t.Helper()
-	k, err := Key(dir, settings...)
+	k, err := Key(dir, "", settings...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,7 +71,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	source := root.PersistentFlags().String("source", ".", "folder of the components module")
-	root.AddCommand(newBuild(source), newPush(source))
+	root.AddCommand(newBuild(source), newDouble(source), newPush(source))
 	return root
 }
 

@@ -186,6 +186,32 @@ func (w *writer) helloImage(ctx context.Context, reference, arch, programs strin
 	return build(oci(), arch, config, programLayer, greetingLayer)
 }
 
+// Doubles makes the images that a distribution's double asks for, under their real names, and writes them to a layout.
+// Each does nothing, and differs from the others in what it holds.
+func Doubles(ctx context.Context, layoutPath, programs, arch string, references []string) error {
+	p, err := layout.Write(layoutPath, empty.Index)
+	if err != nil {
+		return fmt.Errorf("making the OCI layout: %w", err)
+	}
+	w := &writer{inputs: Inputs{Programs: programs, Arch: arch, LayoutPath: layoutPath}, path: p, layers: make(map[string]*layer.Layer)}
+	for _, reference := range references {
+		program, err := w.programs(ctx, "pause")
+		if err != nil {
+			return fmt.Errorf("making image %s: %w", reference, err)
+		}
+		t := layer.NewTree()
+		t.Bytes("image", 0o644, []byte(reference+"\n"))
+		own, err := w.layer(ctx, reference, t)
+		if err != nil {
+			return fmt.Errorf("making image %s: %w", reference, err)
+		}
+		if err := w.append(reference, docker(), v1.Config{Entrypoint: []string{"/pause"}}, program, own); err != nil {
+			return fmt.Errorf("making image %s: %w", reference, err)
+		}
+	}
+	return nil
+}
+
 // simple makes an image of static programs; each is named after the last part of its path.
 func (w *writer) simple(ctx context.Context, reference string, f format, config v1.Config, paths ...string) error {
 	base, err := w.base(ctx)

@@ -29,24 +29,25 @@ func Modules() []string {
 // ProgramsFolder is the folder of the module that all programs but runc are built in.
 func ProgramsFolder(source string) string { return filepath.Join(source, "programs") }
 
+// DoublesFolder holds the doubles of k3s and k0s, which are no part of a cluster: they are built, and kept, apart.
+func DoublesFolder(source string) string { return filepath.Join(ProgramsFolder(source), "doubles") }
+
+// Doubles is the one program that stands in for k3s and k0s, and the program of their images.
+func Doubles(source, arch string, versions map[string]string) compile.Set {
+	return compile.Set{
+		Module:   ProgramsFolder(source),
+		Arch:     arch,
+		Packages: []string{"./doubles", "./pause"},
+		Stamps:   kubernetesStamps(versions[ModuleKubernetes]),
+	}
+}
+
 // Programs is the set that needs no C compiler, runc excepted: one run of the go command builds them all.
 func Programs(source, arch string, versions map[string]string) compile.Set {
-	kubernetes := versions[ModuleKubernetes]
-	major, minor, _ := strings.Cut(strings.TrimPrefix(kubernetes, "v"), ".")
-	minor, _, _ = strings.Cut(minor, ".")
-	stamps := map[string]string{
-		ModuleContainerd + "/version.Version":              versions[ModuleContainerd],
-		ModuleCNI + "/pkg/utils/buildversion.BuildVersion": versions[ModuleCNI],
-		ModuleCRITools + "/pkg/version.Version":            versions[ModuleCRITools],
-	}
-	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
-		stamps[pkg+".gitVersion"] = kubernetes
-		stamps[pkg+".gitMajor"] = major
-		stamps[pkg+".gitMinor"] = minor
-		stamps[pkg+".gitCommit"] = "unknown"
-		stamps[pkg+".gitTreeState"] = "archive" // Kubernetes' word for sources without git
-		stamps[pkg+".buildDate"] = "1970-01-01T00:00:00Z"
-	}
+	stamps := kubernetesStamps(versions[ModuleKubernetes])
+	stamps[ModuleContainerd+"/version.Version"] = versions[ModuleContainerd]
+	stamps[ModuleCNI+"/pkg/utils/buildversion.BuildVersion"] = versions[ModuleCNI]
+	stamps[ModuleCRITools+"/pkg/version.Version"] = versions[ModuleCRITools]
 	return compile.Set{
 		Module: ProgramsFolder(source),
 		Arch:   arch,
@@ -68,6 +69,22 @@ func Programs(source, arch string, versions map[string]string) compile.Set {
 		Tags:   []string{"no_btrfs", "no_devmapper", "no_erofs", "no_tracing", "no_zfs", "urfave_cli_no_docs"},
 		Stamps: stamps,
 	}
+}
+
+// kubernetesStamps tell programs made of Kubernetes' packages which version they are.
+func kubernetesStamps(kubernetes string) map[string]string {
+	major, minor, _ := strings.Cut(strings.TrimPrefix(kubernetes, "v"), ".")
+	minor, _, _ = strings.Cut(minor, ".")
+	stamps := map[string]string{}
+	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
+		stamps[pkg+".gitVersion"] = kubernetes
+		stamps[pkg+".gitMajor"] = major
+		stamps[pkg+".gitMinor"] = minor
+		stamps[pkg+".gitCommit"] = "unknown"
+		stamps[pkg+".gitTreeState"] = "archive" // Kubernetes' word for sources without git
+		stamps[pkg+".buildDate"] = "1970-01-01T00:00:00Z"
+	}
+	return stamps
 }
 
 // Runc is built against Debian's static libseccomp, so that it runs on any host.
