@@ -37,7 +37,8 @@ type Options struct {
 	// and HOST/*.cert with *.key for client certificates. The default is
 	// /etc/docker/certs.d.
 	CertsDir string
-	// Jobs is how many blobs are in transfer at once. The default is 8.
+	// Jobs is how many blobs are in transfer at once. The default is 8. Four blobs of less than 1 MiB, and four questions,
+	// count as one: what they take is not the network but the time until the registry answers.
 	Jobs int
 	// AuthDir is the folder of docker's config.json. The default is
 	// $DOCKER_CONFIG, then ~/.docker; where that has none, podman's auth.json is read.
@@ -94,6 +95,11 @@ const (
 	defaultStall   = 30 * time.Second
 	defaultRetries = 5
 	defaultBackoff = 500 * time.Millisecond
+
+	// smallTransfer is the size in bytes up to which a transfer waits for the registry more than for its bytes, and
+	// perJob is how many of those count as one job.
+	smallTransfer = 1 << 20
+	perJob        = 4
 )
 
 // Client talks to registries. It is safe for concurrent use; what it learned
@@ -108,10 +114,11 @@ type Client struct {
 	keys       keychain
 	slots      *semaphore.Weighted
 	flights    flights
-	buffers    sync.Pool // of *[]byte, shared by all transfers
-	mu         sync.Mutex
-	hosts      map[string]*hostState
-	sessions   map[string]*session
+	// buffers and smallBuffers are of *[]byte, shared by all transfers.
+	buffers, smallBuffers sync.Pool
+	mu                    sync.Mutex
+	hosts                 map[string]*hostState
+	sessions              map[string]*session
 }
 
 // mirror is a parsed entry of Options.Mirrors.
@@ -154,7 +161,7 @@ func NewClient(o Options) (*Client, error) {
 		o:        o,
 		mirrors:  map[string]mirror{},
 		keys:     keychain{dir: o.AuthDir},
-		slots:    semaphore.NewWeighted(int64(o.Jobs)),
+		slots:    semaphore.NewWeighted(int64(o.Jobs) * perJob),
 		hosts:    map[string]*hostState{},
 		sessions: map[string]*session{},
 	}
@@ -256,10 +263,17 @@ func (c *Client) Close() {
 	}
 }
 
-// acquire takes a transfer slot; release gives it back.
-func (c *Client) acquire(ctx context.Context) (release func(), err error) {
-	if err := c.slots.Acquire(ctx, 1); err != nil {
+// acquire takes what a transfer of size bytes takes of the jobs; release gives it back.
+func (c *Client) acquire(ctx context.Context, size int64) (release func(), err error) {
+	n := int64(perJob)
+	if size <= smallTransfer {
+		n = 1
+	}
+	if err := c.slots.Acquire(ctx, n); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	return func() { c.slots.Release(1) }, nil
+	return func() { c.slots.Release(n) }, nil
 }
+
+// questions is how many small things are asked for at once.
+func (c *Client) questions() int { return perJob * c.o.Jobs }

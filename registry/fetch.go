@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	copyBuffer = 256 << 10
+	copyBuffer  = 256 << 10
+	smallBuffer = 64 << 10 // for blobs of which many are in transfer
 	// forgiven is how much a connection must move for the count of retries to
 	// start again, in bytes.
 	forgiven = 256 << 10
@@ -109,7 +110,7 @@ func storeDocument(ctx context.Context, st *store.Store, desc ocispec.Descriptor
 }
 
 func (s *session) fetchLead(ctx context.Context, st *store.Store, desc ocispec.Descriptor) (err error) {
-	release, err := s.c.acquire(ctx)
+	release, err := s.c.acquire(ctx, desc.Size)
 	if err != nil {
 		return err
 	}
@@ -286,12 +287,16 @@ func parseContentRange(v string) (start, total int64, ok bool) {
 
 // copy moves the body into the ingest, without its first skip bytes.
 func (d *download) copy(body io.Reader, skip int64, dog *watchdog) error {
-	buf, ok := d.s.c.buffers.Get().(*[]byte)
+	pool, size := &d.s.c.buffers, copyBuffer
+	if d.desc.Size <= smallTransfer {
+		pool, size = &d.s.c.smallBuffers, smallBuffer
+	}
+	buf, ok := pool.Get().(*[]byte)
 	if !ok {
-		b := make([]byte, copyBuffer)
+		b := make([]byte, size)
 		buf = &b
 	}
-	defer d.s.c.buffers.Put(buf)
+	defer pool.Put(buf)
 	for {
 		n, err := body.Read(*buf)
 		if n > 0 {

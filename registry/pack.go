@@ -70,7 +70,7 @@ func (c *Client) pack(ctx context.Context, st *store.Store, reqs []ImageRequest,
 	out := make([]clusterimage.PackedImage, len(reqs))
 	failed := make([]error, len(reqs))
 	var lookups, layers errgroup.Group
-	lookups.SetLimit(2 * c.o.Jobs)
+	lookups.SetLimit(c.questions())
 	var mu sync.Mutex
 	fail := func(i int, err error) {
 		mu.Lock()
@@ -116,7 +116,7 @@ func (c *Client) pack(ctx context.Context, st *store.Store, reqs []ImageRequest,
 // fetchAll fetches blobs, all at once; the client's slots bound how many move.
 func (s *session) fetchAll(ctx context.Context, st *store.Store, blobs []ocispec.Descriptor) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(2 * s.c.o.Jobs)
+	g.SetLimit(s.c.questions())
 	for _, b := range blobs {
 		g.Go(func() error { return s.fetchBlob(ctx, st, b) })
 	}

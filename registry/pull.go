@@ -146,7 +146,7 @@ func (p *puller) pullChildren(ctx context.Context, ids []digest.Digest, depth in
 		return fmt.Errorf("its indexes are nested more than %d deep", maxNesting)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(2 * p.s.c.o.Jobs)
+	g.SetLimit(p.s.c.questions())
 	for _, id := range ids {
 		g.Go(func() error {
 			doc, err := p.s.manifest(ctx, p.st, id.String())
@@ -183,7 +183,7 @@ func (p *puller) pullClusterImage(ctx context.Context, doc document, index ocisp
 		return desc, err
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(2 * p.s.c.o.Jobs)
+	g.SetLimit(p.s.c.questions())
 	for _, d := range entries {
 		g.Go(func() error { return p.entry(gctx, d) })
 	}
@@ -287,7 +287,7 @@ func (p *puller) documents(ctx context.Context, list ocispec.Descriptor, images 
 		return nil
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(2 * p.s.c.o.Jobs) // each write waits for the disk
+	g.SetLimit(p.s.c.questions()) // each write waits for the disk
 	for doc, err := range clusterimage.ReadDocuments(ctx, p.st.Content(), list) {
 		if err != nil {
 			return errors.Join(err, g.Wait())

@@ -172,7 +172,7 @@ func (p *pusher) push(ctx context.Context) error {
 	sent := &sentBlobs{}
 	for height, level := range p.levels {
 		g, gctx := errgroup.WithContext(ctx)
-		g.SetLimit(2 * p.s.c.o.Jobs)
+		g.SetLimit(p.s.c.questions())
 		for _, mp := range level {
 			if height == len(p.levels)-1 {
 				// The top has the tag, which is put even where the digest is there.
@@ -242,7 +242,7 @@ func (p *pusher) pushBlobs(ctx context.Context, mp *manifestPush, sent *sentBlob
 
 // pushBlob asks for a blob and uploads it where it is missing.
 func (p *pusher) pushBlob(ctx context.Context, b *blobPush) error {
-	release, err := p.s.c.acquire(ctx)
+	release, err := p.s.c.acquire(ctx, b.desc.Size)
 	if err != nil {
 		return err
 	}

@@ -53,13 +53,13 @@ func newTransport(jobs int, config *tls.Config) *http.Transport {
 		ForceAttemptHTTP2:   true,
 		TLSClientConfig:     config,
 		TLSHandshakeTimeout: 15 * time.Second,
-		MaxIdleConns:        4 * jobs,
-		MaxIdleConnsPerHost: 2 * jobs,
+		MaxIdleConns:        4 * perJob * jobs,
+		MaxIdleConnsPerHost: 2 * perJob * jobs, // lookups run beside transfers
 		IdleConnTimeout:     60 * time.Second,
 		// Blobs come as they are stored; a registry that compressed on the way
 		// would break Range.
 		DisableCompression: true,
-		ReadBufferSize:     64 << 10,
+		ReadBufferSize:     16 << 10, // blobs are read past it, into larger ones
 		WriteBufferSize:    64 << 10,
 	}
 }

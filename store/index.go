@@ -15,6 +15,7 @@ import (
 	"slices"
 
 	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
@@ -91,6 +92,10 @@ func (s *Store) Tag(ctx context.Context, name string, desc ocispec.Descriptor) e
 		return err
 	}
 	if _, err := s.content.Info(ctx, desc.Digest); err != nil {
+		return fmt.Errorf("tagging %s as %s: %w", desc.Digest, full, err)
+	}
+	// The small blobs that the image consists of are durable, but for their names.
+	if err := atomicfile.SyncFolder(filepath.Join(s.dir, blobsDir, digest.Canonical.String())); err != nil {
 		return fmt.Errorf("tagging %s as %s: %w", desc.Digest, full, err)
 	}
 	desc.Annotations = maps.Clone(desc.Annotations)

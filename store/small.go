@@ -4,6 +4,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"time"
@@ -27,6 +28,7 @@ type smallWriter struct {
 	data    []byte
 	started time.Time
 	closed  bool
+	hash    digest.Digest // of data; "" where it is not known
 }
 
 // newSmallWriter is errdefs.ErrAlreadyExists where the blob is there.
@@ -44,12 +46,17 @@ func (w *smallWriter) Write(p []byte) (int, error) {
 	if int64(len(w.data)+len(p)) > w.desc.Size {
 		return 0, fmt.Errorf("writing %s: more than its %d bytes: %w", w.desc.Digest, w.desc.Size, errdefs.ErrFailedPrecondition)
 	}
-	w.data = append(w.data, p...)
+	w.data, w.hash = append(w.data, p...), ""
 	return len(p), nil
 }
 
 // Digest is that of what has been written.
-func (w *smallWriter) Digest() digest.Digest { return w.algorithm().FromBytes(w.data) }
+func (w *smallWriter) Digest() digest.Digest {
+	if w.hash == "" {
+		w.hash = w.algorithm().FromBytes(w.data)
+	}
+	return w.hash
+}
 
 func (w *smallWriter) algorithm() digest.Algorithm { return w.desc.Digest.Algorithm() }
 
@@ -72,7 +79,14 @@ func (w *smallWriter) Commit(_ context.Context, size int64, expected digest.Dige
 	if _, err := os.Stat(path); err == nil {
 		return fmt.Errorf("content %s: %w", got, errdefs.ErrAlreadyExists)
 	}
-	return atomicfile.Write(path, w.data, 0o444)
+	f, err := atomicfile.Create(path, 0o444)
+	if err != nil {
+		return err
+	}
+	if _, err := f.Write(w.data); err != nil {
+		return errors.Join(fmt.Errorf("writing %q: %w", path, err), f.Abort())
+	}
+	return f.CommitUnlisted() // Tag lists it
 }
 
 // Close drops what was not committed.
@@ -92,6 +106,6 @@ func (w *smallWriter) Truncate(size int64) error {
 	if size < 0 || size > int64(len(w.data)) {
 		return fmt.Errorf("cutting %s to %d bytes: it has %d: %w", w.desc.Digest, size, len(w.data), errdefs.ErrInvalidArgument)
 	}
-	w.data = w.data[:size]
+	w.data, w.hash = w.data[:size], ""
 	return nil
 }

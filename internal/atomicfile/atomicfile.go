@@ -51,6 +51,18 @@ func (f *File) Commit() error {
 	if f.done {
 		return nil
 	}
+	if err := f.CommitUnlisted(); err != nil {
+		return err
+	}
+	return SyncFolder(filepath.Dir(f.path))
+}
+
+// CommitUnlisted is Commit without the last step: until SyncFolder was called, a machine that loses power may forget the
+// file. It is never there in part. With it, many files need the folder to be synced once.
+func (f *File) CommitUnlisted() error {
+	if f.done {
+		return nil
+	}
 	f.done = true
 	err := f.Sync()
 	if cerr := f.Close(); err == nil {
@@ -62,7 +74,7 @@ func (f *File) Commit() error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("writing %q: %w", f.path, err), removeIfThere(f.Name()))
 	}
-	return syncDir(filepath.Dir(f.path))
+	return nil
 }
 
 // Abort throws the temporary file away.
@@ -81,7 +93,8 @@ func removeIfThere(name string) error {
 	return nil
 }
 
-func syncDir(dir string) error {
+// SyncFolder makes the names in a folder durable.
+func SyncFolder(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return fmt.Errorf("opening %q to sync it: %w", dir, err)
