@@ -175,11 +175,11 @@ func (e *executor) step(ctx context.Context, h *runtime.Host, s runtime.Step, ta
 		return err
 	}
 	start := time.Now()
-	e.journal.write(event{Host: h.String(), Step: s.Name, Event: "started"})
+	e.journal.write(Event{Host: h.String(), Step: s.Name, Event: "started"})
 	if s.Do != nil {
 		err = s.Do(ctx, taskWriter(task))
 	}
-	ended := event{Host: h.String(), Step: s.Name, Event: "done", Seconds: time.Since(start).Seconds()}
+	ended := Event{Host: h.String(), Step: s.Name, Event: "done", Seconds: time.Since(start).Seconds()}
 	if err != nil {
 		ended.Event, ended.Error = "failed", err.Error()
 	}

@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"bufio"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -93,7 +94,7 @@ func openFolder(stateDir, name string) (_ *folder, err error) {
 	if err := f.sign(); err != nil {
 		return nil, err
 	}
-	f.journal, err = openJournal(filepath.Join(f.dir, "journal.jsonl"))
+	f.journal, err = openJournal(filepath.Join(f.dir, journalName))
 	return f, err
 }
 
@@ -201,8 +202,8 @@ func (f *folder) close() error {
 	return errors.Join(append(errs, f.lock.Unlock())...)
 }
 
-// event is a line of the journal.
-type event struct {
+// Event is a line of the journal: a step on a host.
+type Event struct {
 	Time    time.Time `json:"time"`
 	Host    string    `json:"host"`
 	Step    string    `json:"step"`
@@ -210,6 +211,33 @@ type event struct {
 	Seconds float64   `json:"seconds,omitempty"`
 	Error   string    `json:"error,omitempty"`
 }
+
+// ReadJournal reads what was done to the hosts of a cluster, in order. A last line that was cut is left out.
+func ReadJournal(stateDir, name string) (_ []Event, err error) {
+	f, err := os.Open(filepath.Join(filepath.Dir(ClusterfilePath(stateDir, name)), journalName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading the journal: this machine knows no cluster %q", name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the journal: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	var events []Event
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 4<<20)
+	for lines.Scan() {
+		var e Event
+		if json.Unmarshal(lines.Bytes(), &e) == nil {
+			events = append(events, e)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("reading the journal: %w", err)
+	}
+	return events, nil
+}
+
+const journalName = "journal.jsonl"
 
 // journal is what was done to hosts, in order; it is only added to.
 type journal struct {
@@ -226,7 +254,7 @@ func openJournal(path string) (*journal, error) {
 	return &journal{file: f}, nil
 }
 
-func (j *journal) write(e event) {
+func (j *journal) write(e Event) {
 	e.Time = time.Now().UTC()
 	line, err := json.Marshal(e)
 	j.mu.Lock()

@@ -70,6 +70,7 @@ func TestCluster(t *testing.T) {
 		out := sealer(t, site, shared.RunImageArgs(shared.AppsImage(), file)...)
 		require.Contains(t, out, "nothing")
 	})
+	t.Run("it is looked at and worked on", func(t *testing.T) { testOperate(t, site) })
 	t.Run("images keep their domains and digests", testPulls)
 	t.Run("an image that is not packed fails at once", testUnpacked)
 	t.Run("no secret is seen", func(t *testing.T) { testSecrets(t, site, watch.stop()) })

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/sealerio/sealer/host"
+	"github.com/sealerio/sealer/runtime"
+)
+
+// Status is how a cluster is.
+type Status struct {
+	Cluster     string       `json:"cluster"`
+	Image       string       `json:"image"`
+	ImageDigest string       `json:"imageDigest"`
+	Runtime     string       `json:"runtime"`
+	Version     string       `json:"version"`           // of Kubernetes
+	Contact     string       `json:"contact,omitempty"` // the control plane that was asked; empty where none answers
+	Hosts       []HostStatus `json:"hosts"`
+	Drift       []string     `json:"drift"`  // how the cluster differs from what it is to be
+	Unwell      []string     `json:"unwell"` // what does not work
+}
+
+// HostStatus is how one host is.
+type HostStatus struct {
+	Host     string `json:"host"`
+	Node     string `json:"node,omitempty"`
+	Role     string `json:"role"`
+	Ready    bool   `json:"ready"`
+	Cordoned bool   `json:"cordoned,omitempty"`
+	Version  string `json:"version,omitempty"` // of its kubelet
+	Complete bool   `json:"complete"`          // its installation came to its end
+	Registry string `json:"registry,omitempty"`
+	Problem  string `json:"problem,omitempty"`
+}
+
+// Well tells whether nothing is wrong, and nothing differs.
+func (s *Status) Well() bool { return len(s.Drift) == 0 && len(s.Unwell) == 0 }
+
+// Status asks all hosts and the cluster.
+func (v *View) Status(ctx context.Context) (*Status, error) {
+	c := v.cluster
+	s := &Status{Cluster: c.File.Name, Runtime: v.distribution.Name(), ImageDigest: c.Digest, Drift: []string{}, Unwell: []string{}}
+	var list struct{ Items []nodeObject }
+	if c.Contact == nil {
+		s.Unwell = append(s.Unwell, noContact(c).Error())
+	} else {
+		s.Contact = c.Contact.String()
+		data, err := v.kubectl(ctx, "get", "nodes", "--output", "json")
+		if err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(data, &list); err != nil {
+			return nil, fmt.Errorf("reading the list of nodes: %w", err)
+		}
+	}
+	known := map[string]bool{}
+	s.Hosts = make([]HostStatus, len(c.Hosts))
+	probes := make([][]string, len(c.Hosts))
+	for i, h := range c.Hosts {
+		s.Hosts[i] = v.hostStatus(h, list.Items, c.Contact != nil)
+		known[s.Hosts[i].Node] = true
+	}
+	err := each(c.Hosts, func(h *runtime.Host) error {
+		i := slices.Index(c.Hosts, h)
+		var err error
+		if s.Hosts[i].Registry, err = registryState(ctx, h); err != nil {
+			return err
+		}
+		probes[i], err = v.ask(ctx, h)
+		return err
+	})
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if err != nil {
+		s.Unwell = append(s.Unwell, strings.Split(err.Error(), "\n")...)
+	}
+	for i, h := range c.Hosts {
+		s.Unwell = append(s.Unwell, probes[i]...)
+		if s.Hosts[i].Registry == "stopped" {
+			s.Unwell = append(s.Unwell, h.String()+": the registry of the packed images does not run (journalctl -u sealer-registry.service)")
+		}
+		if n := s.Hosts[i]; n.Problem != "" && h.Lost == nil && h.Facts.State != nil {
+			s.Unwell = append(s.Unwell, h.String()+": "+n.Problem)
+		}
+		state := h.Facts.State
+		switch {
+		case h.Lost != nil:
+		case state == nil:
+			s.Drift = append(s.Drift, h.String()+": it is in the Clusterfile, and nothing of the cluster is on it")
+		case !state.Complete:
+			s.Drift = append(s.Drift, h.String()+": its installation has not come to its end")
+		case s.Image == "":
+			s.Image, s.Version = state.Image, state.KubeVersion
+		case state.ImageDigest != c.Digest:
+			s.Drift = append(s.Drift, fmt.Sprintf("%s: it runs the image %s (%s), others run %s", h, state.Image, state.ImageDigest, c.Digest))
+		}
+	}
+	for _, n := range list.Items {
+		if !known[n.Metadata.Name] {
+			s.Drift = append(s.Drift, fmt.Sprintf("the cluster has a node %q, which is none of the hosts", n.Metadata.Name))
+		}
+	}
+	return s, nil
+}
+
+func (v *View) hostStatus(h *runtime.Host, nodes []nodeObject, asked bool) HostStatus {
+	s := HostStatus{Host: h.Spec.String(), Role: string(h.Spec.Role), Node: h.Facts.NodeName()}
+	if h.Facts.State != nil {
+		s.Complete = h.Facts.State.Complete
+	}
+	i := slices.IndexFunc(nodes, func(n nodeObject) bool {
+		return n.Metadata.Name == s.Node || s.Node == "" && slices.ContainsFunc(n.Status.Addresses, func(a struct{ Type, Address string }) bool { return a.Address == h.Spec.Address })
+	})
+	switch {
+	case i >= 0:
+		n := nodes[i]
+		s.Node, s.Version, s.Cordoned = n.Metadata.Name, n.Status.NodeInfo.KubeletVersion, n.Spec.Unschedulable
+		s.Problem = readiness(n)
+		s.Ready = s.Problem == ""
+	case asked:
+		s.Problem = "it is no node of the cluster"
+	}
+	if h.Lost != nil {
+		s.Problem = h.Lost.Error()
+	}
+	return s
+}
+
+// registryState is whether the host serves the packed images: "running", "stopped", or nothing where it never did.
+func registryState(ctx context.Context, h *runtime.Host) (string, error) {
+	out, err := host.Output(ctx, h.Runner, host.Command{Argv: []string{"sh", "-c", registryQuestion}})
+	return strings.TrimSpace(string(out)), err
+}
+
+const registryQuestion = `[ -e /etc/systemd/system/sealer-registry.service ] || exit 0
+if systemctl is-active --quiet sealer-registry.service; then echo running; else echo stopped; fi`
+
+// ask puts the distribution's questions to a host. Those of a host that is no part of the cluster yet are not asked.
+func (v *View) ask(ctx context.Context, h *runtime.Host) ([]string, error) {
+	if h.Facts.State == nil || !h.Facts.State.Complete {
+		return nil, nil
+	}
+	var unwell []string
+	for _, p := range v.distribution.Health(v.cluster, h) {
+		if err := p.Ask(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			text := p.Name + ": " + err.Error()
+			if !strings.HasPrefix(err.Error(), h.String()) {
+				text = h.String() + ": " + text
+			}
+			if p.Fix != "" {
+				text += " (" + p.Fix + ")"
+			}
+			unwell = append(unwell, text)
+		}
+	}
+	return unwell, nil
+}

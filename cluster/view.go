@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/host"
+	"github.com/sealerio/sealer/internal/progress"
+	"github.com/sealerio/sealer/runtime"
+)
+
+// ViewOptions say which cluster is looked at, and how its hosts are reached.
+type ViewOptions struct {
+	Clusterfile   *clusterfile.File // its name and hosts; ClusterfilePath has it after a run
+	Dial          DialFunc
+	Distributions runtime.Distributions
+	Display       *progress.Display // nil: silent
+}
+
+// View is a running cluster as this machine reaches it. Nothing is changed by looking, so hosts are not held.
+type View struct {
+	cluster      *runtime.Cluster
+	distribution runtime.Distribution
+	closeHosts   func() error
+}
+
+// Open connects to the hosts of a cluster. Those that cannot be reached are kept as lost; that none can is an
+// error. Close the View.
+func Open(ctx context.Context, o ViewOptions) (_ *View, err error) {
+	if o.Clusterfile == nil || o.Dial == nil {
+		return nil, errors.New("looking at a cluster: Clusterfile and dial are needed")
+	}
+	if err := o.Clusterfile.Validate(); err != nil {
+		return nil, fmt.Errorf("looking at a cluster: %w", err)
+	}
+	lost := map[string]error{}
+	c, closeHosts, err := connect(ctx, o.Clusterfile, o.Dial, o.Distributions.Marks(), o.Display, func(h clusterfile.Host, err error) {
+		lost[h.Address] = err
+	})
+	if err != nil {
+		return nil, err
+	}
+	v := &View{cluster: c, closeHosts: closeHosts}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, v.Close())
+		}
+	}()
+	var all []*runtime.Host
+	for _, m := range o.Clusterfile.Machines() {
+		i := slices.IndexFunc(c.Hosts, func(h *runtime.Host) bool { return h.Spec.Address == m.Address })
+		if i >= 0 {
+			all = append(all, c.Hosts[i])
+			continue
+		}
+		all = append(all, &runtime.Host{Spec: m, Lost: lost[m.Address]})
+	}
+	if len(c.Hosts) == 0 {
+		errs := make([]error, 0, len(all))
+		for _, h := range all {
+			errs = append(errs, h.Lost)
+		}
+		return nil, &ConnectError{errs}
+	}
+	c.Hosts = all
+	for _, h := range c.Hosts {
+		s := h.Facts.State
+		if s == nil {
+			continue
+		}
+		if s.Cluster != o.Clusterfile.Name {
+			return nil, &OtherClusterError{Host: h.String(), Cluster: s.Cluster}
+		}
+		d := o.Distributions[s.Runtime]
+		if d == nil {
+			return nil, fmt.Errorf("%s: it runs %q, which this sealer does not know", h, s.Runtime)
+		}
+		v.distribution = d
+		c.Digest = s.ImageDigest
+	}
+	if v.distribution == nil {
+		return nil, &NotInstalledError{Cluster: o.Clusterfile.Name}
+	}
+	c.Contact, err = findContact(ctx, c, v.distribution)
+	return v, err
+}
+
+// NotInstalledError is a cluster of which nothing is on the hosts.
+type NotInstalledError struct{ Cluster string }
+
+func (e *NotInstalledError) Error() string {
+	return fmt.Sprintf("none of the hosts holds anything of the cluster %q", e.Cluster)
+}
+
+// Hint is to run it.
+func (e *NotInstalledError) Hint() string { return "make it with sealer run" }
+
+// Close leaves the hosts.
+func (v *View) Close() error { return v.closeHosts() }
+
+// contact is a control plane that answers.
+func (v *View) contact() (*runtime.Host, error) {
+	if v.cluster.Contact == nil {
+		return nil, noContact(v.cluster)
+	}
+	return v.cluster.Contact, nil
+}
+
+// Selection says which hosts are meant. The zero value is all of them.
+type Selection struct {
+	Addresses []string // in the words of clusterfile.ParseAddresses
+	Role      clusterfile.Role
+}
+
+// choose are the hosts of a selection, in the cluster's order.
+func (v *View) choose(s Selection) ([]*runtime.Host, error) {
+	var wanted []string
+	for _, text := range s.Addresses {
+		list, err := clusterfile.ParseAddresses(text)
+		if err != nil {
+			return nil, err
+		}
+		wanted = append(wanted, list...)
+	}
+	for _, address := range wanted {
+		if !slices.ContainsFunc(v.cluster.Hosts, func(h *runtime.Host) bool { return h.Spec.Address == address }) {
+			return nil, &NoHostError{Cluster: v.cluster.File.Name, Address: address}
+		}
+	}
+	var chosen []*runtime.Host
+	for _, h := range v.cluster.Hosts {
+		if (len(wanted) == 0 || slices.Contains(wanted, h.Spec.Address)) && (s.Role == "" || s.Role == h.Spec.Role) {
+			chosen = append(chosen, h)
+		}
+	}
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("the cluster %q has no such host", v.cluster.File.Name)
+	}
+	return chosen, nil
+}
+
+// NoHostError is an address that is none of the cluster's.
+type NoHostError struct{ Cluster, Address string }
+
+func (e *NoHostError) Error() string {
+	return fmt.Sprintf("%s is no host of the cluster %q", e.Address, e.Cluster)
+}
+
+// Hint says who knows.
+func (e *NoHostError) Hint() string { return "sealer status lists the hosts" }
+
+// HostErrors is what went wrong on some of several hosts.
+type HostErrors []error
+
+func (e HostErrors) Error() string {
+	lines := make([]string, len(e))
+	for i, err := range e {
+		lines[i] = err.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap gives the error of each host.
+func (e HostErrors) Unwrap() []error { return e }
+
+// each does something on hosts at once; the error is a HostErrors, in the order of the hosts.
+func each(chosen []*runtime.Host, do func(*runtime.Host) error) error {
+	errs := make([]error, len(chosen))
+	_ = onAll(chosen, func(h *runtime.Host) error {
+		for i, c := range chosen {
+			if c != h {
+				continue
+			}
+			if h.Lost != nil {
+				errs[i] = h.Lost
+			} else {
+				errs[i] = do(h)
+			}
+		}
+		return nil
+	})
+	failed := slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(failed) == 0 {
+		return nil
+	}
+	return HostErrors(failed)
+}
+
+// kubectl runs kubectl on the contact and gives what it prints.
+func (v *View) kubectl(ctx context.Context, args ...string) ([]byte, error) {
+	contact, err := v.contact()
+	if err != nil {
+		return nil, err
+	}
+	return host.Output(ctx, contact.Runner, v.distribution.Kubectl().Command(append(args, "--request-timeout", "30s")...))
+}
