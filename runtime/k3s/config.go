@@ -79,14 +79,11 @@ func asked(c *runtime.Cluster, h *runtime.Host) settings {
 }
 
 // common are the settings of every host: our defaults, the Clusterfile's over them, and over those what sealer alone
-// knows. link is the interface with the host's address, where the host has no default route to find it by.
-func common(c *runtime.Cluster, h *runtime.Host, link string) settings {
+// knows.
+func common(c *runtime.Cluster, h *runtime.Host) settings {
 	s := settings{}
 	if image := pauseImage(c); image != "" {
 		s["pause-image"] = image
-	}
-	if link != "" {
-		s["flannel-iface"] = link
 	}
 	for key, v := range asked(c, h) {
 		if secret, ok := v.(host.Secret); ok {
@@ -103,8 +100,8 @@ func common(c *runtime.Cluster, h *runtime.Host, link string) settings {
 }
 
 // serverSettings are those of a control plane that starts the cluster, or of one that joins it when join is not empty.
-func serverSettings(c *runtime.Cluster, h *runtime.Host, t tokens, link, join string) settings {
-	s := common(c, h, link)
+func serverSettings(c *runtime.Cluster, h *runtime.Host, t tokens, join string) settings {
+	s := common(c, h)
 	maps.Copy(s, defaults(c, s))
 	s["token"], s["agent-token"] = t.server.Reveal(), t.agent.Reveal()
 	s["advertise-address"] = h.IP()
@@ -167,8 +164,8 @@ func networks(c *runtime.Cluster) (pods, services string) {
 }
 
 // agentSettings are those of a worker.
-func agentSettings(c *runtime.Cluster, h *runtime.Host, token host.Secret, link string) settings {
-	s := common(c, h, link)
+func agentSettings(c *runtime.Cluster, h *runtime.Host, token host.Secret) settings {
+	s := common(c, h)
 	s["token"], s["server"] = token.Reveal(), endpoint(c)
 	return s
 }

@@ -78,11 +78,7 @@ func (d Distribution) firstSettings(ctx context.Context, c *runtime.Cluster, h *
 	if err != nil {
 		return nil, t, err
 	}
-	by, err := link(ctx, h)
-	if err != nil {
-		return nil, t, err
-	}
-	want := serverSettings(c, h, t, by, "")
+	want := serverSettings(c, h, t, "")
 	begun, err := hasBegun(ctx, h)
 	if err != nil || !begun || have == nil {
 		return want, t, err

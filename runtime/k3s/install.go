@@ -19,6 +19,9 @@ import (
 //go:embed scripts/service.sh
 var serviceScript []byte
 
+//go:embed scripts/route.sh
+var routeScript []byte
+
 //go:embed scripts/uninstall.sh
 var uninstallScript []byte
 
@@ -38,6 +41,15 @@ func (d Distribution) Install(c *runtime.Cluster, h *runtime.Host) []runtime.Ste
 					path.Join(h.Rootfs, "bin/k3s"), binary, uninstaller, service(h).File())
 			},
 			Do: func(ctx context.Context, log io.Writer) error { return d.install(ctx, c, h, log) },
+		},
+		{
+			Name: "looking for a default route",
+			Done: func(ctx context.Context) (bool, error) { return succeeds(ctx, h, "sh", "-c", hasRoute) },
+			Do: func(ctx context.Context, log io.Writer) error {
+				return h.Runner.Run(ctx, host.Command{
+					Argv: []string{"sh", "-s", "--", h.IP()}, Stdin: bytes.NewReader(routeScript), Stdout: log, Stderr: log, Mutates: true,
+				})
+			},
 		},
 		{
 			Name: "pointing k3s at the cluster's registry",
@@ -63,6 +75,7 @@ func (d Distribution) Install(c *runtime.Cluster, h *runtime.Host) []runtime.Ste
 const (
 	// runPrepare runs the image's script; an image need not have one.
 	runPrepare  = `[ -e "$1" ] || exit 0; exec "$1"`
+	hasRoute    = `[ -n "$(ip -4 route show default; ip -6 route show default)" ]`
 	filesPlaced = `from=$1; to=$2; shift 2; for f in "$@"; do cmp -s "$from/$f" "$to/$f" || exit 1; done`
 	// Keys of certificates may be among them.
 	placeFiles = `set -eu

@@ -144,13 +144,9 @@ func (d Distribution) joinSettings(ctx context.Context, c *runtime.Cluster, h *r
 		return nil, t, fmt.Errorf("%s: %s has no agent-token: run the cluster's image again first", server, configFile)
 	}
 	t = tokens{secure.whole, host.Secret(agent)}
-	by, err := link(ctx, h)
-	if err != nil {
-		return nil, t, err
-	}
 	var want settings
 	if isServer(h) {
-		want = serverSettings(c, h, t, by, endpoint(c))
+		want = serverSettings(c, h, t, endpoint(c))
 		if c.File.K3s == nil { // a cluster that is grown without its Clusterfile
 			base := maps.Clone(theirs)
 			maps.DeleteFunc(base, func(key string, _ any) bool { return own(key) })
@@ -162,7 +158,7 @@ func (d Distribution) joinSettings(ctx context.Context, c *runtime.Cluster, h *r
 			delete(want, "server")
 		}
 	} else {
-		want = agentSettings(c, h, host.Secret("K10"+secure.hash+"::node:"+agent), by)
+		want = agentSettings(c, h, host.Secret("K10"+secure.hash+"::node:"+agent))
 	}
 	begun, err := hasBegun(ctx, h)
 	if err != nil || !begun || have == nil {
@@ -178,7 +174,7 @@ func (d Distribution) joinSettings(ctx context.Context, c *runtime.Cluster, h *r
 // own are keys of one host, which another does not take over.
 func own(key string) bool {
 	switch key {
-	case "token", "server", "cluster-init", "node-name", "node-ip", "advertise-address", "tls-san", "flannel-iface", "node-taint", "node-label":
+	case "token", "server", "cluster-init", "node-name", "node-ip", "advertise-address", "tls-san", "node-taint", "node-label":
 		return true
 	}
 	return false

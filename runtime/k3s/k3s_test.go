@@ -231,14 +231,13 @@ server:
 	}
 }
 
-// A host without a default route: k3s is told which interface is meant.
-func TestConfig_NoDefaultRoute(t *testing.T) {
+// A host without a default route gets one, which its own address tells.
+func TestInstall_NoDefaultRoute(t *testing.T) {
 	c, hosts := newCluster(t, oneHost, "")
-	c.Hosts[0].Facts.DefaultRoute = false
-	onNewHost(hosts[0]).On("ip -o addr", hosttest.Answer{Stdout: "eth1\n"})
-	_, err := do(t, quick().Init(c, c.Hosts[0]))
+	onNewHost(hosts[0]).On("route show default", hosttest.Answer{Code: 1})
+	_, err := do(t, quick().Install(c, c.Hosts[0]))
 	require.NoError(t, err)
-	require.Contains(t, configOf(t, hosts[0]), "flannel-iface: eth1\n")
+	require.Contains(t, hosts[0].Commands(), "sh -s -- 10.0.0.1")
 }
 
 // No command, no output, no error holds a token or a password.
@@ -457,12 +456,12 @@ func TestInstall_Registry(t *testing.T) {
 	require.Equal(t, "-rw-------", file.Mode.String())
 	golden(t, "testdata/registries.yaml", string(file.Data))
 	require.Equal(t, "CA", string(hosts[2].Files()["/etc/rancher/k3s/sealer-registry-ca.crt"].Data))
-	done, err := steps[2].Done(t.Context())
+	done, err := steps[3].Done(t.Context())
 	require.NoError(t, err)
 	require.True(t, done)
 
 	c.Registry.Password = "another"
-	done, err = steps[2].Done(t.Context())
+	done, err = steps[3].Done(t.Context())
 	require.NoError(t, err)
 	require.False(t, done, "a new password has to be placed")
 }
@@ -478,8 +477,8 @@ func TestInstall_WrongVersion(t *testing.T) {
 func TestInstall_Files(t *testing.T) {
 	c, _ := newCluster(t, threeHosts, "---\napiVersion: sealer.io/v2\nkind: K3s\nserver: {flannel-conf: ../etc/net.json, resolv-conf: /etc/r}\n")
 	steps := quick().Install(c, c.Hosts[0])
-	require.Equal(t, "placing the files that k3s' settings name", steps[3].Name)
-	require.Len(t, quick().Install(c, c.Hosts[2]), 3, "the agent's settings name none")
+	require.Equal(t, "placing the files that k3s' settings name", steps[4].Name)
+	require.Len(t, quick().Install(c, c.Hosts[2]), 4, "the agent's settings name none")
 }
 
 func TestCheck(t *testing.T) {

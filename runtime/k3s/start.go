@@ -222,12 +222,3 @@ func (d Distribution) hasNode(ctx context.Context, server, h *runtime.Host) (boo
 	}
 	return strings.TrimSpace(string(out)) != "", err
 }
-
-// link is the interface with the host's address, where there is no default route: k3s' pod network looks for that.
-func link(ctx context.Context, h *runtime.Host) (string, error) {
-	if h.Facts.DefaultRoute {
-		return "", nil
-	}
-	out, err := host.Output(ctx, h.Runner, host.Command{Argv: []string{"sh", "-c", `ip -o addr show | awk -v ip="$1" 'index($4, ip "/") == 1 { print $2; exit }'`, "sh", h.IP()}})
-	return strings.TrimSpace(string(out)), err
-}

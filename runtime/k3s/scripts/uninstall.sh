@@ -51,6 +51,14 @@ if command -v ip >/dev/null; then
 	done
 	ip netns list 2>/dev/null | awk '/^cni-/ { print $1 }' | while read -r ns; do ip netns delete "$ns" || :; done
 fi
+if [ -e /etc/init.d/sealer-default-route ]; then
+	rc-service --quiet --ifstarted sealer-default-route stop || :
+	rc-update --quiet del sealer-default-route default || :
+	rm -f /etc/init.d/sealer-default-route
+elif [ -e /etc/systemd/system/sealer-default-route.service ]; then
+	systemctl disable --quiet --now sealer-default-route || :
+	rm -f /etc/systemd/system/sealer-default-route.service
+fi
 for tool in iptables ip6tables; do
 	command -v "$tool-save" >/dev/null || continue
 	rules=$("$tool-save" 2>/dev/null) || continue
