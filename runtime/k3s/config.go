@@ -105,13 +105,7 @@ func serverSettings(c *runtime.Cluster, h *runtime.Host, t tokens, join string) 
 	maps.Copy(s, defaults(c, s))
 	s["token"], s["agent-token"] = t.server.Reveal(), t.agent.Reveal()
 	s["advertise-address"] = h.IP()
-	names := []string{runtime.APIServerName, h.IP()}
-	for _, name := range texts(s["tls-san"]) {
-		if !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	s["tls-san"] = names
+	s["tls-san"] = serverNames(c, h)
 	// As with kubeadm: where there are workers, pods are theirs.
 	if _, said := s["node-taint"]; !said && len(c.Workers()) > 0 {
 		s["node-taint"] = []string{taint}
@@ -127,6 +121,17 @@ func serverSettings(c *runtime.Cluster, h *runtime.Host, t tokens, join string) 
 		s["cluster-init"] = true
 	}
 	return s
+}
+
+// serverNames are those of the API server's certificate, besides localhost and those that k3s adds itself.
+func serverNames(c *runtime.Cluster, h *runtime.Host) []string {
+	names := []string{runtime.APIServerName, h.IP()}
+	for _, name := range texts(asked(c, h)["tls-san"]) {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // defaults are for keys that s leaves open.

@@ -5,10 +5,14 @@ package k3s_test
 import (
 	"bytes"
 	"context"
-	"flag"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
 	"fmt"
+	"math/big"
 	"net/netip"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -21,22 +25,10 @@ import (
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/host/hosttest"
+	"github.com/sealerio/sealer/internal/goldenfile"
 	"github.com/sealerio/sealer/runtime"
 	"github.com/sealerio/sealer/runtime/k3s"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
-
-func golden(t *testing.T, path, got string) {
-	t.Helper()
-	if *update {
-		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.Equal(t, string(want), got)
-}
 
 // hash is that of the cluster's CA, as its token names it.
 var hash = strings.Repeat("ab", 32)
@@ -215,7 +207,7 @@ server:
 			onNewHost(hosts[0])
 			_, err := do(t, quick().Init(cl, cl.Hosts[0]))
 			require.NoError(t, err)
-			golden(t, "testdata/"+name+"/first.yaml", configOf(t, hosts[0]))
+			goldenfile.Equal(t, "testdata/"+name+"/first.yaml", configOf(t, hosts[0]))
 			first := string(hosts[0].Files()[config].Data)
 			onServer(hosts[0], "").Put(config, first, 0o600)
 			for i, file := range []string{1: "server.yaml", 2: "agent.yaml"} {
@@ -225,7 +217,7 @@ server:
 				onNewHost(hosts[i])
 				_, err := do(t, quick().Join(cl, cl.Hosts[i]))
 				require.NoError(t, err)
-				golden(t, "testdata/"+name+"/"+file, configOf(t, hosts[i]))
+				goldenfile.Equal(t, "testdata/"+name+"/"+file, configOf(t, hosts[i]))
 			}
 		})
 	}
@@ -355,6 +347,10 @@ func TestSteps(t *testing.T) {
 		"upgrade": {2, threeHosts, func(_, r *hosttest.Runner) {
 			onServer(r, "").On("^cmp -s", hosttest.Answer{Code: 1}).On(`(?s)stamp.*= "`, hosttest.Answer{Code: 1})
 		}, upgrade},
+		"renew": {1, threeHosts, func(_, r *hosttest.Runner) {
+			startedAs(t, r, threeHosts)
+			r.On(`(?s)stamp.*= "`, hosttest.Answer{Code: 1}).On("cmp -s", hosttest.Answer{Code: 1})
+		}, d.Renew},
 		"upgrade-done": {1, threeHosts, func(_, r *hosttest.Runner) { startedAs(t, r, threeHosts) }, upgrade},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -369,7 +365,7 @@ func TestSteps(t *testing.T) {
 			if r != first {
 				got += "-- on the first control plane\n" + lines(first)
 			}
-			golden(t, "testdata/steps/"+name+".txt", got)
+			goldenfile.Equal(t, "testdata/steps/"+name+".txt", got)
 		})
 	}
 }
@@ -454,7 +450,7 @@ func TestInstall_Registry(t *testing.T) {
 	require.NoError(t, err)
 	file := hosts[2].Files()["/etc/rancher/k3s/registries.yaml"]
 	require.Equal(t, "-rw-------", file.Mode.String())
-	golden(t, "testdata/registries.yaml", string(file.Data))
+	goldenfile.Equal(t, "testdata/registries.yaml", string(file.Data))
 	require.Equal(t, "CA", string(hosts[2].Files()["/etc/rancher/k3s/sealer-registry-ca.crt"].Data))
 	done, err := steps[3].Done(t.Context())
 	require.NoError(t, err)
@@ -505,7 +501,7 @@ func TestCheck(t *testing.T) {
 	c.File.K3s.Server["bind-address"] = "10.0.0.1"
 	c.File.K3s.Agent["node-external-ip"] = []string{"192.0.2.1"}
 	c.Metadata.ClusterRuntimeVersion = "v1.36.2+k3s1"
-	golden(t, "testdata/check.txt", strings.Join(check(c), "\n")+"\n")
+	goldenfile.Equal(t, "testdata/check.txt", strings.Join(check(c), "\n")+"\n")
 
 	c.File.K3s = &clusterfile.K3s{
 		IgnoreChecks: []string{"cpu", "memory", "cgroup"},
@@ -538,7 +534,7 @@ func TestSnapshot(t *testing.T) {
 	} {
 		cl, hosts := newCluster(t, threeHosts, "")
 		c.setup(onServer(hosts[0], c.config))
-		golden(t, "testdata/steps/snapshot-"+name+".txt", commandsOf(t, hosts[0], quick().Snapshot(cl, cl.Hosts[0], "/var/backups/x")))
+		goldenfile.Equal(t, "testdata/steps/snapshot-"+name+".txt", commandsOf(t, hosts[0], quick().Snapshot(cl, cl.Hosts[0], "/var/backups/x")))
 	}
 	c, hosts := newCluster(t, threeHosts, "")
 	onServer(hosts[0], "datastore-endpoint: mysql://root:hunter2@tcp(10.0.0.9)/k3s\n")
@@ -561,7 +557,7 @@ func TestRestore(t *testing.T) {
 	hosts[1].On("get node h2", hosttest.Answer{Stdout: "node/h2\n"})
 	_, err := do(t, quick().Restore(c, c.Hosts[1], "/var/backups/x"))
 	require.NoError(t, err)
-	golden(t, "testdata/steps/restore.txt", lines(hosts[1])+"-- on the other control plane\n"+lines(hosts[0]))
+	goldenfile.Equal(t, "testdata/steps/restore.txt", lines(hosts[1])+"-- on the other control plane\n"+lines(hosts[0]))
 	require.Equal(t, "# Written by sealer. Change the K3s document of the Clusterfile instead.\nagent-token: "+agentToken+
 		"\ncluster-init: true\nnode-name: h1\ntoken: "+serverToken+"\n", configOf(t, hosts[1]))
 	require.Equal(t, "# Written by sealer. Change the K3s document of the Clusterfile instead.\nagent-token: "+agentToken+
@@ -581,6 +577,31 @@ func TestHealth(t *testing.T) {
 	probes := quick().Health(c, c.Hosts[2])
 	require.Len(t, probes, 1)
 	require.EqualError(t, probes[0].Ask(t.Context()), "10.0.0.3: k3s-agent does not run")
+}
+
+// Certificates are told by their files; keys are never read.
+func TestCertificates(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	end := time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: end, IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	require.NoError(t, err)
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	c, hosts := newCluster(t, threeHosts, "")
+	hosts[0].On("for f in", hosttest.Answer{Stdout: "file: server/tls/server-ca.crt\n" + string(text)})
+	got, err := quick().Certificates(t.Context(), c, c.Hosts[0])
+	require.NoError(t, err)
+	require.Equal(t, []runtime.Certificate{{Name: "server/tls/server-ca.crt", NotAfter: end, CA: true}}, got)
+}
+
+func TestServerNames(t *testing.T) {
+	c, hosts := newCluster(t, threeHosts, everything)
+	onServer(hosts[0], "")
+	_, err := do(t, quick().ServerNames(c, c.Hosts[0]))
+	require.NoError(t, err)
+	require.Contains(t, configOf(t, hosts[0]), "tls-san:\n- apiserver.cluster.local\n- 10.0.0.1\n- k8s.example.com\ntoken: "+serverToken+"\n")
+	require.Empty(t, quick().ServerNames(c, c.Hosts[2]))
 }
 
 func TestScripts_Shellcheck(t *testing.T) {
