@@ -3,14 +3,17 @@
 package build
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/solver/errdefs"
 	"github.com/moby/buildkit/util/suggest"
 	"github.com/moby/patternmatcher"
@@ -34,6 +37,9 @@ func explain(ctx context.Context, o Options, in *inputs, own, err error) error {
 				continue
 			}
 			line := int(s.Ranges[0].Start.Line)
+			if missing := notGiven(o, in, line); missing != nil {
+				return convert.At(in.file, line, missing)
+			}
 			if missing := missingSource(o, in, line); missing != nil {
 				return convert.At(in.file, line, missing)
 			}
@@ -80,6 +86,53 @@ func (e *MissingSourceError) Hint() string {
 		return "see .sealerignore, .dockerignore or the ignore file beside the Kubefile"
 	}
 	return "sources are relative to the folder that is built: the last argument of sealer build"
+}
+
+// NotGivenError says that a line needs a secret or an SSH agent that the command line does not give.
+type NotGivenError struct{ What, Flag string }
+
+func (e *NotGivenError) Error() string { return "it needs " + e.What + ", and none was given" }
+
+// Hint says how it is given.
+func (e *NotGivenError) Hint() string { return "give it with " + e.Flag }
+
+// notGiven looks for what a line cannot do without; nil where it is all there.
+func notGiven(o Options, in *inputs, line int) error {
+	noAgent := func(id string) error {
+		if slices.ContainsFunc(o.SSH, func(s string) bool { have, _, _ := strings.Cut(s, "="); return have == id }) {
+			return nil
+		}
+		return &NotGivenError{What: fmt.Sprintf("the SSH agent %q", id), Flag: "--ssh " + id}
+	}
+	for _, stage := range in.file.Stages {
+		for _, one := range stage.Instructions {
+			if r := one.Lines(); line < r.First || line > r.Last {
+				continue
+			}
+			switch one := one.(type) {
+			case *kubefile.Add:
+				for _, source := range one.Sources {
+					if strings.HasPrefix(source, "git@") || strings.HasPrefix(source, "ssh://") {
+						return noAgent("default")
+					}
+				}
+			case *kubefile.Run:
+				for _, m := range one.Mounts {
+					id := cmp.Or(m.CacheID, path.Base(m.Target))
+					switch {
+					case m.Required && m.Type == instructions.MountTypeSSH:
+						if err := noAgent(cmp.Or(m.CacheID, "default")); err != nil {
+							return err
+						}
+					case m.Required && m.Type == instructions.MountTypeSecret &&
+						!slices.ContainsFunc(o.Secrets, func(s Secret) bool { return s.ID == id }):
+						return &NotGivenError{What: fmt.Sprintf("the secret %q", id), Flag: "--secret id=" + id + ",src=FILE"}
+					}
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // missingSource looks for the source that made a COPY fail; nil where it was something else. The solver says it too, but

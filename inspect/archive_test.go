@@ -87,8 +87,12 @@ func TestInArchive(t *testing.T) {
 
 	both := openArchive(t, save("both.tar", ship.Options{}, 0, first, second), empty)
 	_, err = both.Resolve("")
-	require.ErrorContains(t, err, "it has not one image: it has docker.io/a/one:v1 sha256:")
-	for _, ref := range []string{"a/two:v1", "docker.io/a/two:v1", second.Descriptor.Digest.String()} {
+	require.ErrorContains(t, err, "it holds several images: docker.io/a/one:v1 sha256:")
+	_, err = both.Resolve("v1")
+	require.ErrorContains(t, err, `"v1" stands for more than one image`)
+	_, err = both.Resolve("v2")
+	require.ErrorContains(t, err, `it has no image "v2"`)
+	for _, ref := range []string{"two:v1", "a/two:v1", "docker.io/a/two:v1", second.Descriptor.Digest.String()} {
 		s, err := inspect.InArchive(both, ref)
 		require.NoError(t, err)
 		require.Equal(t, second.Descriptor.Digest, s.Descriptor.Digest)

@@ -34,7 +34,11 @@ const maxShown = 50
 
 func (e *ConflictError) Error() string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "the images disagree in %d points:", len(e.Conflicts))
+	points := "points"
+	if len(e.Conflicts) == 1 {
+		points = "point"
+	}
+	fmt.Fprintf(&text, "the images disagree in %d %s:", len(e.Conflicts), points)
 	for i, c := range e.Conflicts {
 		if i == maxShown {
 			fmt.Fprintf(&text, "\n  … and %d more", len(e.Conflicts)-maxShown)

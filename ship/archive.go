@@ -102,7 +102,8 @@ func (a *Archive) Images() []store.Tagged {
 	return out
 }
 
-// Resolve finds an image by its name, its tag or its digest. ref may be empty where there is one image.
+// Resolve finds an image by its name, the end of it, its tag or its digest. ref may be empty where there is one image.
+// The error is a *ChoiceError.
 func (a *Archive) Resolve(ref string) (store.Tagged, error) {
 	var found []store.Tagged
 	var names []string
@@ -118,18 +119,12 @@ func (a *Archive) Resolve(ref string) (store.Tagged, error) {
 	if len(found) == 1 {
 		return found[0], nil
 	}
-	what := "no image " + fmt.Sprintf("%q", ref)
-	if ref == "" {
-		what = "not one image"
-	} else if len(found) > 1 {
-		what = "several images " + fmt.Sprintf("%q", ref)
-	}
 	slices.Sort(names)
-	return store.Tagged{}, fmt.Errorf("looking into %q: it has %s: it has %s", a.s.name, what, strings.Join(names, ", "))
+	return store.Tagged{}, &ChoiceError{Archive: a.s.name, Ref: ref, Have: names, Several: len(found) > 1}
 }
 
 func isCalled(t store.Tagged, ref string) bool {
-	if t.Name == ref || t.Descriptor.Digest.String() == strings.TrimPrefix(ref, "@") || strings.HasSuffix(t.Name, ":"+ref) {
+	if t.Name == ref || t.Descriptor.Digest.String() == strings.TrimPrefix(ref, "@") || strings.HasSuffix(t.Name, ":"+ref) || strings.HasSuffix(t.Name, "/"+ref) {
 		return true
 	}
 	named, err := reference.ParseNormalizedNamed(ref)
@@ -181,4 +176,27 @@ func (e *UnseenError) Error() string {
 // Hint tells the user what to do.
 func (e *UnseenError) Hint() string {
 	return "sealer load -i " + e.Archive + " brings it into the store, where it can be looked at"
+}
+
+// ChoiceError is a name that does not stand for one image of an archive.
+type ChoiceError struct {
+	Archive, Ref string
+	Have         []string // names and digests
+	Several      bool
+}
+
+func (e *ChoiceError) Error() string {
+	have := strings.Join(e.Have, ", ")
+	switch {
+	case e.Several && e.Ref == "":
+		return fmt.Sprintf("looking into %q: it holds several images: %s", e.Archive, have)
+	case e.Several:
+		return fmt.Sprintf("looking into %q: %q stands for more than one image of %s", e.Archive, e.Ref, have)
+	}
+	return fmt.Sprintf("looking into %q: it has no image %q, it has %s", e.Archive, e.Ref, have)
+}
+
+// Hint tells the user what to do.
+func (e *ChoiceError) Hint() string {
+	return "say which one behind the file: oci-archive:" + e.Archive + ":NAME"
 }
