@@ -133,7 +133,7 @@ func fields() []field {
 		{
 			name:     "sealer lite_build",
 			kubefile: "FROM REGISTRY/kubernetes:v1.19.8\nCOPY test1 .\nCOPY recommended.yaml manifests\nCOPY test2 .\n#CMD ls -l\nCOPY imageList manifests\nCOPY test-plugins.yaml plugins",
-			context:  map[string]string{"test1": "1", "test2": "2", "recommended.yaml": deployment, "imageList": "REGISTRY/a:1\n# none\n", "test-plugins.yaml": "x"},
+			context:  map[string]string{"test1": "1", "test2": "2", "recommended.yaml": deployment, "imageList": "REGISTRY/a:1\n# none\n", "test-plugins.yaml": "apiVersion: sealer.io/v1\nkind: Plugin\nmetadata: {name: x}\nspec: {type: SHELL, action: pre-init-host, scope: master, data: ls}\n"},
 			kind:     clusterimage.KubeInstaller, runtime: "kubernetes",
 			files:  []string{"Metadata", "bin/kubeadm", "manifests/imageList", "manifests/recommended.yaml", "plugins/test-plugins.yaml", "test1", "test2"},
 			images: []string{"a:1"},
