@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/sealerio/sealer/test/components/programs/doubles/facts"
+	"github.com/sealerio/sealer/test/components/programs/doubles/k0s"
 	"github.com/sealerio/sealer/test/components/programs/doubles/k3s"
 	"github.com/sealerio/sealer/test/components/programs/doubles/stamp"
 )
@@ -32,6 +33,9 @@ func run(ctx context.Context) int {
 	}
 	if len(os.Args) > 1 && os.Args[1] == "double-images" { // for who makes an image with the double in it
 		return listImages(s)
+	}
+	if s.Program == "k0s" {
+		return k0s.Run(ctx, s, os.Args, os.Stdout, os.Stderr)
 	}
 	return k3s.Run(ctx, s, os.Args, os.Stdout, os.Stderr)
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -231,6 +232,45 @@ func (s *Store) Save(path string) (err error) {
 		return err
 	}
 	return os.Rename(path+".part", path)
+}
+
+// SaveFrom writes a snapshot of another program's member.
+func SaveFrom(ctx context.Context, c *clientv3.Client, path string) error {
+	r, err := c.Snapshot(ctx)
+	if err != nil {
+		return fmt.Errorf("taking a snapshot: %w", err)
+	}
+	defer r.Close()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("taking a snapshot: %w", err)
+	}
+	_, err = io.Copy(f, r)
+	return errors.Join(err, f.Close())
+}
+
+// ClientTLS reads a client's files; it is nil where none are named.
+func ClientTLS(ca, cert, key string) (*tls.Config, error) {
+	if ca == "" && cert == "" {
+		return nil, nil
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12}
+	if ca != "" {
+		text, err := os.ReadFile(ca)
+		if err != nil {
+			return nil, err
+		}
+		c.RootCAs = x509.NewCertPool()
+		c.RootCAs.AppendCertsFromPEM(text)
+	}
+	if cert != "" {
+		pair, err := tls.LoadX509KeyPair(cert, key)
+		if err != nil {
+			return nil, err
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
 }
 
 // Restore makes the data folder of a new cluster of one member out of a snapshot.

@@ -304,7 +304,7 @@ func (s *server) openExternal(ctx context.Context) error {
 	if !strings.HasPrefix(endpoint, "http://") && !strings.HasPrefix(endpoint, "https://") {
 		return errors.New("the double models etcd as an external datastore, and nothing else")
 	}
-	tlsConfig, err := clientTLS(s.text("datastore-cafile"), s.text("datastore-certfile"), s.text("datastore-keyfile"))
+	tlsConfig, err := datastore.ClientTLS(s.text("datastore-cafile"), s.text("datastore-certfile"), s.text("datastore-keyfile"))
 	if err != nil {
 		return err
 	}
