@@ -14,6 +14,8 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -151,44 +153,39 @@ func members(list []*etcdserverpb.Member) []Member {
 	return out
 }
 
-// Add makes name a member and returns the list that it has to start with.
+// Add makes name a member and returns the list that it has to start with. A second voter makes the first one wait until
+// it has started: nothing is asked of a quorum after that, and the same member may be added again.
 func Add(ctx context.Context, c *clientv3.Client, name, peerURL string, learner bool) (existing string, err error) {
-	before, err := Members(ctx, c)
+	got, err := c.MemberList(ctx, clientv3.WithSerializable())
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("listing etcd members: %w", err)
 	}
-	known := false
-	for _, m := range before {
-		if m.PeerURL != peerURL && m.Name == name {
-			return "", ErrDuplicate
-		}
-		known = known || m.PeerURL == peerURL
+	list := members(got.Members)
+	if slices.ContainsFunc(list, func(m Member) bool { return m.PeerURL != peerURL && m.Name == name }) {
+		return "", ErrDuplicate
 	}
-	if !known {
+	if !slices.ContainsFunc(list, func(m Member) bool { return m.PeerURL == peerURL }) {
 		add := c.MemberAdd
 		if learner {
 			add = c.MemberAddAsLearner
 		}
-		if _, err := add(ctx, []string{peerURL}); err != nil {
+		added, err := add(ctx, []string{peerURL})
+		if err != nil {
 			return "", fmt.Errorf("adding etcd member: %w", err)
 		}
-		if before, err = Members(ctx, c); err != nil {
-			return "", err
-		}
+		list = members(added.Members)
 	}
-	for i, m := range before {
-		if m.PeerURL == peerURL {
+	var pairs []string
+	for _, m := range list {
+		switch {
+		case m.PeerURL == peerURL:
 			m.Name = name
-		}
-		if m.Name == "" {
+		case m.Name == "":
 			m.Name = fmt.Sprintf("unstarted-%x", m.ID) // etcd wants the whole list, and compares addresses
 		}
-		if i > 0 {
-			existing += ","
-		}
-		existing += m.Name + "=" + m.PeerURL
+		pairs = append(pairs, m.Name+"="+m.PeerURL)
 	}
-	return existing, nil
+	return strings.Join(pairs, ","), nil
 }
 
 // ErrDuplicate says that another member has the name.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/sealerio/sealer/test/components/programs/doubles/client"
@@ -99,11 +100,16 @@ func Forget(ctx context.Context, c *client.Client, id string) error {
 // BootstrapToken tells whether the cluster holds the token, for one of the usages where any is named.
 func (p *Plane) BootstrapToken(ctx context.Context, text string, usages ...string) bool {
 	id, secret, _ := strings.Cut(text, ".")
-	got, err := p.Client.Get(ctx, secretsPath+"/bootstrap-token-"+id)
-	if err != nil {
+	// Not through the API: it waits for a quorum, which a controller that joins may be needed for.
+	got, err := p.config.Store.Get(ctx, "/registry/core/secrets/kube-system/bootstrap-token-"+id, clientv3.WithSerializable())
+	if err != nil || len(got.Kvs) == 0 {
 		return false
 	}
-	t := readToken(got)
+	o := &client.Object{}
+	if o.UnmarshalJSON(got.Kvs[0].Value) != nil {
+		return false
+	}
+	t := readToken(o)
 	fits := len(usages) == 0
 	for _, u := range usages {
 		for _, has := range t.Usages {
