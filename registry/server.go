@@ -42,6 +42,11 @@ type ServerOptions struct {
 	AnonymousPull bool
 	// ReadOnly refuses pushes.
 	ReadOnly bool
+	// PurgeUploads clears away what pushes that were cut have left, after a day. What does so never ends: this is for a
+	// process that serves until its own end.
+	PurgeUploads bool
+	// Peers are registries to be kept equal with; nil: there are none.
+	Peers *Peers
 	// AccessLog gets a line for each request, in Common Log Format without
 	// queries. ErrorLog gets the server's own troubles. nil is silence.
 	AccessLog, ErrorLog io.Writer
@@ -85,6 +90,12 @@ func Serve(ctx context.Context, o ServerOptions) (err error) {
 	if err != nil {
 		return fmt.Errorf("serving images on %s: %w", o.Address, err)
 	}
+	if srv.replicator != nil {
+		var replicating sync.WaitGroup
+		stop, cancel := context.WithCancel(ctx)
+		replicating.Go(func() { srv.replicator.run(stop) })
+		defer func() { cancel(); replicating.Wait() }()
+	}
 	done := make(chan error, 1)
 	go func() {
 		if o.CertFile != "" {
@@ -119,9 +130,10 @@ func loopbackAddress(address string) bool {
 }
 
 type server struct {
-	app   *handlers.App
-	http  *http.Server
-	fresh freshConns
+	app        *handlers.App
+	http       *http.Server
+	fresh      freshConns
+	replicator *replicator // nil without peers
 }
 
 // freshConns are connections on which nothing was asked yet. Clients open some
@@ -164,6 +176,11 @@ func newServer(ctx context.Context, o ServerOptions, dir string) (*server, error
 		return nil, err
 	}
 	var handler http.Handler = &locator{next: app, repositories: filepath.Join(dir, filepath.FromSlash(treeRoot), "repositories")}
+	s := &server{app: app}
+	if o.Peers != nil {
+		s.replicator = newReplicator(handler, *o.Peers, dir, errorLog)
+		handler = s.replicator
+	}
 	if o.HtpasswdFile != "" {
 		h := &htpasswd{file: o.HtpasswdFile}
 		if err := h.load(); err != nil {
@@ -174,7 +191,6 @@ func newServer(ctx context.Context, o ServerOptions, dir string) (*server, error
 	if o.AccessLog != nil {
 		handler = &accessLog{next: handler, out: o.AccessLog}
 	}
-	s := &server{app: app}
 	s.http = &http.Server{
 		ConnState:         s.fresh.note,
 		Handler:           handler,
@@ -206,7 +222,7 @@ func newApp(ctx context.Context, o ServerOptions, dir string) (app *handlers.App
 			"filesystem": configuration.Parameters{"rootdirectory": dir},
 			"redirect":   configuration.Parameters{"disable": true},
 			"maintenance": configuration.Parameters{
-				"uploadpurging": map[any]any{"enabled": false},
+				"uploadpurging": map[any]any{"enabled": o.PurgeUploads, "age": "24h", "interval": "6h", "dryrun": false},
 				"readonly":      map[any]any{"enabled": o.ReadOnly},
 			},
 		},

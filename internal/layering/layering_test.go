@@ -36,7 +36,7 @@ var allowed = map[string][]string{
 	},
 	"internal/node": {
 		"clusterimage", "registry", "rootfs", "store",
-		"internal/atomicfile", "internal/blobstream", "internal/version",
+		"internal/atomicfile", "internal/balance", "internal/blobstream", "internal/secret", "internal/version",
 	},
 
 	"kubefile":         {"internal/sourceerror"},
@@ -88,6 +88,7 @@ var allowed = map[string][]string{
 	},
 
 	"internal/atomicfile":  {},
+	"internal/balance":     {},
 	"internal/blobstream":  {},
 	"internal/goldenfile":  {}, // for tests
 	"internal/layering":    {},

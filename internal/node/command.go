@@ -65,7 +65,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 
 func (c *commands) root() *cobra.Command {
 	cmd := group("sealer-node", "What sealer does on a host; sealer itself runs it",
-		c.version(), c.content(), c.rootfs(), c.render(), c.registry(), c.etcd(), c.clean())
+		c.version(), c.content(), c.rootfs(), c.render(), c.registry(), c.etcd(), c.endpoint(), c.clean())
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.SetIn(c.In)
 	cmd.SetOut(c.Out)
@@ -235,13 +235,29 @@ func (c *commands) render() *cobra.Command {
 
 func (c *commands) registry() *cobra.Command {
 	var config RegistryConfig
+	var adopt, share bool
 	prepare := c.leaf("init", "Make certificates and credentials, or keep those that are there", func(_ context.Context, n *Node) (any, error) {
+		if adopt {
+			var other RegistryAccess
+			if err := readJSON(c.In, "the credentials to adopt", &other); err != nil {
+				return nil, err
+			}
+			if err := n.AdoptRegistry(other); err != nil {
+				return nil, err
+			}
+		}
 		access, err := n.InitRegistry(config)
+		if err == nil && share {
+			access, err = n.ShareRegistry(access)
+		}
 		if err != nil {
 			return nil, err
 		}
 		return access, nil
 	})
+	prepare.Flags().StringSliceVar(&config.Peers, "peer", nil, "IP address of another host that serves the same images; may be given again")
+	prepare.Flags().BoolVar(&adopt, "adopt", false, "take the CA, its key and the credentials on standard input, which another host shares")
+	prepare.Flags().BoolVar(&share, "share", false, "also print the CA's key")
 	prepare.Flags().StringVar(&config.Name, "name", "sea.hub", "host name of the registry")
 	prepare.Flags().StringSliceVar(&config.Addresses, "address", nil, "IP address of the host; may be given again")
 	prepare.Flags().IntVar(&config.Port, "port", 5000, "port")

@@ -51,6 +51,8 @@ type RegistryConfig struct {
 	Addresses []string `json:"addresses"` // IP addresses in the certificate
 	Port      int      `json:"port"`
 	Writable  bool     `json:"writable"` // pushes are allowed
+	// Peers are the addresses of the other hosts that serve the same images on the same port; Addresses[0] is ours among theirs.
+	Peers []string `json:"peers,omitempty"`
 }
 
 func (c RegistryConfig) validate() error {
@@ -61,7 +63,7 @@ func (c RegistryConfig) validate() error {
 	if len(c.Addresses) == 0 {
 		errs = append(errs, errors.New("address: there is none"))
 	}
-	for _, a := range c.Addresses {
+	for _, a := range slices.Concat(c.Addresses, c.Peers) {
 		if net.ParseIP(a) == nil {
 			errs = append(errs, fmt.Errorf("address: %q is no IP address", a))
 		}
@@ -72,11 +74,63 @@ func (c RegistryConfig) validate() error {
 	return errors.Join(errs...)
 }
 
-// RegistryAccess is what clients need.
+// RegistryAccess is what clients need; with CAKey, what another host needs to serve as one with this one.
 type RegistryAccess struct {
-	CA       string `json:"ca"` // PEM
+	CA       string `json:"ca"`              // PEM
+	CAKey    string `json:"caKey,omitempty"` // PEM
 	Username string `json:"username"`
 	Password string `json:"password"`
+}
+
+// AdoptRegistry puts another registry's CA and credentials in the place of this host's.
+func (n *Node) AdoptRegistry(a RegistryAccess) error {
+	certBlock, _ := pem.Decode([]byte(a.CA))
+	keyBlock, _ := pem.Decode([]byte(a.CAKey))
+	if certBlock == nil || keyBlock == nil || a.Username == "" || a.Password == "" {
+		return errors.New("adopting a registry's credentials: they are incomplete")
+	}
+	ca, err := x509.ParseCertificate(certBlock.Bytes)
+	if err != nil {
+		return fmt.Errorf("adopting a registry's CA: %w", err)
+	}
+	key, err := x509.ParseECPrivateKey(keyBlock.Bytes)
+	if err != nil {
+		return fmt.Errorf("adopting a registry's CA: %w", err)
+	}
+	if !key.PublicKey.Equal(ca.PublicKey) {
+		return errors.New("adopting a registry's CA: its key is another's")
+	}
+	if err := os.MkdirAll(n.registryDir(), 0o700); err != nil {
+		return fmt.Errorf("adopting a registry's CA: %w", err)
+	}
+	if have, _, err := n.loadPair(caFile, caKeyFile); err != nil || !have.Equal(ca) {
+		if err := n.savePair(caFile, caKeyFile, ca, key); err != nil {
+			return fmt.Errorf("adopting a registry's CA: %w", err)
+		}
+	}
+	data, err := json.Marshal(RegistryAccess{Username: a.Username, Password: a.Password}) //nolint:gosec // this file is where the password is kept
+	if err != nil {
+		return fmt.Errorf("adopting a registry's credentials: %w", err)
+	}
+	return writeIfOther(filepath.Join(n.registryDir(), credentialFile), data)
+}
+
+// ShareRegistry is what another host needs to serve as one with this one.
+func (n *Node) ShareRegistry(a RegistryAccess) (RegistryAccess, error) {
+	key, err := os.ReadFile(filepath.Join(n.registryDir(), caKeyFile))
+	if err != nil {
+		return RegistryAccess{}, fmt.Errorf("sharing the registry's CA: %w", err)
+	}
+	a.CAKey = string(key)
+	return a, nil
+}
+
+// writeIfOther leaves a file alone that has the content: its time tells whether a server has to start again.
+func writeIfOther(file string, data []byte) error {
+	if have, err := os.ReadFile(file); err == nil && bytes.Equal(have, data) {
+		return nil
+	}
+	return atomicfile.Write(file, data, 0o600)
 }
 
 // InitRegistry makes the certificates and credentials of the host's registry. What is there already is kept: the CA always, the
@@ -128,7 +182,7 @@ func (n *Node) initRegistry(c RegistryConfig) (access RegistryAccess, err error)
 	if err != nil {
 		return access, err
 	}
-	return access, atomicfile.Write(filepath.Join(dir, configFile), append(data, '\n'), 0o600)
+	return access, writeIfOther(filepath.Join(dir, configFile), append(data, '\n'))
 }
 
 // credentials reads the user and password, or makes them.

@@ -8,14 +8,17 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/internal/secret"
 	"github.com/sealerio/sealer/registry"
 )
 
@@ -69,6 +72,10 @@ func (n *Node) Serve(ctx context.Context, errorLog io.Writer) error {
 	if err != nil {
 		return err
 	}
+	peers, err := n.peers(c)
+	if err != nil {
+		return err
+	}
 	in := func(name string) string { return filepath.Join(n.registryDir(), name) }
 	return registry.Serve(ctx, registry.ServerOptions{
 		Dir:          n.registryDir(),
@@ -77,9 +84,36 @@ func (n *Node) Serve(ctx context.Context, errorLog io.Writer) error {
 		KeyFile:      in(keyFile),
 		HtpasswdFile: in(htpasswdFile),
 		ReadOnly:     !c.Writable,
+		PurgeUploads: c.Writable,
+		Peers:        peers,
 		ErrorLog:     errorLog,
 		Ready:        func(a net.Addr) { n.log.Info("serving images", "address", a.String()) },
 	})
+}
+
+// dialPatience is how long a host that is gone keeps one waiting.
+const dialPatience = 3 * time.Second
+
+// peers are those of the configuration; nil where there are none.
+func (n *Node) peers(c RegistryConfig) (*registry.Peers, error) {
+	if len(c.Peers) == 0 {
+		return nil, nil
+	}
+	transport, err := n.registryTransport()
+	if err != nil {
+		return nil, err
+	}
+	transport.DialContext = (&net.Dialer{Timeout: dialPatience}).DialContext
+	access, err := n.credentials()
+	if err != nil {
+		return nil, err
+	}
+	url := func(address string) string { return "https://" + net.JoinHostPort(address, strconv.Itoa(c.Port)) }
+	p := &registry.Peers{Self: url(c.Addresses[0]), Client: &http.Client{Transport: transport}, Username: access.Username, Password: secret.Text(access.Password)}
+	for _, address := range c.Peers {
+		p.URLs = append(p.URLs, url(address))
+	}
+	return p, nil
 }
 
 // registryConfig reads what InitRegistry wrote.
@@ -98,6 +132,9 @@ func (n *Node) registryConfig() (c RegistryConfig, err error) {
 // Clean takes away all that sealer-node has made on this host: the registry's unit, mounts, content. What else lies in the root folder stays.
 func (n *Node) Clean(ctx context.Context) error {
 	if err := n.UninstallRegistry(ctx); err != nil {
+		return err
+	}
+	if err := n.UninstallEndpoint(ctx); err != nil {
 		return err
 	}
 	if _, err := os.Stat(n.rootfsDir()); err == nil {

@@ -76,6 +76,30 @@ func TestRegistryInit(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// Two hosts serve as one: the same CA and credentials, a certificate for each.
+func TestRegistryInit_Adopt(t *testing.T) {
+	one, two := newMachine(t), newMachine(t)
+	shared := one.initRegistry("--address", "10.0.0.1", "--peer", "10.0.0.2", "--share")
+	require.Contains(t, shared.CAKey, "PRIVATE KEY")
+	require.Empty(t, one.initRegistry("--address", "10.0.0.1").CAKey, "it is told where it is asked for only")
+	two.initRegistry("--address", "10.0.0.2") // of its own, first
+	var got node.RegistryAccess
+	args := []string{"registry", "init", "--address", "10.0.0.2", "--peer", "10.0.0.1", "--adopt"}
+	require.NoError(t, json.Unmarshal([]byte(two.run(toJSON(shared), args...)), &got))
+	require.Equal(t, node.RegistryAccess{CA: shared.CA, Username: shared.Username, Password: shared.Password}, got)
+	roots := x509.NewCertPool()
+	require.True(t, roots.AppendCertsFromPEM([]byte(shared.CA)))
+	_, err := readCert(t, filepath.Join(two.root, "registry", "server.crt")).Verify(x509.VerifyOptions{Roots: roots, DNSName: "10.0.0.2"})
+	require.NoError(t, err)
+	before := must(os.Stat(filepath.Join(two.root, "registry", "config.json")))
+	two.run(toJSON(shared), args...)
+	require.Equal(t, before.ModTime(), must(os.Stat(filepath.Join(two.root, "registry", "config.json"))).ModTime(), "nothing is new: nothing has to start again")
+
+	broken := shared
+	broken.CAKey = newMachine(t).initRegistry("--address", "10.0.0.3", "--share").CAKey
+	require.Contains(t, two.try(toJSON(broken), args...).err, "its key is another's")
+}
+
 func TestRegistryInit_Refuses(t *testing.T) {
 	r := newMachine(t).try(nil, "registry", "init", "--name", "", "--address", "ten", "--port", "70000")
 	require.Equal(t, 1, r.code)

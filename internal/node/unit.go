@@ -71,8 +71,127 @@ func (e *UnitError) Unwrap() error { return e.Err }
 // Hint says where to look.
 func (e *UnitError) Hint() string { return "look at `journalctl -u " + e.Unit + "` on the host" }
 
-// InstallRegistry writes the unit, enables and starts it, and waits until the registry answers. One that answers
+// systemUnit is a systemd unit that runs a command of this program.
+type systemUnit struct {
+	name string
+	text func(sandbox bool) string
+	// answers: it does what it is for.
+	answers func(context.Context) error
+	// since is a file: what runs is older than it, and has to be started again. Empty: it follows what changes.
+	since string
+}
+
+// install writes the unit, enables and starts it, and waits until it answers. One that answers
 // already and has nothing new is left alone. Where systemd cannot sandbox the unit, as in some containers, it runs without.
+func (n *Node) install(ctx context.Context, u systemUnit, o UnitOptions) error {
+	err := n.startUnit(ctx, o, u, true)
+	if err != nil && exitStatus(ctx, u.name) == exitNamespace {
+		n.log.Warn("systemd cannot sandbox the unit here; running it without", "unit", u.name)
+		err = n.startUnit(ctx, o, u, false)
+	}
+	return err
+}
+
+func (n *Node) startUnit(ctx context.Context, o UnitOptions, u systemUnit, sandbox bool) error {
+	file := filepath.Join(n.unitDir, u.name)
+	text := u.text(sandbox)
+	old, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("reading the unit: %w", err)
+	}
+	changed := string(old) != text
+	if !changed && u.upToDate(ctx) && u.answers(ctx) == nil {
+		return nil
+	}
+	if changed {
+		if err := atomicfile.Write(file, []byte(text), 0o644); err != nil {
+			return err
+		}
+	}
+	if err := systemctl(ctx, "daemon-reload"); err != nil {
+		return &UnitError{u.name, "", err}
+	}
+	_ = systemctl(ctx, "reset-failed", u.name) // its counters; an error where there is nothing to reset
+	for _, args := range [][]string{{"enable", u.name}, {"restart", u.name}} {
+		if err := systemctl(ctx, args...); err != nil {
+			return &UnitError{u.name, unitLog(ctx, u.name), err}
+		}
+	}
+	return u.wait(ctx, o)
+}
+
+func (u systemUnit) wait(ctx context.Context, o UnitOptions) error {
+	limited, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := u.answers(limited)
+		if err == nil {
+			return nil
+		}
+		if exitStatus(limited, u.name) == exitNamespace {
+			return &UnitError{u.name, "", errors.New("systemd cannot sandbox it")}
+		}
+		if n, convErr := strconv.Atoi(property(limited, u.name, "NRestarts")); convErr == nil && n >= maxRestarts {
+			return &UnitError{u.name, unitLog(ctx, u.name), fmt.Errorf("it has ended %d times: %w", n, err)}
+		}
+		select {
+		case <-tick.C:
+		case <-limited.Done():
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return &UnitError{u.name, unitLog(ctx, u.name), fmt.Errorf("no answer in %s: %w", o.Timeout, err)}
+		}
+	}
+}
+
+// upToDate tells whether what runs is started from the program and the configuration that are there now.
+func (u systemUnit) upToDate(ctx context.Context) bool {
+	pid := property(ctx, u.name, "MainPID")
+	if pid == "" || pid == "0" {
+		return false
+	}
+	exe, err := os.Readlink("/proc/" + pid + "/exe")
+	if err != nil || strings.HasSuffix(exe, " (deleted)") {
+		return false
+	}
+	if u.since == "" {
+		return true
+	}
+	started, err := os.Stat("/proc/" + pid)
+	config, cerr := os.Stat(u.since)
+	return err == nil && cerr == nil && !config.ModTime().After(started.ModTime())
+}
+
+// uninstall stops and removes a unit. One that is not there is no error.
+func (n *Node) uninstall(ctx context.Context, unit string) error {
+	file := filepath.Join(n.unitDir, unit)
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("removing %s: %w", unit, err)
+	}
+	if !strings.Contains(string(text), " --root "+n.quotedRoot()+" ") {
+		return nil // that of another root folder
+	}
+	if err := systemctl(ctx, "disable", "--now", unit); err != nil {
+		return fmt.Errorf("stopping %s: %w", unit, err)
+	}
+	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing %s: %w", unit, err)
+	}
+	if err := systemctl(ctx, "daemon-reload"); err != nil {
+		return fmt.Errorf("removing %s: %w", unit, err)
+	}
+	_ = systemctl(ctx, "reset-failed", unit) // it is an error where it has not failed
+	return nil
+}
+
+// InstallRegistry runs the registry as a unit.
 func (n *Node) InstallRegistry(ctx context.Context, o UnitOptions) error {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -86,114 +205,20 @@ func (n *Node) InstallRegistry(ctx context.Context, o UnitOptions) error {
 	if err != nil {
 		return err
 	}
-	err = n.startUnit(ctx, o, c, client, true)
-	if err != nil && exitStatus(ctx) == exitNamespace {
-		n.log.Warn("systemd cannot sandbox the registry here; running it without", "unit", RegistryUnit)
-		err = n.startUnit(ctx, o, c, client, false)
-	}
-	return err
-}
-
-func (n *Node) startUnit(ctx context.Context, o UnitOptions, c RegistryConfig, client *http.Client, sandbox bool) error {
-	file := filepath.Join(n.unitDir, RegistryUnit)
-	text := n.unit(o.Program, c.Port, sandbox)
-	old, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("reading the unit: %w", err)
-	}
-	changed := string(old) != text
-	if !changed && n.upToDate(ctx) && answers(ctx, client, c.Port) == nil {
-		return nil
-	}
-	if changed {
-		if err := atomicfile.Write(file, []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	if err := systemctl(ctx, "daemon-reload"); err != nil {
-		return &UnitError{RegistryUnit, "", err}
-	}
-	_ = systemctl(ctx, "reset-failed", RegistryUnit) // its counters; an error where there is nothing to reset
-	for _, args := range [][]string{{"enable", RegistryUnit}, {"restart", RegistryUnit}} {
-		if err := systemctl(ctx, args...); err != nil {
-			return &UnitError{RegistryUnit, unitLog(ctx), err}
-		}
-	}
-	return n.waitUnit(ctx, o, c.Port, client)
-}
-
-func (n *Node) waitUnit(ctx context.Context, o UnitOptions, port int, client *http.Client) error {
-	limited, cancel := context.WithTimeout(ctx, o.Timeout)
-	defer cancel()
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := answers(limited, client, port)
-		if err == nil {
-			return nil
-		}
-		if exitStatus(limited) == exitNamespace {
-			return &UnitError{RegistryUnit, "", errors.New("systemd cannot sandbox it")}
-		}
-		if n, convErr := strconv.Atoi(property(limited, "NRestarts")); convErr == nil && n >= maxRestarts {
-			return &UnitError{RegistryUnit, unitLog(ctx), fmt.Errorf("it has ended %d times: %w", n, err)}
-		}
-		select {
-		case <-tick.C:
-		case <-limited.Done():
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			return &UnitError{RegistryUnit, unitLog(ctx), fmt.Errorf("no answer in %s: %w", o.Timeout, err)}
-		}
-	}
-}
-
-// upToDate tells whether what runs is started from the program and the certificate that are there now.
-func (n *Node) upToDate(ctx context.Context) bool {
-	pid := property(ctx, "MainPID")
-	if pid == "" || pid == "0" {
-		return false
-	}
-	exe, err := os.Readlink("/proc/" + pid + "/exe")
-	if err != nil || strings.HasSuffix(exe, " (deleted)") {
-		return false
-	}
-	started, err := os.Stat("/proc/" + pid)
-	config, cerr := os.Stat(filepath.Join(n.registryDir(), configFile))
-	return err == nil && cerr == nil && !config.ModTime().After(started.ModTime())
+	return n.install(ctx, systemUnit{
+		name:    RegistryUnit,
+		text:    func(sandbox bool) string { return n.unit(o.Program, c.Port, sandbox) },
+		answers: func(ctx context.Context) error { return answers(ctx, client, c.Port) },
+		since:   filepath.Join(n.registryDir(), configFile),
+	}, o)
 }
 
 // UninstallRegistry stops and removes the unit. One that is not there is no error.
-func (n *Node) UninstallRegistry(ctx context.Context) error {
-	file := filepath.Join(n.unitDir, RegistryUnit)
-	text, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("removing the registry: %w", err)
-	}
-	if !strings.Contains(string(text), " --root "+n.quotedRoot()+" ") {
-		return nil // that of another root folder
-	}
-	if err := systemctl(ctx, "disable", "--now", RegistryUnit); err != nil {
-		return fmt.Errorf("stopping the registry: %w", err)
-	}
-	if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing the registry: %w", err)
-	}
-	if err := systemctl(ctx, "daemon-reload"); err != nil {
-		return fmt.Errorf("removing the registry: %w", err)
-	}
-	_ = systemctl(ctx, "reset-failed", RegistryUnit) // it is an error where it has not failed
-	return nil
-}
+func (n *Node) UninstallRegistry(ctx context.Context) error { return n.uninstall(ctx, RegistryUnit) }
 
-// unit is the text of the unit. The registry needs no right but to read its folder: what it serves are files.
+// unit is the text of the registry's unit. It needs no right but to read and write its folder.
 func (n *Node) unit(program string, port int, sandbox bool) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, `# Written by sealer-node; "sealer-node registry uninstall" removes it.
+	text := fmt.Sprintf(`# Written by sealer-node; "sealer-node registry uninstall" removes it.
 [Unit]
 Description=sealer image registry
 Wants=network-online.target
@@ -208,14 +233,20 @@ LimitNOFILE=1048576
 UMask=0077
 `, quoteUnit(program), n.quotedRoot())
 	if sandbox {
-		capability := ""
-		if port < 1024 {
-			capability = "CAP_NET_BIND_SERVICE"
-		}
-		fmt.Fprintf(&b, `NoNewPrivileges=yes
+		text += sandboxing(port) + "ReadWritePaths=" + quoteUnit(n.registryDir()) + "\n"
+	}
+	return text + "\n[Install]\nWantedBy=multi-user.target\n"
+}
+
+// sandboxing takes all rights away but to talk on the network, and to listen on the port.
+func sandboxing(port int) string {
+	capability := ""
+	if port < 1024 {
+		capability = "CAP_NET_BIND_SERVICE"
+	}
+	return fmt.Sprintf(`NoNewPrivileges=yes
 CapabilityBoundingSet=%s
 ProtectSystem=strict
-ReadWritePaths=%s
 ProtectHome=read-only
 PrivateTmp=yes
 PrivateDevices=yes
@@ -232,10 +263,7 @@ RestrictSUIDSGID=yes
 LockPersonality=yes
 MemoryDenyWriteExecute=yes
 SystemCallArchitectures=native
-`, capability, quoteUnit(n.registryDir()))
-	}
-	b.WriteString("\n[Install]\nWantedBy=multi-user.target\n")
-	return b.String()
+`, capability)
 }
 
 func (n *Node) quotedRoot() string { return quoteUnit(n.root) }
@@ -249,18 +277,25 @@ func quoteUnit(s string) string {
 	return s
 }
 
-// registryClient trusts the registry's own CA and nothing else.
+// registryClient asks this host's registry.
 func (n *Node) registryClient() (*http.Client, error) {
+	transport, err := n.registryTransport()
+	if err != nil {
+		return nil, err
+	}
+	transport.DisableKeepAlives = true
+	return &http.Client{Timeout: 3 * time.Second, Transport: transport}, nil
+}
+
+// registryTransport trusts the registry's own CA and nothing else.
+func (n *Node) registryTransport() (*http.Transport, error) {
 	ca, err := os.ReadFile(filepath.Join(n.registryDir(), caFile))
 	if err != nil {
 		return nil, fmt.Errorf("reading the registry's CA: %w", err)
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
-	return &http.Client{
-		Timeout:   3 * time.Second,
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, DisableKeepAlives: true},
-	}, nil
+	return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}, nil
 }
 
 // answers: 200, or 401 where it asks who we are. https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#determining-support
@@ -293,19 +328,21 @@ func systemctl(ctx context.Context, args ...string) error {
 }
 
 // property is one of the unit's, "" where systemd does not say.
-func property(ctx context.Context, name string) string {
-	out, err := exec.CommandContext(ctx, "systemctl", "show", "--property", name, "--value", RegistryUnit).Output()
+func property(ctx context.Context, unit, name string) string {
+	out, err := exec.CommandContext(ctx, "systemctl", "show", "--property", name, "--value", unit).Output()
 	if err != nil {
 		return ""
 	}
 	return strings.TrimSpace(string(out))
 }
 
-func exitStatus(ctx context.Context) string { return property(ctx, "ExecMainStatus") }
+func exitStatus(ctx context.Context, unit string) string {
+	return property(ctx, unit, "ExecMainStatus")
+}
 
 // unitLog are the last lines that the unit wrote.
-func unitLog(ctx context.Context) string {
-	out, err := exec.CommandContext(ctx, "journalctl", "--unit", RegistryUnit, "--lines", "20", "--no-pager", "--output", "cat").Output()
+func unitLog(ctx context.Context, unit string) string {
+	out, err := exec.CommandContext(ctx, "journalctl", "--unit", unit, "--lines", "20", "--no-pager", "--output", "cat").Output()
 	if err != nil {
 		return ""
 	}

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package balance
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+)
+
+// readyz asks an API server whether it is ready (https://kubernetes.io/docs/reference/using-api/health-checks/). Its
+// certificate is not checked, and nothing secret is sent: clients check it themselves, over the connection that they are given.
+func readyz(patience time.Duration) func(context.Context, string) error {
+	client := &http.Client{
+		Timeout: patience,
+		Transport: &http.Transport{
+			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, //nolint:gosec // see above
+			DisableKeepAlives: true,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return func(ctx context.Context, server string) (err error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+server+"/readyz", http.NoBody)
+		if err != nil {
+			return err
+		}
+		res, err := client.Do(req)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, res.Body.Close()) }()
+		if _, err := io.Copy(io.Discard, io.LimitReader(res.Body, 64<<10)); err != nil {
+			return err
+		}
+		switch res.StatusCode {
+		case http.StatusOK, http.StatusUnauthorized, http.StatusForbidden: // the last two where nobody may ask without a name
+			return nil
+		}
+		return fmt.Errorf("it answers %s", res.Status)
+	}
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package registry_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sealerio/sealer/registry"
+)
+
+// peerBed is two registries that are each other's peers, on addresses that were chosen before.
+type peerBed struct {
+	hosts [2]string
+	dirs  [2]string
+	stops [2]func()
+}
+
+func newPeerBed(t *testing.T) *peerBed {
+	t.Helper()
+	b := &peerBed{dirs: [2]string{t.TempDir(), t.TempDir()}}
+	for i := range b.hosts {
+		ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		b.hosts[i] = ln.Addr().String()
+		require.NoError(t, ln.Close())
+	}
+	return b
+}
+
+func (b *peerBed) start(t *testing.T, i int) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ready, done := make(chan net.Addr, 1), make(chan error, 1)
+	go func() {
+		done <- registry.Serve(ctx, registry.ServerOptions{
+			Dir: b.dirs[i], Address: b.hosts[i], Ready: func(a net.Addr) { ready <- a },
+			Peers: &registry.Peers{
+				Self: "http://" + b.hosts[i], URLs: []string{"http://" + b.hosts[1-i]},
+				Client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, Interval: 50 * time.Millisecond,
+			},
+		})
+	}()
+	stopped := false
+	b.stops[i] = func() {
+		if !stopped {
+			stopped = true
+			cancel()
+			require.NoError(t, <-done)
+		}
+	}
+	t.Cleanup(b.stops[i])
+	select {
+	case <-ready:
+	case err := <-done:
+		require.NoError(t, err)
+	}
+}
+
+func (b *peerBed) ref(t *testing.T, i int, image string) name.Reference {
+	t.Helper()
+	ref, err := name.ParseReference(b.hosts[i]+"/"+image, name.Insecure)
+	require.NoError(t, err)
+	return ref
+}
+
+func newImage(t *testing.T) (v1.Image, v1.Hash) {
+	t.Helper()
+	img, err := random.Image(2000, 3)
+	require.NoError(t, err)
+	id, err := img.Digest()
+	require.NoError(t, err)
+	return img, id
+}
+
+// digestAt is the digest that a registry has for a tag, and that all of the image is there; empty: none.
+func (b *peerBed) digestAt(t *testing.T, i int, image string) string {
+	t.Helper()
+	img, err := remote.Image(b.ref(t, i, image))
+	if err != nil {
+		return ""
+	}
+	layers, err := img.Layers()
+	require.NoError(t, err)
+	for _, l := range layers {
+		r, err := l.Compressed()
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, r)
+		require.NoError(t, err)
+		require.NoError(t, r.Close())
+	}
+	id, err := img.Digest()
+	require.NoError(t, err)
+	return id.String()
+}
+
+// A push is answered when the peer has it, too.
+func TestPeers_PushIsOnBoth(t *testing.T) {
+	b := newPeerBed(t)
+	b.start(t, 0)
+	b.start(t, 1)
+	img, id := newImage(t)
+	require.NoError(t, remote.Write(b.ref(t, 0, "team/app:v1"), img))
+	b.stops[0]()
+	require.Equal(t, id.String(), b.digestAt(t, 1, "team/app:v1"))
+
+	index, err := random.Index(1000, 2, 2)
+	require.NoError(t, err)
+	want, err := index.Digest()
+	require.NoError(t, err)
+	b.start(t, 0)
+	require.NoError(t, remote.WriteIndex(b.ref(t, 1, "team/multi:v1"), index))
+	b.stops[1]()
+	got, err := remote.Index(b.ref(t, 0, "team/multi:v1"))
+	require.NoError(t, err)
+	have, err := got.Digest()
+	require.NoError(t, err)
+	require.Equal(t, want, have)
+	manifests, err := got.IndexManifest()
+	require.NoError(t, err)
+	for _, m := range manifests.Manifests {
+		_, err := got.Image(m.Digest)
+		require.NoError(t, err)
+	}
+}
+
+// A push goes through while the peer is down; the peer fetches it when it is back. Of two pushes to one tag the later one stays, on both.
+func TestPeers_CatchUp(t *testing.T) {
+	b := newPeerBed(t)
+	b.start(t, 0)
+	first, firstID := newImage(t)
+	require.NoError(t, remote.Write(b.ref(t, 0, "app:v1"), first))
+	b.stops[0]()
+	b.start(t, 1)
+	second, secondID := newImage(t)
+	require.NotEqual(t, firstID, secondID)
+	require.NoError(t, remote.Write(b.ref(t, 1, "app:v1"), second))
+	b.start(t, 0)
+	for i := range 2 {
+		require.Eventually(t, func() bool { return b.digestAt(t, i, "app:v1") == secondID.String() }, 30*time.Second, 20*time.Millisecond)
+	}
+	require.Equal(t, firstID.String(), b.digestAt(t, 0, "app@"+firstID.String()), "what was pushed before is kept by its digest")
+}
+
+// Nothing is fetched from anywhere but from peers.
+func TestPeers_AskOnlyPeers(t *testing.T) {
+	b := newPeerBed(t)
+	b.start(t, 0)
+	res, err := http.Post("http://"+b.hosts[0]+"/sealer/fetch", "application/json", strings.NewReader( //nolint:noctx // a test
+		`{"from":"http://127.0.0.1:1","repository":"a","digest":"sha256:`+strings.Repeat("0", 64)+`"}`))
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	require.Equal(t, http.StatusBadRequest, res.StatusCode)
+}
