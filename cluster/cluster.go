@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -96,50 +98,94 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, kept.close()) }()
 
-	c, closeHosts, err := connect(ctx, o.Clusterfile, o.Dial, o.Distributions.Marks(), o.Display, nil)
+	named := o.Clusterfile
+	if o.Clusterfile, err = kept.grown(named); err != nil {
+		return err
+	}
+	r := &run{RunOptions: o, distribution: distribution}
+	closeHosts, err := r.connect(ctx, named)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeHosts()) }()
-	describe(c, o)
-	if err := describeOlder(ctx, c, o); err != nil {
+	return r.carryOut(ctx, kept)
+}
+
+// connect reaches all hosts of the Clusterfile. Those that are not named as well, since they are known from
+// before, may be lost.
+func (r *run) connect(ctx context.Context, named *clusterfile.File) (func() error, error) {
+	var missing []error
+	c, closeHosts, err := connect(ctx, r.Clusterfile, r.Dial, r.Distributions.Marks(), r.Display, func(m clusterfile.Host, err error) {
+		if slices.ContainsFunc(named.Machines(), func(n clusterfile.Host) bool { return n.Address == m.Address }) {
+			missing = append(missing, err)
+			return
+		}
+		r.lost = append(r.lost, &runtime.Host{Spec: m, Lost: err})
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(missing) > 0 {
+		return nil, errors.Join(&ConnectError{missing}, closeHosts())
+	}
+	if len(c.ControlPlanes()) == 0 {
+		return nil, errors.Join(noContact(c), closeHosts())
+	}
+	r.cluster = c
+	return closeHosts, nil
+}
+
+// carryOut makes of the hosts that were reached what the Clusterfile says.
+func (r *run) carryOut(ctx context.Context, kept *folder) error {
+	c := r.cluster
+	describe(c, r.RunOptions)
+	if err := describeOlder(ctx, c, r.RunOptions); err != nil {
 		return err
 	}
-	id, err := kept.clusterID(o.Clusterfile.Name, c.Hosts)
+	id, err := kept.clusterID(r.Clusterfile.Name, c.Hosts)
 	if err != nil {
 		return err
 	}
-	if err := runtime.Preflight(c, distribution, o.Distributions, id); err != nil {
+	if err := runtime.Preflight(c, r.distribution, r.Distributions, id); err != nil {
 		return err
 	}
-	r := &run{RunOptions: o, cluster: c, distribution: distribution}
 	if err := r.checkImage(); err != nil {
 		return err
 	}
 	if err := r.readOriginals(ctx); err != nil {
 		return err
 	}
+	if err := r.look(ctx); err != nil {
+		return err
+	}
 	p, err := r.plan()
 	if err != nil {
 		return err
 	}
-	if o.DryRun {
-		_, err := io.WriteString(o.Out, p.String())
+	if r.DryRun {
+		_, err := io.WriteString(r.Out, p.String())
 		return err
 	}
-	held, release, err := kept.hold(ctx, c, o.Distributions.Marks())
+	held, release, err := kept.hold(ctx, c, r.Distributions.Marks())
 	if err != nil {
 		return err
 	}
 	defer release()
 	ctx = held
-	if err := runtime.Preflight(c, distribution, o.Distributions, id); err != nil {
+	// Another operator may have been there meanwhile.
+	if err := runtime.Preflight(c, r.distribution, r.Distributions, id); err != nil {
 		return err
 	}
-	if err := kept.save(o.Clusterfile, id); err != nil {
+	if err := r.look(ctx); err != nil {
 		return err
 	}
-	e := newExecutor(c, kept.journal, o.Display, o.LogFile)
+	if p, err = r.plan(); err != nil {
+		return err
+	}
+	if err := kept.save(r.Clusterfile, id); err != nil {
+		return err
+	}
+	e := newExecutor(c, kept.journal, r.Display, r.LogFile)
 	e.begin(func(h *runtime.Host) runtime.HostState { return r.newState(h, id) })
 	if err := e.execute(ctx, p); err != nil {
 		return err
@@ -190,7 +236,14 @@ func (r *run) report(changed bool) error {
 		_, err := fmt.Fprintf(r.Out, "cluster %q is complete on %s: nothing to change\n", name, hosts(n))
 		return err
 	}
-	_, err := fmt.Fprintf(r.Out, "cluster %q runs on %s\n", name, hosts(n))
+	if _, err := fmt.Fprintf(r.Out, "cluster %q runs on %s\n", name, hosts(n)); err != nil || len(r.lost) == 0 {
+		return err
+	}
+	var lost []string
+	for _, h := range r.lost {
+		lost = append(lost, h.String())
+	}
+	_, err := fmt.Fprintf(r.Out, "could not be reached, and are as they were: %s\n", strings.Join(lost, ", "))
 	return err
 }
 

@@ -90,6 +90,9 @@ func connect(ctx context.Context, f *clusterfile.File, dial DialFunc, marks []ru
 		return nil, nil, errors.Join(err, closeAll())
 	}
 	task.Done(nil)
+	if len(c.Hosts) > 0 {
+		c.Registry.Servers = controlPlaneIPs(c)
+	}
 	return c, closeAll, nil
 }
 
@@ -170,7 +173,7 @@ func diskNeed(c *runtime.Cluster, h *runtime.Host, img *clusterimage.Image, r cl
 		if p.Platform == h.Platform {
 			need += p.Size * imageGrowth
 		}
-		if h == c.First() {
+		if h.Spec.Role == clusterfile.ControlPlane {
 			need += p.Size
 		}
 	}

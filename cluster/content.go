@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/internal/blobstream"
 	"github.com/sealerio/sealer/runtime"
@@ -38,17 +39,19 @@ func (r *run) content(h *runtime.Host) []runtime.Step {
 		r.mount(h),
 	}
 	steps = append(steps, r.adopt(h)...)
-	return append(steps, runtime.Step{
+	steps = append(steps, runtime.Step{
 		Name: "rendering the rootfs",
 		Key:  r.cluster.RootfsKey(h),
 		Do:   func(ctx context.Context, log io.Writer) error { return r.render(ctx, h, log) },
-	}, r.hostsFile(h, r.apiServerIP(h)))
+	})
+	steps = append(steps, endpoint(r.cluster, r.distribution, h)...)
+	return append(steps, r.hostsFile(h, r.apiServerIP(h)))
 }
 
-// blobs are what a host needs: its platform's rootfs, and on the host that serves the packed images those of all
+// blobs are what a host needs: its platform's rootfs, and on control planes, which serve the packed images, those of all
 // platforms among the hosts.
 func (r *run) blobs(ctx context.Context, h *runtime.Host) ([]ocispec.Descriptor, error) {
-	if h == r.cluster.First() {
+	if h.Spec.Role == clusterfile.ControlPlane {
 		var want []ocispec.Platform
 		for _, other := range r.cluster.Hosts {
 			p, err := platforms.Parse(other.Platform)

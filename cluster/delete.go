@@ -216,7 +216,7 @@ func cleanSteps(h *runtime.Host) []runtime.Step {
 			Name: "removing sealer-node",
 			Do: func(ctx context.Context, log io.Writer) error {
 				return h.Runner.Run(ctx, host.Command{
-					Argv:   []string{"sh", "-c", removeRest, "sh", nodeBinary, runtime.StateFile},
+					Argv:   []string{"sh", "-c", removeRest, "sh", nodeBinary, runtime.StateFile, definitionFile},
 					Stdout: log, Stderr: log, Mutates: true,
 				})
 			},
@@ -227,6 +227,7 @@ func cleanSteps(h *runtime.Host) []runtime.Step {
 const removeRest = `set -eu
 rm -f -- "$1"
 rmdir /var/lib/sealer 2>/dev/null || :
+rm -f -- "$3"
 rm -f -- "$2"
 rmdir "$(dirname -- "$2")" 2>/dev/null || :
 `

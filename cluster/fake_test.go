@@ -219,7 +219,7 @@ func newFakeHost(m clusterfile.Host, name string) *fakeHost {
 	f.On("^sh -s -- ", hosttest.Answer{Do: func(context.Context, hosttest.Call) hosttest.Answer {
 		out := fmt.Sprintf("time=%d\nuid=0\narch=x86_64\nhostname=%s\nmachine-id=id-%s\ninit=systemd\ncgroup=2\ncpus=4\nmemory=8e9\ndisk-free=8e10\naddress=%s/24 eth0\n",
 			time.Now().Unix(), name, name, address)
-		if s, ok := f.Files()[runtime.StateFile]; ok {
+		if s, ok := f.Files()[runtime.StateFile]; ok && len(s.Data) > 0 {
 			out += "state=" + strings.ReplaceAll(string(s.Data), "\n", "") + "\n"
 		}
 		return hosttest.Answer{Stdout: out + "end=1\n"}
@@ -228,6 +228,10 @@ func newFakeHost(m clusterfile.Host, name string) *fakeHost {
 	f.Put("/etc/hosts", "127.0.0.1 localhost\n", 0o644)
 	f.On(`(?s)sealer-new.* sh /etc/hosts$`, hosttest.Answer{Do: func(_ context.Context, c hosttest.Call) hosttest.Answer {
 		f.Put("/etc/hosts", string(c.Stdin), 0o644)
+		return hosttest.Answer{}
+	}})
+	f.On(`sh /usr/local/bin/sealer-cluster-node `+runtime.StateFile, hosttest.Answer{Do: func(context.Context, hosttest.Call) hosttest.Answer {
+		f.Put(runtime.StateFile, "", 0o644)
 		return hosttest.Answer{}
 	}})
 	f.On("content missing", hosttest.Answer{Do: f.missing})

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -165,6 +166,45 @@ func (f *folder) clusterID(name string, hosts []*runtime.Host) (string, error) {
 		}
 	}
 	return hex.EncodeToString(raw), nil
+}
+
+// known is the inventory of a cluster that was made before; nil where there is none.
+func (f *folder) known() (*clusterfile.File, error) {
+	path := filepath.Join(f.dir, "Clusterfile")
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading what is known of the cluster: %w", err)
+	}
+	return clusterfile.Parse(path, data)
+}
+
+// grown is a Clusterfile with the hosts that the cluster has and it does not name: nothing is taken out of
+// a cluster by leaving it out. The order is that of the cluster, new hosts after it.
+func (f *folder) grown(file *clusterfile.File) (*clusterfile.File, error) {
+	known, err := f.known()
+	if err != nil || known == nil || len(known.Hosts) == 0 || len(file.Hosts) == 0 {
+		return file, err
+	}
+	at := func(list []clusterfile.Host, address string) int {
+		return slices.IndexFunc(list, func(h clusterfile.Host) bool { return h.Address == address })
+	}
+	grown := *file
+	grown.Hosts = nil
+	for _, h := range known.Hosts {
+		if i := at(file.Hosts, h.Address); i >= 0 {
+			h = file.Hosts[i]
+		}
+		grown.Hosts = append(grown.Hosts, h)
+	}
+	for _, h := range file.Hosts {
+		if at(known.Hosts, h.Address) < 0 {
+			grown.Hosts = append(grown.Hosts, h)
+		}
+	}
+	return &grown, nil
 }
 
 // save keeps which hosts the cluster has, before the first of them is touched.

@@ -35,15 +35,15 @@ func (r *run) hostsFile(h *runtime.Host, apiServerIP string) runtime.Step {
 				return false, err
 			}
 			// A control plane that has joined points at itself, and need not be put back.
-			return bytes.Equal(now, runtime.HostsFile(now, r.cluster, apiServerIP)) ||
-				r.joinedBefore(h) && bytes.Equal(now, runtime.HostsFile(now, r.cluster, h.IP())), nil
+			return bytes.Equal(now, runtime.HostsFile(now, r.cluster, h, apiServerIP)) ||
+				r.joinedBefore(h) && bytes.Equal(now, runtime.HostsFile(now, r.cluster, h, h.IP())), nil
 		},
 		Do: func(ctx context.Context, _ io.Writer) error {
 			now, err := readHosts(ctx, h)
 			if err != nil {
 				return err
 			}
-			return replaceHosts(ctx, h, runtime.HostsFile(now, r.cluster, apiServerIP))
+			return replaceHosts(ctx, h, runtime.HostsFile(now, r.cluster, h, apiServerIP))
 		},
 	}
 }

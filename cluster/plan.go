@@ -63,6 +63,9 @@ type run struct {
 	binaries     map[string]binary // by architecture
 	// originals are files of the image that Configs are merged into, by platform and path.
 	originals map[string]map[string][]byte
+	// lost are hosts of the cluster that cannot be reached, and that nothing is asked of.
+	lost       []*runtime.Host
+	registries *registries
 }
 
 func (r *run) plan() (plan, error) {
@@ -82,39 +85,32 @@ func (r *run) plan() (plan, error) {
 			p.phases = append(p.phases, ph)
 		}
 	}
-	first := []*runtime.Host{c.First()}
+	lead := []*runtime.Host{r.lead()}
 	add("naming hosts", false, c.Hosts, r.naming)
 	add("sending content", false, c.Hosts, r.content)
-	add("plugins before the installation", false, first, r.hooks(clusterfile.PreInstall))
+	add("plugins before the installation", false, lead, r.hooks(clusterfile.PreInstall))
 	add("plugins before the installation of hosts", false, c.Hosts, r.hooks(clusterfile.PreInitHost))
-	add("serving the packed images", false, first, r.registry)
+	add("serving the packed images", false, []*runtime.Host{r.shared().source()}, r.registry)
+	add("serving the packed images on all control planes", false, r.shared().others(), r.registry)
 	add("installing "+r.distribution.Name(), false, c.Hosts, func(h *runtime.Host) []runtime.Step { return r.distribution.Install(c, h) })
-	add("starting the cluster", false, first, func(h *runtime.Host) []runtime.Step { return r.distribution.Init(c, h) })
+	add("starting the cluster", false, r.starters(), func(h *runtime.Host) []runtime.Step { return r.distribution.Init(c, h) })
 	join := func(h *runtime.Host) []runtime.Step { return r.distribution.Join(c, h) }
-	add("joining control planes", true, c.ControlPlanes()[1:], func(h *runtime.Host) []runtime.Step {
+	add("joining control planes", true, r.joiners(), func(h *runtime.Host) []runtime.Step {
 		return append(join(h), r.ownAPIServer(h))
 	})
 	add("joining workers", false, c.Workers(), join)
 	add("plugins after the installation of hosts", false, c.Hosts, r.hooks(clusterfile.PostInitHost))
 	add("labels and taints", false, c.Hosts, r.labels)
-	add("plugins after the installation", false, first, r.hooks(clusterfile.PostInstall))
-	add("running the image's CMD", false, first, r.launch)
+	add("plugins after the installation", false, lead, r.hooks(clusterfile.PostInstall))
+	add("running the image's CMD", false, lead, r.launchOnce)
 	add("finishing", false, c.Hosts, r.finish)
 	return p, nil
 }
 
 // finish marks the host as complete.
-func (r *run) finish(*runtime.Host) []runtime.Step {
-	return []runtime.Step{{Name: stepComplete, Key: r.cluster.Digest}}
+func (r *run) finish(h *runtime.Host) []runtime.Step {
+	return append(define(r.cluster, h), runtime.Step{Name: stepComplete, Key: r.cluster.Digest})
 }
 
 // stepComplete is done when every other one is.
 const stepComplete = "completing the installation"
-
-// first control planes are served by themselves from the start; the others once they have an API server.
-func (r *run) apiServerIP(h *runtime.Host) string {
-	if h.Spec.Role == clusterfile.ControlPlane && h == r.cluster.First() {
-		return h.IP()
-	}
-	return r.cluster.First().IP()
-}

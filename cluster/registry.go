@@ -6,23 +6,112 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/runtime"
 )
 
-// registry serves the packed images on the first control plane, over TLS, with credentials made there.
-func (r *run) registry(h *runtime.Host) []runtime.Step {
-	where := r.cluster.Registry.Endpoint() + " " + h.IP()
-	return []runtime.Step{
-		{
-			Name: "making the registry's certificate and credentials",
-			Key:  where,
-			// What is there is kept, and told: hosts need it to reach the registry.
-			Done: func(ctx context.Context) (bool, error) { return true, r.initRegistry(ctx, h, io.Discard) },
-			Do:   func(ctx context.Context, log io.Writer) error { return r.initRegistry(ctx, h, log) },
+const stepRegistryInit = "making the registry's certificate and credentials"
+
+// registryAccess is internal/node's RegistryAccess.
+type registryAccess struct {
+	CA       string `json:"ca"`
+	CAKey    string `json:"caKey,omitempty"`
+	Username string `json:"username"`
+	Password string `json:"password"`
+}
+
+// registries are the registries of a cluster's control planes: one CA and the same credentials, made by the first of
+// them and taken over by the others.
+type registries struct {
+	cluster *runtime.Cluster
+	made    registryAccess
+}
+
+// source is the control plane whose CA and credentials the others take over: one that has them already, or else the first.
+func (r *registries) source() *runtime.Host {
+	for _, h := range r.cluster.ControlPlanes() {
+		if s := h.Facts.State; s != nil && s.Steps[stepRegistryInit] != "" {
+			return h
+		}
+	}
+	return r.cluster.First()
+}
+
+// others are the control planes that take over.
+func (r *registries) others() []*runtime.Host {
+	source := r.source()
+	return slices.DeleteFunc(r.cluster.ControlPlanes(), func(h *runtime.Host) bool { return h == source })
+}
+
+// where stands for what a host's registry is made from.
+func (r *registries) where(h *runtime.Host) string {
+	reg := r.cluster.Registry
+	return reg.Endpoint() + " " + h.IP() + " with " + strings.Join(r.peers(h), ",")
+}
+
+// peers are the addresses of the other registries.
+func (r *registries) peers(h *runtime.Host) []string {
+	return slices.DeleteFunc(slices.Clone(r.cluster.Registry.Servers), func(ip string) bool { return ip == h.IP() })
+}
+
+func (r *registries) init(h *runtime.Host) runtime.Step {
+	return runtime.Step{
+		Name: stepRegistryInit,
+		Key:  r.where(h),
+		// What is there is kept, and told: hosts need it to reach the registry.
+		Done: func(ctx context.Context) (bool, error) { return true, r.prepare(ctx, h, io.Discard) },
+		Do:   func(ctx context.Context, log io.Writer) error { return r.prepare(ctx, h, log) },
+	}
+}
+
+func (r *registries) prepare(ctx context.Context, h *runtime.Host, log io.Writer) error {
+	reg := &r.cluster.Registry
+	args := []string{"registry", "init", "--name", reg.Domain, "--address", h.IP(), "--port", strconv.Itoa(reg.Port), "--writable"}
+	for _, ip := range r.peers(h) {
+		args = append(args, "--peer", ip)
+	}
+	var made registryAccess
+	call := nodeCall{log: log, out: &made, secret: true}
+	if h == r.source() {
+		args = append(args, "--share")
+	} else {
+		args, call.in = append(args, "--adopt"), r.made
+	}
+	if err := call.run(ctx, h, args...); err != nil {
+		return err
+	}
+	if made.CA == "" || made.Username == "" || made.Password == "" {
+		return errors.New("sealer-node gave no certificate or no credentials for the registry")
+	}
+	if h == r.source() {
+		r.made = made
+		reg.CA, reg.Username, reg.Password = []byte(made.CA), made.Username, host.Secret(made.Password)
+	}
+	return nil
+}
+
+// start runs the registry, anew where its program or its peers are others.
+func (r *registries) start(h *runtime.Host, program string) runtime.Step {
+	return runtime.Step{
+		Name: "starting the registry",
+		Key:  r.where(h) + " " + program,
+		Done: func(ctx context.Context) (bool, error) {
+			return asks(ctx, h, "systemctl", "is-active", "--quiet", "sealer-registry.service")
 		},
+		Do: func(ctx context.Context, log io.Writer) error {
+			return nodeCall{log: log}.run(ctx, h, "registry", "install")
+		},
+	}
+}
+
+// registry serves the packed images on a control plane, over TLS, with credentials made for this cluster.
+func (r *run) registry(h *runtime.Host) []runtime.Step {
+	return []runtime.Step{
+		r.shared().init(h),
 		{
 			Name: "publishing the packed images",
 			Key:  r.cluster.Digest,
@@ -30,34 +119,6 @@ func (r *run) registry(h *runtime.Host) []runtime.Step {
 				return nodeCall{log: log}.run(ctx, h, "registry", "publish", "--image", r.cluster.Digest)
 			},
 		},
-		{
-			Name: "starting the registry",
-			Key:  where + " " + r.binaries[h.Facts.Arch].digest,
-			Done: func(ctx context.Context) (bool, error) {
-				return asks(ctx, h, "systemctl", "is-active", "--quiet", "sealer-registry.service")
-			},
-			Do: func(ctx context.Context, log io.Writer) error {
-				return nodeCall{log: log}.run(ctx, h, "registry", "install")
-			},
-		},
+		r.shared().start(h, r.binaries[h.Facts.Arch].digest),
 	}
-}
-
-func (r *run) initRegistry(ctx context.Context, h *runtime.Host, log io.Writer) error {
-	reg := &r.cluster.Registry
-	var made struct {
-		CA       string `json:"ca"`
-		Username string `json:"username"`
-		Password string `json:"password"`
-	}
-	err := nodeCall{log: log, out: &made, secret: true}.run(ctx, h, "registry", "init",
-		"--name", reg.Domain, "--address", h.IP(), "--port", strconv.Itoa(reg.Port))
-	if err != nil {
-		return err
-	}
-	if made.CA == "" || made.Username == "" || made.Password == "" {
-		return errors.New("sealer-node gave no certificate or no credentials for the registry")
-	}
-	reg.CA, reg.Username, reg.Password = []byte(made.CA), made.Username, host.Secret(made.Password)
-	return nil
 }

@@ -17,13 +17,16 @@ const (
 	hostsEnd   = "# sealer end"
 )
 
-// HostsFile is /etc/hosts with our block in it: the API server's name, the
-// registry's and the Clusterfile's aliases. Other lines stay as they are.
-func HostsFile(current []byte, c *Cluster, apiServerIP string) []byte {
-	block := []string{
-		hostsBegin,
-		apiServerIP + " " + APIServerName,
-		c.First().IP() + " " + c.Registry.Domain,
+// HostsFile is /etc/hosts of h with our block in it: the API server's name, the
+// registry's, with the addresses of all that serve it, and the Clusterfile's aliases. Other lines stay as they are.
+func HostsFile(current []byte, c *Cluster, h *Host, apiServerIP string) []byte {
+	block := []string{hostsBegin, apiServerIP + " " + APIServerName}
+	servers := c.RegistryFor(h).Servers
+	if len(servers) == 0 {
+		servers = []string{c.First().IP()}
+	}
+	for _, ip := range servers {
+		block = append(block, ip+" "+c.Registry.Domain)
 	}
 	for _, a := range c.File.Aliases {
 		block = append(block, fmt.Sprintf("%s %s", a.IP, strings.Join(a.Hostnames, " ")))

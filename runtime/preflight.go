@@ -9,6 +9,8 @@ import (
 	"sort"
 	"strings"
 	"time"
+
+	"github.com/sealerio/sealer/clusterfile"
 )
 
 // Problem is one thing that stands in the way, with what to do about it.
@@ -165,7 +167,7 @@ func (k *checker) resources() {
 	if f.DiskFree < k.host.DiskNeed {
 		k.add("disk", "make room in the file system that holds /var/lib", "%s is free below /var/lib, the image needs %s", size(f.DiskFree), size(k.host.DiskNeed))
 	}
-	if slices.Contains(k.cluster.ControlPlanes(), k.host) && k.host == k.cluster.First() {
+	if k.host.Spec.Role == clusterfile.ControlPlane {
 		k.problems = append(k.problems, PortProblems(k.host, k.cluster.Registry.Port)...)
 	}
 }

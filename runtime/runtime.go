@@ -66,6 +66,19 @@ type Distribution interface {
 	Kubectl() Kubectl
 }
 
+// Balanced is a Distribution whose workers reach the API servers through a balancer that sealer runs on each of
+// them. Others bring their own.
+type Balanced interface {
+	// BalancedPort is the port of the API servers, and of the balancer on loopback; 0: this cluster needs none.
+	BalancedPort(c *Cluster) int
+}
+
+// Repointer is a Distribution that can point a host that runs at the control planes and registries of c, without the
+// image's rootfs: after control planes have come or gone. Distributions without it find them by themselves.
+type Repointer interface {
+	Repoint(c *Cluster, h *Host) []Step
+}
+
 // Distributions are those that this sealer installs, by name.
 type Distributions map[string]Distribution
 

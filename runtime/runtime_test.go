@@ -3,6 +3,7 @@
 package runtime_test
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -230,15 +231,37 @@ func TestHostsTOML(t *testing.T) {
 	data, err := runtime.HostsTOML(r, "/etc/containerd/certs.d/sealer-ca.crt")
 	require.NoError(t, err)
 	golden(t, "testdata/hosts.toml", string(data))
+
+	r.Servers = []string{"10.0.0.2", "fd00::3", "10.0.0.1"}
+	data, err = runtime.HostsTOML(r, "/etc/containerd/certs.d/sealer-ca.crt")
+	require.NoError(t, err)
+	golden(t, "testdata/hosts-three.toml", string(data))
+}
+
+// A control plane asks itself first; workers do not all begin with the same one.
+func TestRegistryFor(t *testing.T) {
+	c := cluster(t)
+	c.Registry = runtime.Registry{Domain: "sea.hub", Port: 5000, Servers: []string{"10.0.0.1", "10.0.0.2", "10.0.0.3"}}
+	at := func(ip string) []string {
+		return c.RegistryFor(&runtime.Host{Spec: clusterfile.Host{Address: ip}}).Endpoints()
+	}
+	require.Equal(t, []string{"https://10.0.0.2:5000", "https://10.0.0.3:5000", "https://10.0.0.1:5000"}, at("10.0.0.2"))
+	begins := map[string]int{}
+	for i := range 30 {
+		urls := at(fmt.Sprintf("10.0.1.%d", i))
+		require.ElementsMatch(t, at("10.0.0.1"), urls)
+		begins[urls[0]]++
+	}
+	require.Len(t, begins, 3)
 }
 
 func TestHostsFile(t *testing.T) {
 	c := cluster(t)
 	c.File.Aliases = []clusterfile.Alias{{IP: "10.0.0.9", Hostnames: []string{"nas", "nas.example.com"}}}
 	const theirs = "127.0.0.1\tlocalhost\n# mine\n10.9.9.9 x"
-	got := runtime.HostsFile([]byte(theirs), c, "10.0.0.1")
+	got := runtime.HostsFile([]byte(theirs), c, c.Hosts[0], "10.0.0.1")
 	golden(t, "testdata/hosts", string(got))
-	require.Equal(t, string(got), string(runtime.HostsFile(got, c, "10.0.0.1")), "a second time changes nothing")
+	require.Equal(t, string(got), string(runtime.HostsFile(got, c, c.Hosts[0], "10.0.0.1")), "a second time changes nothing")
 	require.Equal(t, theirs+"\n", string(runtime.CleanHostsFile(got)))
 	require.Equal(t, "a\n", string(runtime.CleanHostsFile([]byte("a\n"))))
 

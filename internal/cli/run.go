@@ -187,17 +187,26 @@ type deleteFlags struct {
 	sshFlags
 	clusterfile, name string
 	all, yes, force   bool
+	timeout           time.Duration
+	dryRun            bool
 }
 
 func newDelete(a *app) *cobra.Command {
 	var o deleteFlags
 	cmd := &cobra.Command{
-		Use:   "delete --all",
-		Short: "Take a cluster off its hosts",
-		Long: `delete --all resets Kubernetes on every host of the cluster, workers first, and puts
+		Use:   "delete --all | --masters HOSTS | --nodes HOSTS",
+		Short: "Take hosts out of a cluster, or a cluster off its hosts",
+		Long: `delete with --masters and --nodes takes these hosts out of a cluster that goes on: their pods
+leave, as their disruption budgets allow, the datastore gives up their member, the host is put
+back as it was, and the cluster forgets it. Before each control plane it is made sure that a
+majority stays. A host that cannot be reached is taken out with --force.
+
+delete --all resets Kubernetes on every host of the cluster, workers first, and puts
 the hosts back as they were. It knows the hosts from the run; --masters and --nodes, or a
 Clusterfile, name them where that is gone. It can be repeated.`,
-		Example: `  sealer delete --all --yes
+		Example: `  sealer delete --nodes 10.0.0.7
+  sealer delete --masters 10.0.0.2 --force --yes
+  sealer delete --all --yes
   sealer delete --all --yes -f Clusterfile
   sealer delete --all --yes --masters 10.0.0.1 --nodes 10.0.0.2`,
 		Args: noArgs,
@@ -205,17 +214,23 @@ Clusterfile, name them where that is gone. It can be repeated.`,
 	f := cmd.Flags()
 	f.StringVarP(&o.clusterfile, "Clusterfile", "f", "", "file that describes the cluster")
 	f.StringVar(&o.name, "name", "", "name of the cluster (default "+clusterfile.DefaultName+")")
-	f.BoolVarP(&o.all, "all", "a", false, "delete the whole cluster (required)")
+	f.BoolVarP(&o.all, "all", "a", false, "delete the whole cluster; --masters and --nodes are then all of its hosts")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
-	f.BoolVar(&o.force, "force", false, "go on where a host cannot be reached, and say which")
+	f.BoolVar(&o.force, "force", false, "go on where a host cannot be reached, and say which; delete pods that do not leave a node")
+	f.DurationVar(&o.timeout, "timeout", cluster.DefaultDrainTimeout, "how long pods may take to leave a node")
+	f.BoolVar(&o.dryRun, "dry-run", false, "with --masters or --nodes: print the plan and change nothing")
+	f.Bool("prune", false, "as in older sealers; hosts are always cleaned as a whole")
 	o.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.delete(cmd, o) }
 	return cmd
 }
 
 func (a *app) delete(cmd *cobra.Command, o deleteFlags) (err error) {
+	if !o.all && (o.masters != "" || o.nodes != "") {
+		return a.remove(cmd, o)
+	}
 	if !o.all {
-		return usagef(cmd, "--all is missing: this version deletes whole clusters only")
+		return usagef(cmd, "say what is to go: --masters and --nodes for hosts, --all for the whole cluster")
 	}
 	desired, err := o.known(a, cmd)
 	if err != nil {
@@ -277,18 +292,17 @@ func (e *unknownClusterError) Hint() string {
 
 // confirm asks on a terminal, and wants --yes elsewhere.
 func (a *app) confirm(cmd *cobra.Command, yes bool, f *clusterfile.File) error {
+	return a.confirmThat(cmd, yes, fmt.Sprintf("Delete cluster %q from %s? [y/N] ", f.Name, hostNames(f.Machines())))
+}
+
+func (a *app) confirmThat(cmd *cobra.Command, yes bool, question string) error {
 	if yes {
 		return nil
-	}
-	machines := f.Machines()
-	names := make([]string, 0, len(machines))
-	for _, m := range machines {
-		names = append(names, m.String())
 	}
 	if !isTerminal(a.streams.In) {
 		return usagef(cmd, "--yes is missing, and there is no terminal to ask on")
 	}
-	answer, err := a.ask(cmd, fmt.Sprintf("Delete cluster %q from %s? [y/N] ", f.Name, strings.Join(names, ", ")))
+	answer, err := a.ask(cmd, question)
 	if err != nil {
 		return err
 	}
@@ -296,4 +310,12 @@ func (a *app) confirm(cmd *cobra.Command, yes bool, f *clusterfile.File) error {
 		return errors.New("nothing was deleted")
 	}
 	return nil
+}
+
+func hostNames(machines []clusterfile.Host) string {
+	names := make([]string, 0, len(machines))
+	for _, m := range machines {
+		names = append(names, m.String())
+	}
+	return strings.Join(names, ", ")
 }

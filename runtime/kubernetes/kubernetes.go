@@ -39,7 +39,11 @@ type Distribution struct{}
 // New is kubeadm's Kubernetes.
 func New() Distribution { return Distribution{} }
 
-var _ runtime.Distribution = Distribution{}
+var (
+	_ runtime.Distribution = Distribution{}
+	_ runtime.Balanced     = Distribution{}
+	_ runtime.Repointer    = Distribution{}
+)
 
 // Name is "kubernetes".
 func (Distribution) Name() string { return Name }
@@ -72,11 +76,7 @@ func (Distribution) Install(c *runtime.Cluster, h *runtime.Host) []runtime.Step 
 			Done: active(h, "containerd"),
 			Do:   script(c, h, "containerd.sh"),
 		},
-		{
-			Name: "pointing containerd at the cluster's registry",
-			Done: func(ctx context.Context) (bool, error) { return registryPlaced(ctx, c, h) },
-			Do:   func(ctx context.Context, _ io.Writer) error { return placeRegistry(ctx, c, h) },
-		},
+		pointing(c, h),
 		{
 			Name: "preparing the host for Kubernetes",
 			Key:  c.RootfsKey(h),
@@ -86,6 +86,27 @@ func (Distribution) Install(c *runtime.Cluster, h *runtime.Host) []runtime.Step 
 			Do: script(c, h, "init-kube.sh"),
 		},
 	}
+}
+
+func pointing(c *runtime.Cluster, h *runtime.Host) runtime.Step {
+	return runtime.Step{
+		Name: "pointing containerd at the cluster's registry",
+		Done: func(ctx context.Context) (bool, error) { return registryPlaced(ctx, c, h) },
+		Do:   func(ctx context.Context, _ io.Writer) error { return placeRegistry(ctx, c, h) },
+	}
+}
+
+// Repoint lets containerd ask the registries that there are now.
+func (Distribution) Repoint(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
+	return []runtime.Step{pointing(c, h)}
+}
+
+// BalancedPort is that of the API server, unless the Clusterfile names an endpoint of its own.
+func (Distribution) BalancedPort(c *runtime.Cluster) int {
+	if e, ok := c.File.Kubeadm["ClusterConfiguration"]["controlPlaneEndpoint"].(string); ok && e != "" {
+		return 0
+	}
+	return port(c)
 }
 
 // script runs a script of the rootfs with the host's environment.
@@ -120,7 +141,7 @@ func ok(err error) (bool, error) {
 }
 
 func registryPlaced(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (bool, error) {
-	want, err := runtime.HostsTOML(c.Registry, caFile)
+	want, err := runtime.HostsTOML(c.RegistryFor(h), caFile)
 	if err != nil {
 		return false, err
 	}
@@ -134,7 +155,7 @@ func registryPlaced(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (b
 
 // placeRegistry needs no restart: containerd reads these files at every pull.
 func placeRegistry(ctx context.Context, c *runtime.Cluster, h *runtime.Host) error {
-	data, err := runtime.HostsTOML(c.Registry, caFile)
+	data, err := runtime.HostsTOML(c.RegistryFor(h), caFile)
 	if err != nil {
 		return err
 	}
@@ -165,7 +186,7 @@ func externalEtcd(c *runtime.Cluster) bool {
 }
 
 // Check finds what kubeadm would stop at, on all hosts at once.
-func (Distribution) Check(c *runtime.Cluster) []runtime.Problem {
+func (d Distribution) Check(c *runtime.Cluster) []runtime.Problem {
 	problems := append(checkImage(c), adoptable(c)...)
 	minor, _ := minorOf(c.KubeVersion())
 	for _, h := range c.Hosts {
@@ -183,6 +204,9 @@ func (Distribution) Check(c *runtime.Cluster) []runtime.Problem {
 			if h.Facts.Memory < 1700<<20 && !ignored(c, h, "Mem") {
 				add("memory", "use a host with 1700 MiB of memory or more as control plane", "it has %d MiB of memory, a control plane needs 1700", h.Facts.Memory>>20)
 			}
+		}
+		if !controlPlane && d.BalancedPort(c) != 0 {
+			ports = append(ports, d.BalancedPort(c))
 		}
 		problems = append(problems, runtime.PortProblems(h, ports...)...)
 		if h.Facts.Cgroup == 1 && minor >= 35 && !acceptsCgroup1(c) {

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/runtime"
+)
+
+// plan has a phase for each host that goes, and one that points those that stay at one another.
+func (m *removal) plan() (plan, error) {
+	if err := m.findBinaries(); err != nil {
+		return plan{}, err
+	}
+	c := m.cluster
+	p := plan{title: fmt.Sprintf("taking %s out of the cluster %q", hosts(len(m.going)), c.File.Name)}
+	p.phases = append(p.phases, phase{name: "preparing", work: []work{{c.Server(), []runtime.Step{m.currentBinary(c.Server())}}}})
+	for _, h := range m.going {
+		ph := phase{name: "removing " + h.Spec.String(), serial: true}
+		ph.work = append(ph.work, work{c.Server(), m.leaving(h)})
+		if h.Lost == nil && h.Facts.State != nil {
+			ph.work = append(ph.work, m.cleaning(h))
+		}
+		ph.work = append(ph.work, work{c.Server(), append(m.distribution.Forget(c, h), m.strike(h))})
+		p.phases = append(p.phases, ph)
+	}
+	for _, h := range m.leftOver {
+		p.phases = append(p.phases, phase{name: "cleaning " + h.Spec.String(), work: []work{m.cleaning(h)}})
+	}
+	if slices.ContainsFunc(m.going, func(h *runtime.Host) bool { return h.Spec.Role == clusterfile.ControlPlane }) {
+		p.phases = append(p.phases, m.repointing()...)
+	}
+	return p, nil
+}
+
+// cleaning puts a host back as it was before.
+func (m *removal) cleaning(h *runtime.Host) work {
+	hooks := func(phase clusterfile.Phase) []runtime.Step {
+		return DeleteOptions{Clusterfile: m.cluster.File}.hooks(m.cluster, h, m.distribution, phase)
+	}
+	return work{h, slices.Concat(hooks(clusterfile.PreCleanHost), m.distribution.Reset(m.cluster, h), hooks(clusterfile.PostCleanHost), cleanSteps(h))}
+}
+
+// currentBinary brings sealer-node up to date where an earlier sealer has left another one.
+func (m *removal) currentBinary(h *runtime.Host) runtime.Step {
+	s := m.sendBinary(h)
+	key := s.Key
+	s.Key = ""
+	s.Done = func(context.Context) (bool, error) {
+		return h.Facts.State != nil && h.Facts.State.Steps[s.Name] == key, nil
+	}
+	return s
+}
+
+// leaving is done while the host still runs, if it does: all of it on the control plane that is asked.
+func (m *removal) leaving(h *runtime.Host) []runtime.Step {
+	c, d := m.cluster, m.distribution
+	name := h.Facts.NodeName()
+	var steps []runtime.Step
+	if h.Spec.Role == clusterfile.ControlPlane {
+		steps = append(steps, runtime.Step{
+			Name: "checking that a majority stays without " + h.Spec.String(),
+			Done: func(ctx context.Context) (bool, error) { return m.left(ctx, h) },
+			Do: func(ctx context.Context, _ io.Writer) error {
+				return checkQuorum(ctx, c, d, h, m.lostControlPlanes()...)
+			},
+		})
+	}
+	if name != "" && h.Lost == nil {
+		steps = append(steps, runtime.Step{
+			Name: "draining " + name,
+			Done: func(ctx context.Context) (bool, error) {
+				n, err := m.api().node(ctx, name)
+				return err == nil && n == nil, err
+			},
+			Do: func(ctx context.Context, log io.Writer) error {
+				return m.api().drain(ctx, name, drainOptions{timeout: m.how.DrainTimeout, force: m.how.Force}, log)
+			},
+		})
+	}
+	return append(steps, d.Leave(c, h)...)
+}
+
+// left: the datastore has given up the host's member before, in a removal that was cut.
+func (m *removal) left(ctx context.Context, h *runtime.Host) (bool, error) {
+	steps := m.distribution.Leave(m.cluster, h)
+	for _, s := range steps {
+		if s.Done == nil {
+			return false, nil
+		}
+		if done, err := s.Done(ctx); err != nil || !done {
+			return false, err
+		}
+	}
+	return len(steps) > 0, nil
+}
+
+func (m *removal) lostControlPlanes() []*runtime.Host {
+	return slices.DeleteFunc(slices.Clone(m.lost), func(h *runtime.Host) bool { return h.Spec.Role != clusterfile.ControlPlane })
+}
+
+// strike takes the host off what is known of the cluster.
+func (m *removal) strike(h *runtime.Host) runtime.Step {
+	return runtime.Step{
+		Name: "taking " + h.Spec.String() + " off the list of hosts",
+		Do: func(context.Context, io.Writer) error {
+			same := func(o *runtime.Host) bool { return o == h }
+			f := *m.Clusterfile
+			f.Hosts = slices.DeleteFunc(slices.Clone(f.Hosts), func(k clusterfile.Host) bool { return k.Address == h.Spec.Address })
+			id, err := m.kept.clusterID(f.Name, m.cluster.Hosts)
+			if err != nil {
+				return err
+			}
+			if err := m.kept.save(&f, id); err != nil {
+				return err
+			}
+			m.Clusterfile, m.cluster.File = &f, &f
+			m.cluster.Hosts = slices.DeleteFunc(slices.Clone(m.cluster.Hosts), same)
+			m.lost = slices.DeleteFunc(slices.Clone(m.lost), same)
+			m.cluster.Registry.Servers = controlPlaneIPs(m.cluster)
+			return nil
+		},
+	}
+}
+
+// repointing points the hosts that stay at the control planes that stay: registries at their peers, container runtimes
+// and balancers at all of them, names at addresses.
+func (m *removal) repointing() []phase {
+	// Steps are made when they are done: the list of hosts is shorter by then.
+	late := func(name string, h *runtime.Host, steps func() []runtime.Step) work {
+		return work{h, []runtime.Step{{
+			Name: name,
+			Do: func(ctx context.Context, log io.Writer) error {
+				for _, s := range steps() {
+					if s.Key == "" && s.Done != nil {
+						if done, err := s.Done(ctx); err != nil || done {
+							if err != nil {
+								return err
+							}
+							continue
+						}
+					}
+					if err := s.Do(ctx, log); err != nil {
+						return fmt.Errorf("%s: %w", s.Name, err)
+					}
+				}
+				return nil
+			},
+		}}}
+	}
+	source := phase{name: "the registry's peers"}
+	others := phase{name: "the registry's peers on the other control planes"}
+	rest := phase{name: "pointing the hosts at the control planes that stay"}
+	for _, h := range m.cluster.Hosts {
+		if contains(m.going, h) || h.Facts.State == nil {
+			continue
+		}
+		if h.Spec.Role == clusterfile.ControlPlane {
+			w := late("telling the registry of its peers", h, func() []runtime.Step {
+				return []runtime.Step{m.shared().init(h), m.shared().start(h, "")}
+			})
+			if len(source.work) == 0 {
+				source.work = append(source.work, w)
+			} else {
+				others.work = append(others.work, w)
+			}
+		}
+		rest.work = append(rest.work, late("pointing it at the control planes that stay", h, func() []runtime.Step {
+			steps := append(endpoint(m.cluster, m.distribution, h), m.hostsFile(h, m.apiServerIP(h)))
+			if d, ok := m.distribution.(runtime.Repointer); ok {
+				steps = append(steps, d.Repoint(m.cluster, h)...)
+			}
+			return steps
+		}))
+	}
+	return slices.DeleteFunc([]phase{source, others, rest}, func(p phase) bool { return len(p.work) == 0 })
+}
