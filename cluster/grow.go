@@ -53,7 +53,7 @@ func (r *run) joiners() []*runtime.Host {
 // their own balancer, where they have one, and all others at the control plane that is asked.
 func (r *run) apiServerIP(h *runtime.Host) string {
 	switch {
-	case h == r.cluster.Server() || r.begun(h):
+	case h == r.cluster.Server() || r.begun(h) || r.joinedBefore(h):
 		return h.IP()
 	case balancedPort(r.cluster, r.distribution, h) != 0:
 		return loopback

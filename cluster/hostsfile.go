@@ -34,9 +34,7 @@ func (r *run) hostsFile(h *runtime.Host, apiServerIP string) runtime.Step {
 			if err != nil {
 				return false, err
 			}
-			// A control plane that has joined points at itself, and need not be put back.
-			return bytes.Equal(now, runtime.HostsFile(now, r.cluster, h, apiServerIP)) ||
-				r.joinedBefore(h) && bytes.Equal(now, runtime.HostsFile(now, r.cluster, h, h.IP())), nil
+			return bytes.Equal(now, runtime.HostsFile(now, r.cluster, h, apiServerIP)), nil
 		},
 		Do: func(ctx context.Context, _ io.Writer) error {
 			now, err := readHosts(ctx, h)

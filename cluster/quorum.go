@@ -49,7 +49,7 @@ func checkQuorum(ctx context.Context, c *runtime.Cluster, d runtime.Distribution
 	for _, cp := range append(c.ControlPlanes(), lost...) {
 		if cp.Lost != nil {
 			e.Members++
-			e.Unwell = append(e.Unwell, fmt.Sprintf("%s: %v", cp, cp.Lost))
+			e.Unwell = append(e.Unwell, named(cp, cp.Lost))
 			continue
 		}
 		for _, p := range d.Health(c, cp) {
@@ -62,7 +62,7 @@ func checkQuorum(ctx context.Context, c *runtime.Cluster, d runtime.Distribution
 				if ctx.Err() != nil {
 					return context.Cause(ctx)
 				}
-				e.Unwell = append(e.Unwell, fmt.Sprintf("%s: %v", cp, err))
+				e.Unwell = append(e.Unwell, named(cp, err))
 				continue
 			}
 			e.Healthy++
@@ -87,6 +87,14 @@ func checkQuorum(ctx context.Context, c *runtime.Cluster, d runtime.Distribution
 		return &e
 	}
 	return nil
+}
+
+// named is an error with its host, which some name themselves.
+func named(h *runtime.Host, err error) string {
+	if strings.HasPrefix(err.Error(), h.String()+": ") {
+		return err.Error()
+	}
+	return h.String() + ": " + err.Error()
 }
 
 // majority of n members.

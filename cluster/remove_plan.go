@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/runtime"
@@ -26,7 +27,7 @@ func (m *removal) plan() (plan, error) {
 		if h.Lost == nil && h.Facts.State != nil {
 			ph.work = append(ph.work, m.cleaning(h))
 		}
-		ph.work = append(ph.work, work{c.Server(), append(m.distribution.Forget(c, h), m.strike(h))})
+		ph.work = append(ph.work, work{c.Server(), slices.Concat([]runtime.Step{m.answering()}, m.distribution.Forget(c, h), []runtime.Step{m.strike(h)})})
 		p.phases = append(p.phases, ph)
 	}
 	for _, h := range m.leftOver {
@@ -84,6 +85,34 @@ func (m *removal) leaving(h *runtime.Host) []runtime.Step {
 		})
 	}
 	return append(steps, d.Leave(c, h)...)
+}
+
+// answering waits for the API server, which may start anew when the datastore has lost a member.
+func (m *removal) answering() runtime.Step {
+	ask := func(ctx context.Context) (bool, error) {
+		h := m.cluster.Server()
+		return answered(h.Runner.Run(ctx, m.distribution.Kubectl().Command("get", "--raw", "/readyz", "--request-timeout", "10s")))
+	}
+	return runtime.Step{
+		Name: "waiting for the API server",
+		Done: ask,
+		Do: func(ctx context.Context, _ io.Writer) error {
+			ctx, cancel := context.WithTimeoutCause(ctx, m.ReadyTimeout, errTimeout)
+			defer cancel()
+			tick := time.NewTicker(m.PollInterval)
+			defer tick.Stop()
+			for {
+				if ready, err := ask(ctx); err != nil || ready {
+					return err
+				}
+				select {
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				case <-tick.C:
+				}
+			}
+		},
+	}
 }
 
 // left: the datastore has given up the host's member before, in a removal that was cut.

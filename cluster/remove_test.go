@@ -63,6 +63,7 @@ func TestRemove_FirstControlPlane(t *testing.T) {
 	require.Contains(t, hosts, "127.0.0.1 apiserver.cluster.local\n")
 	require.Contains(t, did["10.0.0.4"], "endpoint install")
 	require.NotContains(t, string(b.hosts["10.0.0.3"].Files()["/etc/hosts"].Data), "10.0.0.1 ")
+	require.Contains(t, string(b.hosts["10.0.0.3"].Files()["/etc/hosts"].Data), "10.0.0.3 apiserver.cluster.local\n", "a control plane keeps to its own API server")
 	require.Contains(t, did["10.0.0.2"], "registry install", "the registry knows its peers")
 
 	// What comes next asks those that stay, and launches nothing again.
