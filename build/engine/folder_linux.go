@@ -30,6 +30,8 @@ const (
 	// sessionHeader is where a session says its id when it dials.
 	sessionHeader = "X-Docker-Expose-Session-Uuid"
 
+	sessionWait = 5 * time.Second // as BuildKit does
+
 	keyFolder   = "sealer.folder"    // of a reference: which folder it is a copy of
 	keyListing  = "sealer.listing.1" // of a reference: see listing
 	folderIndex = keyFolder + ":"
@@ -75,7 +77,7 @@ func (s *folderSource) ours(meta map[string][]string) (ended func()) {
 func (s *folderSource) isOurs(id string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return id != "" && s.sessions[id]
+	return s.sessions[id]
 }
 
 // lock keeps a folder's copies for one at a time.
@@ -125,11 +127,8 @@ func (f *folder) Snapshot(ctx context.Context, job solver.JobContext) (cache.Imm
 	if id == "" {
 		id = job.Session().SessionIterator().NextSession()
 	}
-	if !f.s.isOurs(id) {
-		return f.SourceInstance.Snapshot(ctx, job)
-	}
-	caller, err := f.sm.Get(ctx, id, true)
-	if err != nil || caller == nil {
+	caller, err := f.session(ctx, id)
+	if err != nil || !f.s.isOurs(id) {
 		return f.SourceInstance.Snapshot(ctx, job)
 	}
 	// As BuildKit's client and server do it, in two steps.
@@ -156,6 +155,16 @@ func (f *folder) Snapshot(ctx context.Context, job solver.JobContext) (cache.Imm
 		}
 	}
 	return f.copyTo(ctx, key, fsutil.WithHardlinkReset(filtered), nil)
+}
+
+// session waits for a session: it dials while the build begins.
+func (f *folder) session(ctx context.Context, id string) (session.Caller, error) {
+	if id == "" {
+		return nil, errors.New("the build has no session")
+	}
+	ctx, cancel := context.WithTimeout(ctx, sessionWait)
+	defer cancel()
+	return f.sm.Get(ctx, id, false)
 }
 
 func ownedByRoot(_ string, st *fstypes.Stat) fsutil.MapResult {

@@ -51,6 +51,7 @@ type Engine struct {
 	pipe   *pipeListener
 	client *client.Client
 	stop   chan struct{}
+	begun  bool // see begin
 	once   sync.Once
 	err    error
 }
@@ -105,11 +106,16 @@ func (e *Engine) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	hosts := registryHosts(e.opt.Registries)
-	if e.worker, err = openWorker(ctx, e.opt, hosts); err != nil {
+	unsynced, err := e.begin()
+	if err != nil {
 		return err
 	}
-	if e.ctrl, err = e.newController(ctx, sessions, hosts); err != nil {
+	e.begun = true
+	hosts := registryHosts(e.opt.Registries)
+	if e.worker, err = openWorker(ctx, e.opt, hosts, unsynced); err != nil {
+		return err
+	}
+	if e.ctrl, err = e.newController(ctx, sessions, hosts, unsynced); err != nil {
 		return err
 	}
 	e.server = grpc.NewServer(
@@ -138,9 +144,9 @@ func registryHosts(in map[string]RegistryHost) docker.RegistryHosts {
 	return resolver.NewRegistryConfig(out)
 }
 
-func (e *Engine) newController(ctx context.Context, sessions *session.Manager, hosts docker.RegistryHosts) (*control.Controller, error) {
+func (e *Engine) newController(ctx context.Context, sessions *session.Manager, hosts docker.RegistryHosts, unsynced bool) (*control.Controller, error) {
 	wc := &worker.Controller{}
-	if err := wc.Add(e.worker.Worker); err != nil {
+	if err := wc.Add(e.worker); err != nil {
 		return nil, err
 	}
 	gw, err := gateway.NewGatewayFrontend(wc.Infos(), nil)
@@ -151,7 +157,7 @@ func (e *Engine) newController(ctx context.Context, sessions *session.Manager, h
 	if err != nil {
 		return nil, err
 	}
-	history, err := boltutil.SafeOpen(filepath.Join(e.opt.Root, "history.db"), 0o600, &bbolt.Options{FreelistType: bbolt.FreelistMapType})
+	history, err := boltutil.SafeOpen(filepath.Join(e.opt.Root, "history.db"), 0o600, &bbolt.Options{FreelistType: bbolt.FreelistMapType, NoSync: unsynced})
 	if err != nil {
 		return nil, errors.Join(err, cache.Close())
 	}
@@ -220,6 +226,9 @@ func (e *Engine) close() error {
 	}
 	if e.worker != nil {
 		errs = append(errs, closing("worker", e.worker.close(e.ctrl == nil)))
+	}
+	if e.begun && errors.Join(errs...) == nil {
+		errs = append(errs, e.end())
 	}
 	errs = append(errs, e.lock.Unlock())
 	return errors.Join(errs...)

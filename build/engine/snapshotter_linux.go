@@ -11,9 +11,11 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/containerd/v2/plugins/snapshots/native"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay"
 	"github.com/containerd/containerd/v2/plugins/snapshots/overlay/overlayutils"
+	"go.etcd.io/bbolt"
 )
 
 const (
@@ -52,9 +54,20 @@ func chooseSnapshotter(o Options) (string, error) {
 	return name, nil
 }
 
-func newSnapshotter(name, dir string) (snapshots.Snapshotter, error) {
+// newSnapshotter opens a snapshotter; unsynced says that its database need not wait for the disk (native's always does).
+func newSnapshotter(name, dir string, unsynced bool) (snapshots.Snapshotter, error) {
 	if name == nativeSnapshot {
 		return native.NewSnapshotter(dir)
 	}
-	return overlay.NewSnapshotter(dir, overlay.AsynchronousRemove)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	db, err := storage.NewMetaStore(filepath.Join(dir, "metadata.db"), func(o *bbolt.Options) error {
+		o.NoSync = unsynced
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return overlay.NewSnapshotter(dir, overlay.AsynchronousRemove, overlay.WithMetaStore(db))
 }

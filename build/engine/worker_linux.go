@@ -46,7 +46,7 @@ type buildWorker struct {
 
 // openWorker puts the worker together by hand: BuildKit's own constructor wants a runtime to be installed and
 // brings network plugins along.
-func openWorker(ctx context.Context, o Options, hosts docker.RegistryHosts) (_ *buildWorker, err error) {
+func openWorker(ctx context.Context, o Options, hosts docker.RegistryHosts, unsynced bool) (_ *buildWorker, err error) {
 	name, err := chooseSnapshotter(o)
 	if err != nil {
 		return nil, err
@@ -55,7 +55,7 @@ func openWorker(ctx context.Context, o Options, hosts docker.RegistryHosts) (_ *
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	sn, err := newSnapshotter(name, filepath.Join(dir, "snapshots"))
+	sn, err := newSnapshotter(name, filepath.Join(dir, "snapshots"), unsynced)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func openWorker(ctx context.Context, o Options, hosts docker.RegistryHosts) (_ *
 	if err != nil {
 		return nil, errors.Join(err, sn.Close())
 	}
-	db, err := bbolt.Open(filepath.Join(dir, "containerdmeta.db"), 0o600, &bbolt.Options{FreelistType: bbolt.FreelistMapType})
+	db, err := bbolt.Open(filepath.Join(dir, "containerdmeta.db"), 0o600, &bbolt.Options{FreelistType: bbolt.FreelistMapType, NoSync: unsynced})
 	if err != nil {
 		return nil, errors.Join(err, sn.Close())
 	}
@@ -80,6 +80,9 @@ func openWorker(ctx context.Context, o Options, hosts docker.RegistryHosts) (_ *
 	md, err := metadata.NewStore(filepath.Join(dir, "metadata_v2.db"))
 	if err != nil {
 		return nil, err
+	}
+	if unsynced {
+		dontWait(md)
 	}
 	id, err := base.ID(dir)
 	if err != nil {
@@ -135,6 +138,10 @@ func openWorker(ctx context.Context, o Options, hosts docker.RegistryHosts) (_ *
 	w.SourceManager.Register(w.local)
 	return w, nil
 }
+
+// Platforms are those that files are made for. BuildKit's own answer starts a small program of every architecture, each
+// time, to see which of them this machine can run.
+func (w *buildWorker) Platforms(bool) []ocispec.Platform { return w.WorkerOpt.Platforms }
 
 // forget drops what BuildKit remembers of this worker's files for the whole process: it would look into the closed
 // database when the process opens the same folder again.

@@ -64,7 +64,7 @@ var allowed = map[string][]string{
 	"build/policy":   {"signature"},
 	"build/sbom":     {"build/flatten"},
 	"build/toolbox":  {},
-	"build/engine":   {},
+	"build/engine":   {"internal/atomicfile"},
 	"build/convert":  {"kubefile", "clusterimage"},
 	"build/frontend": {"build/convert", "clusterfile", "clusterimage/layout", "kubefile", "imagelist", "clusterimage"},
 	"build": {
