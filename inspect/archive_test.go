@@ -158,7 +158,7 @@ func TestInArchive_Wrong(t *testing.T) {
 	data[at+20] ^= 1
 	a, err := open(data)
 	require.NoError(t, err)
-	defer a.Close()
+	defer func() { require.NoError(t, a.Close()) }()
 	subject, err := inspect.InArchive(a, "")
 	require.NoError(t, err)
 	report, err := inspect.Check(ctx, []*inspect.Subject{subject}, nil)

@@ -58,5 +58,5 @@ func copyProgram(from, to string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(to, data, 0o755) //nolint:gosec // a program for everyone
+	return os.WriteFile(to, data, 0o755)
 }
