@@ -62,6 +62,12 @@ type Distribution interface {
 	Snapshot(c *Cluster, h *Host, file string) []Step
 	// Restore starts the cluster anew from such a file on h; control planes that are Lost are left out.
 	Restore(c *Cluster, h *Host, file string) []Step
+	// Certificates reads those on a host that is not Lost.
+	Certificates(ctx context.Context, c *Cluster, h *Host) ([]Certificate, error)
+	// Renew makes the certificates of a host anew, all but the CAs'; control planes go one by one. Nothing where there is nothing to do.
+	Renew(c *Cluster, h *Host) []Step
+	// ServerNames makes the certificate of the API server on a control plane say c's names, AltNames among them.
+	ServerNames(c *Cluster, h *Host) []Step
 	// Kubectl is how to ask the API server on the first control plane.
 	Kubectl() Kubectl
 }
@@ -163,6 +169,8 @@ type Cluster struct {
 	Env map[string]string
 	// Hosts are all machines, control planes first; Hosts[0] is the first control plane.
 	Hosts []*Host
+	// AltNames are further names and addresses for the API server's certificate.
+	AltNames []string
 	// Contact is the control plane through which a running cluster is asked and grown. nil: the first one.
 	Contact *Host
 	// Registry is how hosts reach the cluster's registry. CA and credentials are empty until it was started.

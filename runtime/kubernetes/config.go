@@ -81,6 +81,10 @@ func clusterConfig(c *runtime.Cluster) object {
 	}
 	api := child(config, "apiServer")
 	own, _ := api["certSANs"].([]any)
+	own = slices.Clone(own)
+	for _, name := range c.AltNames {
+		own = append(own, name)
+	}
 	for _, name := range own {
 		if !slices.Contains(names, name) {
 			names = append(names, name)
