@@ -49,6 +49,21 @@ func (distribution) Check(*runtime.Cluster) []runtime.Problem { return nil }
 func (distribution) Kubectl() runtime.Kubectl {
 	return runtime.Kubectl{Argv: []string{"kubectl"}, Kubeconfig: "/admin.conf"}
 }
+func (distribution) Certificates(ctx context.Context, _ *runtime.Cluster, h *runtime.Host) ([]runtime.Certificate, error) {
+	out, err := host.Output(ctx, h.Runner, host.Command{Argv: []string{"dist", "certificates"}})
+	return []runtime.Certificate{{Name: strings.TrimSpace(string(out)), NotAfter: time.Unix(int64(len(h.String())), 0)}}, err
+}
+func (distribution) Renew(_ *runtime.Cluster, h *runtime.Host) []runtime.Step {
+	s := verb(h, "renew")
+	s[0].Key = ""
+	return s
+}
+func (distribution) ServerNames(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
+	if h.Spec.Role != clusterfile.ControlPlane {
+		return nil
+	}
+	return verb(h, "names "+strings.Join(c.AltNames, ","))
+}
 func verb(h *runtime.Host, name string) []runtime.Step {
 	return []runtime.Step{{Name: name, Key: name, Do: func(ctx context.Context, log io.Writer) error {
 		return h.Runner.Run(ctx, host.Command{Argv: []string{"dist", name}, Stdout: log, Stderr: log, Mutates: true})

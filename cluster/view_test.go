@@ -157,3 +157,32 @@ func TestReadJournal(t *testing.T) {
 	_, err = cluster.ReadJournal(b.opts.StateDir, "another")
 	require.EqualError(t, err, `reading the journal: this machine knows no cluster "another"`)
 }
+
+func TestCertificates(t *testing.T) {
+	b := newBed(t, three)
+	require.NoError(t, b.run(t))
+	b.hosts["10.0.0.3"].On("^dist certificates", hosttest.Answer{Stdout: "kubelet.crt"})
+	list, err := b.view(t).Certificates(t.Context())
+	require.NoError(t, err)
+	require.Len(t, list, 4)
+	require.Equal(t, "kubelet.crt", list[2].Name)
+
+	tell := story(b)
+	o := cluster.ChangeOptions{
+		ViewOptions: cluster.ViewOptions{Clusterfile: b.opts.Clusterfile, Dial: b.opts.Dial, Distributions: b.opts.Distributions},
+		StateDir:    b.opts.StateDir,
+	}
+	require.NoError(t, cluster.RenewCertificates(t.Context(), o))
+	told := tell()
+	require.Equal(t, []string{"1 renew", "2 renew"}, told[:2], "control planes go first, one by one")
+	require.Len(t, told, 4)
+
+	require.NoError(t, cluster.AddServerNames(t.Context(), o, []string{"k8s.example.com", "10.0.0.100"}))
+	require.Equal(t, []string{"1 names k8s.example.com,10.0.0.100", "2 names k8s.example.com,10.0.0.100"}, tell())
+	require.NoError(t, cluster.AddServerNames(t.Context(), o, []string{"k8s.example.com", "10.0.0.100"}))
+	require.Empty(t, tell(), "what is done is not done again")
+
+	b.hosts["10.0.0.4"].unreachable = errors.New("no route to host")
+	require.ErrorContains(t, cluster.RenewCertificates(t.Context(), o), "nothing was changed")
+	require.Empty(t, tell())
+}

@@ -95,6 +95,9 @@ func names(c *runtime.Cluster, api object) []any {
 	for _, name := range own {
 		add(name)
 	}
+	for _, name := range c.AltNames {
+		add(name)
+	}
 	return all
 }
 

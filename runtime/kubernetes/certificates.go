@@ -75,13 +75,16 @@ func components(c *runtime.Cluster) []string {
 	return list
 }
 
+const kubernetesDir = "/etc/kubernetes"
+
 // restarted is the annotation by which a pod's manifest is changed, so that the kubelet starts it anew.
 const restarted = "sealer.io/restarted"
 
-// changeManifest sets the annotation $2 to $3 in the manifest of the component $1. The new file is made where the kubelet does not look.
+// changeManifest sets the annotation $2 to $3 in the manifest of the component $1, below the folder $4. The new file is made where
+// the kubelet does not look.
 const changeManifest = `set -eu
-file=/etc/kubernetes/manifests/$1.yaml
-new=/etc/kubernetes/.sealer-$1.yaml
+file=$4/manifests/$1.yaml
+new=$4/.sealer-$1.yaml
 awk -v name="$2" -v value="$3" '
 	index($0, "    " name ":") == 1 { next }
 	{ print }
@@ -97,7 +100,7 @@ mv -f "$new" "$file"
 func restartPods(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writer) error {
 	stamp := time.Now().UTC().Format(time.RFC3339)
 	for _, name := range components(c) {
-		if err := run(ctx, h, log, "sh", "-c", changeManifest, "sh", name, restarted, stamp); err != nil {
+		if err := run(ctx, h, log, "sh", "-c", changeManifest, "sh", name, restarted, stamp, kubernetesDir); err != nil {
 			return err
 		}
 		if err := waitPod(ctx, c, h, name, stamp); err != nil {
@@ -170,7 +173,7 @@ func (d Distribution) ServerNames(c *runtime.Cluster, h *runtime.Host) []runtime
 			Key:  strings.Join(wantedNames(c), ","),
 			Do: func(ctx context.Context, log io.Writer) error {
 				stamp := time.Now().UTC().Format(time.RFC3339)
-				if err := run(ctx, h, log, "sh", "-c", changeManifest, "sh", "kube-apiserver", restarted, stamp); err != nil {
+				if err := run(ctx, h, log, "sh", "-c", changeManifest, "sh", "kube-apiserver", restarted, stamp, kubernetesDir); err != nil {
 					return err
 				}
 				return waitPod(ctx, c, h, "kube-apiserver", stamp)

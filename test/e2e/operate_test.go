@@ -5,12 +5,15 @@
 package e2e
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -68,6 +71,46 @@ func testOperate(t *testing.T, root string) {
 	require.NoError(t, err, string(out))
 	require.Len(t, strings.Fields(string(out)), 2)
 
+	testCertificates(t, on, first)
+
 	require.Contains(t, sealer(t, root, "logs", "--name", "e2e", "--host", second), "joining the cluster")
 	require.Contains(t, sealer(t, root, "gen", shared.AppsImage(), "--masters", first, "--name", "e2e"), "image: "+shared.AppsImage())
+}
+
+// testCertificates renews a cluster's certificates, and adds a name to the API server's.
+func testCertificates(t *testing.T, on func(...string) string, first string) {
+	ends := func() map[string]time.Time {
+		var list []struct {
+			Host, Name string
+			NotAfter   time.Time
+		}
+		require.NoError(t, json.Unmarshal([]byte(on("cert", "check", "-o", "json")), &list))
+		found := map[string]time.Time{}
+		for _, c := range list {
+			found[c.Host+" "+c.Name] = c.NotAfter
+		}
+		return found
+	}
+	server := first + " /etc/kubernetes/pki/apiserver.crt"
+	before := ends()
+	require.Contains(t, before, first+" /etc/kubernetes/admin.conf")
+	require.Contains(t, before, first+" /etc/kubernetes/pki/etcd/server.crt")
+	on("cert", "renew")
+	after := ends()
+	require.True(t, after[server].After(before[server]), "the certificate is a new one")
+	require.Equal(t, before[first+" /etc/kubernetes/pki/ca.crt"], after[first+" /etc/kubernetes/pki/ca.crt"], "the CA stays")
+	served := func() *x509.Certificate {
+		conn, err := tls.Dial("tcp", first+":6443", &tls.Config{InsecureSkipVerify: true}) // only looked at
+		require.NoError(t, err)
+		defer conn.Close()
+		return conn.ConnectionState().PeerCertificates[0]
+	}
+	require.Equal(t, after[server], served().NotAfter.UTC(), "it is served")
+
+	require.Error(t, served().VerifyHostname("k8s.site.example"))
+	on("cert", "--alt-names", "k8s.site.example,10.200.200.200")
+	require.NoError(t, served().VerifyHostname("k8s.site.example"))
+	require.NoError(t, served().VerifyHostname("10.200.200.200"))
+	require.NoError(t, served().VerifyHostname("apiserver.cluster.local"))
+	require.NoError(t, shared.WaitForNodes(t.Context(), 2, 2*time.Minute))
 }
