@@ -165,3 +165,46 @@ func (v *View) ask(ctx context.Context, h *runtime.Host) ([]string, error) {
 	}
 	return unwell, nil
 }
+
+// UnreadyPods are the pods of all namespaces that neither run well nor have come to their end, each with what is known of why.
+func (v *View) UnreadyPods(ctx context.Context) ([]string, error) {
+	data, err := v.kubectl(ctx, "get", "pods", "--all-namespaces", "--output", "json")
+	if err != nil {
+		return nil, err
+	}
+	var list struct {
+		Items []struct {
+			Metadata struct{ Name, Namespace string }
+			Status   struct {
+				Phase             string
+				Conditions        []struct{ Type, Status, Message string }
+				ContainerStatuses []containerStatus
+			}
+		}
+	}
+	if err := json.Unmarshal(data, &list); err != nil {
+		return nil, fmt.Errorf("reading the list of pods: %w", err)
+	}
+	var unready []string
+	for _, p := range list.Items {
+		why := "it is " + p.Status.Phase
+		ready := p.Status.Phase == "Succeeded"
+		for _, c := range p.Status.Conditions {
+			if c.Type == "Ready" && c.Status == "True" {
+				ready = true
+			}
+			if c.Status != "True" && c.Message != "" {
+				why = c.Message
+			}
+		}
+		for _, c := range p.Status.ContainerStatuses {
+			if w := c.State.Waiting; w != nil {
+				why = strings.TrimSuffix(w.Reason+": "+w.Message, ": ")
+			}
+		}
+		if !ready {
+			unready = append(unready, p.Metadata.Namespace+"/"+p.Metadata.Name+": "+why)
+		}
+	}
+	return unready, nil
+}

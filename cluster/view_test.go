@@ -60,6 +60,17 @@ func TestView_Status(t *testing.T) {
 	require.Len(t, s.Drift, 5, "the fake cluster has nodes h5 to h9, too")
 	require.Equal(t, `the cluster has a node "h5", which is none of the hosts`, s.Drift[0])
 
+	pods, err := b.view(t).UnreadyPods(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, pods)
+	b.hosts["10.0.0.1"].pods = `{"items":[{"metadata":{"name":"a","namespace":"x"},"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}},
+		{"metadata":{"name":"job","namespace":"x"},"status":{"phase":"Succeeded","conditions":[{"type":"Ready","status":"False"}]}},
+		{"metadata":{"name":"b","namespace":"x"},"status":{"phase":"Pending","containerStatuses":[{"state":{"waiting":{"reason":"ErrImagePull","message":"not found"}}}]}},
+		{"metadata":{"name":"c","namespace":"x"},"status":{"phase":"Pending","conditions":[{"type":"PodScheduled","status":"False","message":"no node fits"}]}}]}`
+	pods, err = b.view(t).UnreadyPods(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []string{"x/b: ErrImagePull: not found", "x/c: no node fits"}, pods)
+
 	// One host is away, and the first control plane does not answer.
 	b.hosts["10.0.0.4"].unreachable = errors.New("no route to host")
 	b.hosts["10.0.0.1"].On("^kubectl get --raw /readyz", hosttest.Answer{Code: 1})

@@ -67,7 +67,7 @@ it on bare hosts that reach no network.`,
 	root.AddCommand(
 		grouped("cluster", newRun(a), newJoin(a), newDelete(a))...)
 	root.AddCommand(grouped("cluster", newGen(a), newSchema(a))...)
-	root.AddCommand(grouped("cluster", newStatus(a), newLogs(a), newExec(a), newCp(a), newKubeconfig(a), newCert(a))...)
+	root.AddCommand(grouped("cluster", newStatus(a), newLogs(a), newExec(a), newCp(a), newKubeconfig(a), newCert(a), newCheck(a), newReset(a))...)
 	root.AddCommand(newVersion(a))
 	return root
 }
