@@ -132,10 +132,10 @@ func (a *app) checkBefore(cmd *cobra.Command, o *checkFlags, image string) (err 
 			found = append(found, finding(p))
 		}
 	}
-	return a.printFindings(cmd, o.output, found, len(desired.Machines()))
+	return a.printChecks(cmd, o.output, found, len(desired.Machines()))
 }
 
-func (a *app) printFindings(cmd *cobra.Command, output string, found []finding, hosts int) error {
+func (a *app) printChecks(cmd *cobra.Command, output string, found []finding, hosts int) error {
 	err := a.print(cmd, output, found, func(t *table) {
 		if len(found) == 0 {
 			t.line(fmt.Sprintf("nothing is wrong: %d hosts were looked at", hosts))
@@ -185,7 +185,7 @@ func (a *app) checkAfter(cmd *cobra.Command, o *checkFlags) error {
 				found = append(found, finding{Check: "pods", What: p, Fix: "kubectl describe tells its events"})
 			}
 		}
-		return a.printFindings(cmd, o.output, found, len(s.Hosts))
+		return a.printChecks(cmd, o.output, found, len(s.Hosts))
 	})
 }
 

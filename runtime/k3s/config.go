@@ -126,7 +126,7 @@ func serverSettings(c *runtime.Cluster, h *runtime.Host, t tokens, join string) 
 // serverNames are those of the API server's certificate, besides localhost and those that k3s adds itself.
 func serverNames(c *runtime.Cluster, h *runtime.Host) []string {
 	names := []string{runtime.APIServerName, h.IP()}
-	for _, name := range texts(asked(c, h)["tls-san"]) {
+	for _, name := range slices.Concat(texts(asked(c, h)["tls-san"]), c.AltNames) {
 		if !slices.Contains(names, name) {
 			names = append(names, name)
 		}

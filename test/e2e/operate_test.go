@@ -5,9 +5,11 @@
 package e2e
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -72,6 +74,13 @@ func testOperate(t *testing.T, root string) {
 	require.Len(t, strings.Fields(string(out)), 2)
 
 	testCertificates(t, on, first)
+	require.NoError(t, lab.Poll(t.Context(), 2*time.Minute, func(context.Context) error {
+		_, _, code := runAny(t, root, append([]string{"check", "--post"}, login...)...)
+		if code != 0 {
+			return errors.New("check --post still finds something")
+		}
+		return nil
+	}))
 
 	require.Contains(t, sealer(t, root, "logs", "--name", "e2e", "--host", second), "joining the cluster")
 	require.Contains(t, sealer(t, root, "gen", shared.AppsImage(), "--masters", first, "--name", "e2e"), "image: "+shared.AppsImage())
