@@ -254,3 +254,8 @@ func lines(calls []hosttest.Call) string {
 	}
 	return b.String()
 }
+
+// answer is made anew for each call.
+func answer(f func() hosttest.Answer) hosttest.Answer {
+	return hosttest.Answer{Do: func(context.Context, hosttest.Call) hosttest.Answer { return f() }}
+}
