@@ -35,7 +35,8 @@ const (
 	tokenFile  = configDir + "/k0stoken"
 	dataDir    = "/var/lib/k0s"
 	adminConf  = dataDir + "/pki/admin.conf"
-	keptDir    = "/var/lib/sealer/k0s" // what outlives the rootfs
+	imageDir   = "/var/lib/sealer/k0s" // what outlives the rootfs; the image's scripts keep theirs here
+	keptDir    = imageDir + "/own"     // and we ours
 
 	controllerUnit = "k0scontroller"
 	workerUnit     = "k0sworker"

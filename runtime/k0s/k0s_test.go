@@ -152,11 +152,11 @@ func play(t *testing.T, c *runtime.Cluster, runners []*hosttest.Runner) []*machi
 		r.On(`^test -x .*(init|clean)-k0s.sh`, hosttest.Answer{Code: 1})
 		r.On(`^cmp -s`, hosttest.Answer{Code: 1})
 		r.On(`k0s version$`, hosttest.Answer{Stdout: c.Metadata.ClusterRuntimeVersion + "\n"})
-		r.On(`^test -e /var/lib/sealer/k0s/recorded`, hosttest.Answer{Code: 1})
+		r.On(`^test -e /var/lib/sealer/k0s/own/recorded`, hosttest.Answer{Code: 1})
 		r.On(`^test -e /var/lib/k0s/kubelet.conf`, yes(begun))
 		r.On(`^sh -c '\[ -e "\$1" \] \|\| `, yes(begun))
-		r.On(`^test -e /var/lib/sealer/k0s/restart`, yes(func() bool { return m.pending }))
-		r.On(`sealer/k0s/restart$`, hosttest.Answer{Do: func(_ context.Context, call hosttest.Call) hosttest.Answer {
+		r.On(`^test -e /var/lib/sealer/k0s/own/restart`, yes(func() bool { return m.pending }))
+		r.On(`sealer/k0s/own/restart$`, hosttest.Answer{Do: func(_ context.Context, call hosttest.Call) hosttest.Answer {
 			switch {
 			case call.Argv[0] == "test" && !m.pending:
 				return hosttest.Answer{Code: 1}

@@ -204,7 +204,7 @@ func TestReset_WithoutItsHelp(t *testing.T) {
 	out, err := do(t, quick().Reset(c, c.Hosts[2]))
 	require.NoError(t, err)
 	require.Contains(t, out, "going on without k0s reset")
-	last := machines[2].Calls()[len(machines[2].Calls())-1]
+	last := machines[2].Calls()[len(machines[2].Calls())-2]
 	require.Contains(t, string(last.Stdin), "Puts the host back")
 
 	machines[1].On("k0s reset", hosttest.Answer{Err: errors.New("the connection was lost")})

@@ -39,19 +39,18 @@ func (d Distribution) Reset(_ *runtime.Cluster, h *runtime.Host) []runtime.Step 
 		{
 			Name: "putting the host back",
 			Do: func(ctx context.Context, log io.Writer) error {
-				const script = keptDir + "/scripts/clean-k0s.sh" // scripts/init-k0s.sh of the image has left it
-				there, err := succeeds(ctx, h.Runner, "test", "-x", script)
+				err := h.Runner.Run(ctx, host.Command{
+					Argv: []string{"sh", "-s", "--", keptDir, kubectlBin}, Stdin: bytes.NewReader(cleanScript), Stdout: log, Stderr: log, Mutates: true,
+				})
 				if err != nil {
 					return err
 				}
-				if there {
-					if err := run(ctx, h, log, script); err != nil {
-						return err
-					}
+				const script = imageDir + "/scripts/clean-k0s.sh" // scripts/init-k0s.sh of the image has left it
+				there, err := succeeds(ctx, h.Runner, "test", "-x", script)
+				if err != nil || !there {
+					return err
 				}
-				return h.Runner.Run(ctx, host.Command{
-					Argv: []string{"sh", "-s", "--", keptDir, kubectlBin}, Stdin: bytes.NewReader(cleanScript), Stdout: log, Stderr: log, Mutates: true,
-				})
+				return run(ctx, h, log, script)
 			},
 		},
 	}
