@@ -7,11 +7,8 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/base64"
-	"flag"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -21,21 +18,14 @@ import (
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/host/hosttest"
+	"github.com/sealerio/sealer/internal/goldenfile"
 	"github.com/sealerio/sealer/runtime"
 	"github.com/sealerio/sealer/runtime/k0s"
 )
 
-var update = flag.Bool("update", false, "write the golden files")
-
 func golden(t *testing.T, path, got string) {
 	t.Helper()
-	if *update {
-		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.Equal(t, string(want), got)
+	goldenfile.Equal(t, path, got)
 }
 
 const (
