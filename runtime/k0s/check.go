@@ -172,6 +172,9 @@ func checkSettings(c *runtime.Cluster) []runtime.Problem {
 			add("leave the document out: k0s is set by a "+configAPI+" ClusterConfig", "the image holds k0s, which knows no %s", kind)
 		}
 	}
+	if c.File.K3s != nil {
+		add("leave the document out: k0s is set by a "+configAPI+" ClusterConfig", "the image holds k0s, which knows no K3s")
+	}
 	for _, name := range slices.Sorted(maps.Keys(annotations(c))) {
 		if name != ignoreChecks || annotations(c)[name] != "true" && annotations(c)[name] != "false" {
 			add("write "+ignoreChecks+`: "true", or leave it out`, "the annotation %s: %q of the ClusterConfig means nothing", name, annotations(c)[name])

@@ -166,6 +166,7 @@ func TestCheck(t *testing.T) {
 		},
 		"lost":           {version: latest, hosts: twoAndOne, change: func(c *runtime.Cluster) { c.Hosts[1].Lost, c.Hosts[1].Facts.Memory = lost{}, 0 }},
 		"kubeadm's":      {version: latest, hosts: one, documents: "---\napiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n", want: "k0s, which knows no KubeletConfiguration"},
+		"k3s'":           {version: latest, hosts: one, documents: "---\napiVersion: sealer.io/v2\nkind: K3s\nserver: {}\n", want: "k0s, which knows no K3s"},
 		"annotation":     {version: latest, hosts: one, documents: clusterDoc + "metadata: {annotations: {sealer.io/ignore: \"true\"}}\n", want: "the annotation sealer.io/ignore"},
 		"ignore in 1.32": {version: "v1.32.13+k0s.0", hosts: one, documents: clusterDoc + "metadata: {annotations: {sealer.io/ignore-pre-flight-checks: \"true\"}}\n", want: "cannot pass over its checks"},
 		"NLLB, external": {version: latest, hosts: twoAndOne, documents: spec + "  api: {externalAddress: k8s.example.com}\n  network: {nodeLocalLoadBalancing: {enabled: true}}\n", want: "node-local load balancing and an externalAddress exclude each other"},

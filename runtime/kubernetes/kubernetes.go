@@ -235,6 +235,17 @@ func checkImage(c *runtime.Cluster) []runtime.Problem {
 			Fix: "leave kubernetesVersion out of the ClusterConfiguration",
 		})
 	}
+	for _, other := range []struct {
+		kind  string
+		there bool
+	}{{"ClusterConfig of k0s", c.File.K0s != nil}, {"K3s", c.File.K3s != nil}} {
+		if other.there {
+			problems = append(problems, runtime.Problem{
+				Check: "settings", What: "the Clusterfile has a document " + other.kind + ", the image holds Kubernetes by kubeadm",
+				Fix: "leave the document out: kubeadm has documents of its own",
+			})
+		}
+	}
 	for _, name := range (Distribution{}).Images(c) {
 		if !slices.ContainsFunc(c.Images, func(image string) bool { return runtime.Repository(image) == name }) {
 			problems = append(problems, runtime.Problem{Check: "images", What: "the image does not pack " + name, Fix: fix})
