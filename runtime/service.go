@@ -40,7 +40,10 @@ const (
 systemctl daemon-reload
 systemctl reset-failed "$1" 2>/dev/null || :
 systemctl enable --quiet "$1"
-systemctl --no-block "$2" "$1"
+if [ "$2" = restart ]; then # to its end: who asks afterwards must not be answered by the old one
+	systemctl stop "$1" || ! systemctl is-active --quiet "$1"
+fi
+systemctl --no-block start "$1"
 `
 	startOpenRC = `set -eu
 rc-update --quiet add "$1" default

@@ -66,7 +66,7 @@ func TestService_Systemd(t *testing.T) {
 	require.NoError(t, s.Start(t.Context(), io.Discard))
 	require.Equal(t, "systemctl daemon-reload\nsystemctl reset-failed x\nsystemctl enable --quiet x\nsystemctl --no-block start x\n", calls())
 	require.NoError(t, s.Restart(t.Context(), io.Discard))
-	require.Contains(t, calls(), "systemctl --no-block restart x\n")
+	require.Contains(t, calls(), "systemctl stop x\nsystemctl --no-block start x\n")
 	require.NoError(t, s.Stop(t.Context(), io.Discard))
 	require.Equal(t, "systemctl disable --quiet x\nsystemctl stop x\nsystemctl reset-failed x\n", calls())
 	active, err := s.Active(t.Context())

@@ -219,7 +219,7 @@ func play(t *testing.T, c *runtime.Cluster, runners []*hosttest.Runner) []*machi
 			m.data = false
 			return hosttest.Answer{}
 		}})
-		r.On(`systemctl stop`, hosttest.Answer{Do: func(context.Context, hosttest.Call) hosttest.Answer {
+		r.On(`^sh -c 'set -eu\nsystemctl disable`, hosttest.Answer{Do: func(context.Context, hosttest.Call) hosttest.Answer {
 			m.running = false
 			return hosttest.Answer{}
 		}})
