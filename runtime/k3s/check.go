@@ -165,6 +165,15 @@ func checkClusterfile(c *runtime.Cluster) []runtime.Problem {
 			Fix: "leave cluster-init out, or name an external datastore with datastore-endpoint",
 		})
 	}
+	for _, keys := range []settings{c.File.K3s.Server, c.File.K3s.Agent} {
+		if keys["docker"] == true || keys["container-runtime-endpoint"] != nil {
+			problems = append(problems, runtime.Problem{
+				Check: "clusterfile", What: "the K3s document names a container runtime of the host's own, which would not ask the cluster's registry for images",
+				Fix: "leave docker and container-runtime-endpoint out: k3s brings containerd",
+			})
+			break
+		}
+	}
 	for _, of := range []struct {
 		name  string
 		keys  settings
@@ -221,10 +230,7 @@ func ports(c *runtime.Cluster, h *runtime.Host) []int {
 	if p, ok := s["lb-server-port"].(int64); ok {
 		local = int(p)
 	}
-	list := []int{local, 10250}
-	if s["docker"] != true && s["container-runtime-endpoint"] == nil {
-		list = append(list, 10010)
-	}
+	list := []int{local, 10010, 10250}
 	if isServer(h) {
 		list = append(list, port(c), 10257, 10259)
 		if s["datastore-endpoint"] == nil && (len(c.ControlPlanes()) > 1 || s["cluster-init"] == true) {

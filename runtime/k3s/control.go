@@ -79,8 +79,8 @@ func (d Distribution) firstSettings(ctx context.Context, c *runtime.Cluster, h *
 		return nil, t, err
 	}
 	want := serverSettings(c, h, t, "")
-	begun, err := hasBegun(ctx, h)
-	if err != nil || !begun || have == nil {
+	up, err := wasUp(ctx, h)
+	if err != nil || !up || have == nil {
 		return want, t, err
 	}
 	return want, t, want.settle(c, h, have)

@@ -160,8 +160,8 @@ func (d Distribution) joinSettings(ctx context.Context, c *runtime.Cluster, h *r
 	} else {
 		want = agentSettings(c, h, host.Secret("K10"+secure.hash+"::node:"+agent))
 	}
-	begun, err := hasBegun(ctx, h)
-	if err != nil || !begun || have == nil {
+	up, err := wasUp(ctx, h)
+	if err != nil || !up || have == nil {
 		return want, t, err
 	}
 	if isServer(h) {

@@ -27,6 +27,11 @@ const (
 	stampWrite = stampText + `set -eu; umask 077; mkdir -p "$2"; stamp "$1" >"$2/started.new"; mv -f "$2/started.new" "$2/started"`
 )
 
+// wasUp: k3s was part of the cluster here once. What it was started with before may still be changed: it may have been wrong.
+func wasUp(ctx context.Context, h *runtime.Host) (bool, error) {
+	return succeeds(ctx, h, "test", "-e", keptDir+"/started")
+}
+
 // maxRestarts of a service that comes up by itself after a time: a server that joins may end until etcd lets it in.
 const maxRestarts = 4
 
