@@ -66,16 +66,14 @@ func serverAsked(c *runtime.Cluster) settings {
 func (d Distribution) Check(c *runtime.Cluster) []runtime.Problem {
 	problems := d.checkImage(c)
 	problems = append(problems, checkClusterfile(c)...)
-	if !systemd(c.First()) {
-		problems = append(problems, runtime.SystemdProblems(c.First())...)
+	for _, h := range c.ControlPlanes() { // they serve the registry
+		problems = append(problems, runtime.SystemdProblems(h)...)
 	}
 	for _, h := range c.Hosts {
 		problems = append(problems, checkHost(c, h)...)
 	}
 	return problems
 }
-
-func systemd(h *runtime.Host) bool { return h.Facts.Init == "systemd" }
 
 func (d Distribution) checkImage(c *runtime.Cluster) []runtime.Problem {
 	var problems []runtime.Problem
@@ -198,7 +196,7 @@ func checkHost(c *runtime.Cluster, h *runtime.Host) []runtime.Problem {
 			problems = append(problems, runtime.Problem{Host: h.String(), Check: check, What: fmt.Sprintf(format, args...), Fix: fix})
 		}
 	}
-	if !systemd(h) && h.Facts.Init != runtime.OpenRC {
+	if h.Facts.Init != "systemd" && h.Facts.Init != runtime.OpenRC && !isServer(h) {
 		add("init", "use hosts that boot with systemd or OpenRC", "process 1 is %q, neither systemd nor OpenRC", h.Facts.Init)
 	}
 	// docs.k3s.io/installation/requirements; a machine sold with 2 GB has a little less.

@@ -445,6 +445,7 @@ func TestStart_Restarts(t *testing.T) {
 func TestInstall_Registry(t *testing.T) {
 	c, hosts := newCluster(t, threeHosts, "")
 	onNewHost(hosts[2])
+	c.Registry.Servers = []string{"10.0.0.1", "10.0.0.2"}
 	steps := quick().Install(c, c.Hosts[2])
 	_, err := do(t, steps)
 	require.NoError(t, err)

@@ -5,6 +5,7 @@ package k3s
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"sigs.k8s.io/yaml"
 
@@ -38,17 +39,20 @@ type registryTLS struct {
 	CAFile string `json:"ca_file"`
 }
 
-// registriesYAML holds the registry's password: mode 0600.
+// registriesYAML is for the registry as one host asks for it: each control plane in turn. It holds the registry's
+// password: mode 0600.
 func registriesYAML(r runtime.Registry) ([]byte, error) {
-	endpoint := r.Endpoint()
-	all := mirror{Endpoint: []string{"https://" + endpoint}}
-	data, err := yaml.Marshal(registries{
-		Mirrors: map[string]mirror{"*": all, endpoint: all}, // images may also be asked for by the registry's own name
-		Configs: map[string]registryConfig{endpoint: {
-			Auth: registryAuth{r.Username, r.Password.Reveal()},
-			TLS:  registryTLS{caFile},
-		}},
-	})
+	all := mirror{Endpoint: r.Endpoints()}
+	file := registries{
+		Mirrors: map[string]mirror{"*": all, r.Endpoint(): all}, // images may also be asked for by the registry's own name
+		Configs: map[string]registryConfig{},
+	}
+	for _, endpoint := range append(r.Endpoints(), "https://"+r.Endpoint()) {
+		file.Configs[strings.TrimPrefix(endpoint, "https://")] = registryConfig{
+			Auth: registryAuth{r.Username, r.Password.Reveal()}, TLS: registryTLS{caFile},
+		}
+	}
+	data, err := yaml.Marshal(file)
 	if err != nil {
 		return nil, fmt.Errorf("writing registries.yaml: %w", err)
 	}
@@ -56,7 +60,7 @@ func registriesYAML(r runtime.Registry) ([]byte, error) {
 }
 
 func registryPlaced(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (bool, error) {
-	want, err := registriesYAML(c.Registry)
+	want, err := registriesYAML(c.RegistryFor(h))
 	if err != nil {
 		return false, err
 	}
@@ -70,7 +74,7 @@ func registryPlaced(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (b
 
 // placeRegistry takes effect when k3s starts: it makes containerd's own files of these.
 func placeRegistry(ctx context.Context, c *runtime.Cluster, h *runtime.Host) error {
-	data, err := registriesYAML(c.Registry)
+	data, err := registriesYAML(c.RegistryFor(h))
 	if err != nil {
 		return err
 	}
