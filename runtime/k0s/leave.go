@@ -5,6 +5,7 @@ package k0s
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -20,7 +21,7 @@ import (
 const etcdPort = 2380
 
 // Leave takes a control plane's member out of etcd, asking another one: where a member has left, k0s' etcd commands hang.
-func (Distribution) Leave(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
+func (d Distribution) Leave(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
 	if !isController(h) || !ownEtcd(c) {
 		return nil
 	}
@@ -30,14 +31,31 @@ func (Distribution) Leave(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
 			_, there, err := member(ctx, c, h)
 			return err == nil && !there, err
 		},
-		Do: func(ctx context.Context, log io.Writer) error {
-			address, there, err := member(ctx, c, h)
-			if err != nil || !there {
-				return err
-			}
-			return run(ctx, c.Server(), log, call(2*time.Minute, "etcd", "leave", "--peer-address", address)...)
-		},
+		Do: func(ctx context.Context, log io.Writer) error { return d.leave(ctx, c, h, log) },
 	}}
+}
+
+// leaveTries is how often a member is asked to go: etcd refuses for some seconds after another one has come or gone.
+const leaveTries = 30
+
+func (d Distribution) leave(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writer) error {
+	tick := time.NewTicker(d.interval())
+	defer tick.Stop()
+	for try := 1; ; try++ {
+		address, there, err := member(ctx, c, h)
+		if err != nil || !there {
+			return err
+		}
+		err = run(ctx, c.Server(), log, call(2*time.Minute, "etcd", "leave", "--peer-address", address)...)
+		if refused, _ := errors.AsType[*host.ExitError](err); refused == nil || try == leaveTries {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
 }
 
 // member is the address of the host's member of etcd, without scheme and port, as k0s wants it for leaving.

@@ -209,6 +209,20 @@ func TestLeave_Lost(t *testing.T) {
 	require.NotContains(t, machines[0].nodes, "h1")
 }
 
+// etcd lets no member go right after another one has come; what it refuses is asked for again.
+func TestLeave_Refused(t *testing.T) {
+	c, machines := made(t)
+	machines[0].On("etcd leave", hosttest.Answer{Stderr: "etcdserver: unhealthy cluster", Code: 1, Times: 2})
+	_, err := do(t, quick().Leave(c, c.Hosts[1]))
+	require.NoError(t, err)
+	require.NotContains(t, machines[0].members, "H2")
+
+	c, machines = made(t)
+	machines[0].On("etcd leave", hosttest.Answer{Stderr: "etcdserver: unhealthy cluster", Code: 1})
+	_, err = do(t, quick().Leave(c, c.Hosts[1]))
+	require.ErrorContains(t, err, "unhealthy cluster")
+}
+
 func TestInstall(t *testing.T) {
 	for version, format := range map[string]string{"v1.35.7+k0s.0": "1.7", latest: "2"} {
 		c, runners := newCluster(t, version, oneAndOne, "")
