@@ -56,6 +56,9 @@ func TestNodes(t *testing.T) {
 	t.Run("what is pushed is on all control planes", func(t *testing.T) { g.pushes(t, first, third) })
 	t.Run("a pod and its budget are named", func(t *testing.T) { g.budget(t, first, two) })
 	t.Run("the first control plane is destroyed", func(t *testing.T) {
+		// Pods of a node that is gone start elsewhere after minutes: what is looked at runs on a worker.
+		g.kubectl(t, second, "patch", "deployment", "hello", "--patch", `{"spec":{"template":{"spec":{"nodeName":"`+one.Name+`"}}}}`)
+		g.kubectl(t, second, "rollout", "status", "deployment/hello", "--timeout", "120s")
 		asked := g.askFrom(t, one, 40)
 		require.NoError(t, first.Kill(t.Context()))
 		answers, failed := asked()
@@ -198,7 +201,7 @@ func (g *growing) pulls(t *testing.T, h hosts.Host) {
 func (g *growing) askFrom(t *testing.T, h hosts.Host, n int) func() (answers, failed int) {
 	t.Helper()
 	const script = `for i in $(seq "$1"); do
-	if kubectl --kubeconfig /etc/kubernetes/kubelet.conf get node "$2" -o name --request-timeout 10s >/dev/null 2>&1; then echo yes; else echo no; fi
+	if kubectl --cache-dir /tmp/kubectl-cache --kubeconfig /etc/kubernetes/kubelet.conf get node "$2" -o name --request-timeout 10s >/dev/null 2>&1; then echo yes; else echo no; fi
 done`
 	type result struct {
 		out []byte
