@@ -173,13 +173,13 @@ func (r *run) recallContact(ctx context.Context, without ...*runtime.Host) (*run
 	return nil, noContact(r.cluster, without...)
 }
 
-// over is what the cluster was made from, with the hosts that it has now.
+// over is what the cluster was made from, with the hosts that it has now. A host that comes back in another role is a new one.
 func over(defined, now *clusterfile.File) *clusterfile.File {
 	f := *defined
 	f.Hosts = nil
 	for _, h := range now.Hosts {
 		for _, d := range defined.Hosts {
-			if d.Address == h.Address {
+			if d.Address == h.Address && d.Role == h.Role {
 				login := h.SSH
 				h = d
 				h.SSH = login

@@ -117,6 +117,19 @@ func TestJoin(t *testing.T) {
 	require.NotContains(t, newly()["10.0.0.6"], "dist ")
 }
 
+// A host that was deleted may come back in another role, although control planes still remember it in the old one.
+func TestJoin_InAnotherRole(t *testing.T) {
+	b := newBed(t, three)
+	require.NoError(t, b.run(t))
+	require.NoError(t, b.remove(t, b.more(clusterfile.Worker, "10.0.0.4")))
+	delete(b.hosts, "10.0.0.4")
+	require.NoError(t, b.join(t, b.more(clusterfile.ControlPlane, "10.0.0.4")))
+	var state runtime.HostState
+	require.NoError(t, json.Unmarshal(b.hosts["10.0.0.4"].Files()[runtime.StateFile].Data, &state))
+	require.Equal(t, string(clusterfile.ControlPlane), state.Role)
+	require.Equal(t, []string{"10.0.0.1", "10.0.0.2", "10.0.0.4", "10.0.0.3"}, b.kept(t))
+}
+
 // A host of the cluster that is gone does not stand in the way, the first control plane neither.
 func TestJoin_WhileTheFirstIsLost(t *testing.T) {
 	b := newBed(t, three)

@@ -87,8 +87,22 @@ func Open(ctx context.Context, o ViewOptions) (_ *View, err error) {
 	if v.distribution == nil {
 		return nil, &NotInstalledError{Cluster: o.Clusterfile.Name}
 	}
-	c.Contact, err = findContact(ctx, c, v.distribution)
-	return v, err
+	if c.Contact, err = findContact(ctx, c, v.distribution); err != nil || c.Contact == nil {
+		return v, err
+	}
+	defined, err := readDefinition(ctx, c.Contact)
+	if err != nil || defined == nil {
+		return v, err
+	}
+	c.File = over(defined, c.File)
+	for _, h := range c.Hosts {
+		for _, m := range c.File.Machines() {
+			if m.Address == h.Spec.Address {
+				h.Spec = m
+			}
+		}
+	}
+	return v, nil
 }
 
 // NotInstalledError is a cluster of which nothing is on the hosts.
