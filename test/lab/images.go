@@ -16,14 +16,19 @@ import (
 )
 
 // BaseImage is the name of the Kubernetes base image in the lab's registry.
-func (l *Lab) BaseImage() string { return l.Registry + "/sealer/kubernetes:" + KubernetesVersion }
+func (l *Lab) BaseImage() string { return l.Registry + "/sealer/kubernetes:" + l.version }
 
 // ShopImage is the name of the image with a workload on top of BaseImage.
-func (l *Lab) ShopImage() string { return l.Registry + "/team/shop:v1" }
+func (l *Lab) ShopImage() string {
+	if l.version != KubernetesVersion {
+		return l.Registry + "/team/shop:" + l.version
+	}
+	return l.Registry + "/team/shop:v1"
+}
 
 // BuildBase builds BaseImage out of the repository's template and the components.
 func (l *Lab) BuildBase(ctx context.Context, root string) (digest string, err error) {
-	dir := filepath.Join(l.Dir, "base")
+	dir := filepath.Join(l.Dir, "base-"+l.version)
 	if err := l.WriteBase(dir); err != nil {
 		return "", err
 	}
@@ -107,7 +112,7 @@ CMD kubectl apply -f manifests/hello.yaml
 
 // BuildShop builds ShopImage on BaseImage, which must be in root's store or in the registry.
 func (l *Lab) BuildShop(ctx context.Context, root string) (digest string, err error) {
-	dir := filepath.Join(l.Dir, "shop")
+	dir := filepath.Join(l.Dir, "shop-"+l.version)
 	if err := l.WriteShop(dir); err != nil {
 		return "", err
 	}

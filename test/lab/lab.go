@@ -24,8 +24,11 @@ import (
 	"github.com/sealerio/sealer/test/testregistry"
 )
 
-// KubernetesVersion is what test/components builds.
-const KubernetesVersion = "v1.36.3"
+// KubernetesVersion is what test/components builds, PreviousVersion its release before.
+const (
+	KubernetesVersion = "v1.36.3"
+	PreviousVersion   = "v1.35.4"
+)
 
 // Options say what to set up.
 type Options struct {
@@ -50,6 +53,7 @@ type Lab struct {
 	// Hosts are nil where none were asked for.
 	Hosts *hosts.Set
 
+	version  string // of Kubernetes
 	out      io.Writer
 	registry *testregistry.Registry
 }
@@ -67,7 +71,7 @@ func Open(ctx context.Context, o Options) (_ *Lab, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a folder for the lab: %w", err)
 	}
-	l := &Lab{Dir: dir, Source: source, out: o.Out}
+	l := &Lab{Dir: dir, Source: source, version: KubernetesVersion, out: o.Out}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.Close(ctx))
@@ -120,6 +124,22 @@ func (l *Lab) openRegistry(ctx context.Context) error {
 	l.registry, l.Registry = reg, reg.Address
 	_, err = l.components(ctx, "push", "--dir", l.Components, "--to", "http://"+reg.Address)
 	return err
+}
+
+// Previous is this lab with the Kubernetes of PreviousVersion, whose images its registry holds from then on, too: BuildBase and
+// BuildShop make other images than those of l. It is not to be closed.
+func (l *Lab) Previous(ctx context.Context) (*Lab, error) {
+	l.Say("building Kubernetes %s from its Go modules (minutes the first time)", PreviousVersion)
+	began := time.Now()
+	out, err := l.components(ctx, "build", "--release", "previous")
+	if err != nil {
+		return nil, err
+	}
+	previous := *l
+	previous.version, previous.Components = PreviousVersion, strings.TrimSpace(string(out))
+	l.Say("the components are there after %s", time.Since(began).Round(time.Second))
+	_, err = l.components(ctx, "push", "--dir", previous.Components, "--to", "http://"+l.Registry)
+	return &previous, err
 }
 
 func (l *Lab) components(ctx context.Context, args ...string) ([]byte, error) {

@@ -31,9 +31,10 @@ const modulePath = "github.com/sealerio/sealer/test/components"
 
 // Options says what to build from and where to put it.
 type Options struct {
-	Source   string    // folder of the components module
-	Out      string    // empty: a folder of the user's cache, named after the key
-	Messages io.Writer // progress and the compiler's messages
+	Source   string         // folder of the components module
+	Release  recipe.Release // default Current
+	Out      string         // empty: a folder of the user's cache, named after the key
+	Messages io.Writer      // progress and the compiler's messages
 }
 
 // builder holds what is known once the sources have been looked at.
@@ -82,6 +83,9 @@ func newBuilder(ctx context.Context, o Options) (*builder, error) {
 		return nil, fmt.Errorf("finding the sources: %w", err)
 	}
 	o.Source = source
+	if o.Release == "" {
+		o.Release = recipe.Current
+	}
 	b := &builder{options: o, toolchain: compile.New(o.Messages)}
 	if path, err := b.toolchain.Path(ctx, source); err != nil {
 		return nil, err
@@ -95,7 +99,7 @@ func newBuilder(ctx context.Context, o Options) (*builder, error) {
 	if b.arch, err = b.toolchain.Arch(ctx, source); err != nil {
 		return nil, err
 	}
-	if b.key, err = cache.Key(source, recipe.DoublesFolder(source), settings); err != nil {
+	if b.key, err = cache.Key(source, recipe.DoublesFolder(source), settings, string(o.Release)); err != nil {
 		return nil, err
 	}
 	if o.Out != "" {
@@ -124,7 +128,12 @@ func (b *builder) fill(ctx context.Context, dir string) error {
 }
 
 func (b *builder) fillFrom(ctx context.Context, dir, work string) error {
-	versions, err := b.toolchain.Versions(ctx, recipe.ProgramsFolder(b.options.Source), recipe.Modules()...)
+	folder, release := recipe.ProgramsFolder(b.options.Source), b.options.Release
+	versions, err := b.toolchain.Versions(ctx, folder, release.ModFile(), recipe.Modules()...)
+	if err != nil {
+		return err
+	}
+	common, err := b.toolchain.Versions(ctx, folder, "", recipe.CommonModules()...)
 	if err != nil {
 		return err
 	}
@@ -143,8 +152,9 @@ func (b *builder) fillFrom(ctx context.Context, dir, work string) error {
 		}},
 		{"compiling runc", func() error { return b.toolchain.Build(ctx, recipe.Runc(source, b.arch), programs) }},
 		{"compiling hello for " + other, func() error { return b.toolchain.Build(ctx, recipe.Hello(source, other), otherPrograms) }},
-		{"compiling everything else (ten minutes on two idle cores, half a minute when Go has it cached)", func() error {
-			return b.toolchain.Build(ctx, recipe.Programs(source, b.arch, versions), programs)
+		{"compiling what all releases have alike", func() error { return b.toolchain.Build(ctx, recipe.Common(source, b.arch, common), programs) }},
+		{"compiling Kubernetes " + versions[recipe.ModuleKubernetes] + " and what goes with it (ten minutes on two idle cores, half a minute when Go has it cached)", func() error {
+			return b.toolchain.Build(ctx, recipe.Programs(source, b.arch, release, versions), programs)
 		}},
 		{"laying out programs", func() error { return layOut(programs, dir) }},
 		{"packing images", func() (err error) {

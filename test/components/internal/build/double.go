@@ -40,7 +40,7 @@ func Double(ctx context.Context, o Options, program, version string) (string, er
 	root := filepath.Join(filepath.Dir(filepath.Dir(b.dir)), linked)
 	base := filepath.Join(root, key)
 	if err := cache.Make(ctx, base, key, o.Messages, func(ctx context.Context, dir string) error {
-		versions, err := b.toolchain.Versions(ctx, recipe.ProgramsFolder(b.options.Source), recipe.Modules()...)
+		versions, err := b.toolchain.Versions(ctx, recipe.ProgramsFolder(b.options.Source), "", recipe.Modules()...)
 		if err != nil {
 			return err
 		}

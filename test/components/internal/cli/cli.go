@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sealerio/sealer/test/components/internal/build"
 	"github.com/sealerio/sealer/test/components/internal/push"
+	"github.com/sealerio/sealer/test/components/internal/recipe"
 )
 
 // Exit codes of Run.
@@ -83,13 +85,16 @@ func noArgs(_ *cobra.Command, args []string) error {
 }
 
 func newBuild(source *string) *cobra.Command {
-	var out string
+	var out, release string
 	cmd := &cobra.Command{
 		Use:   "build",
 		Short: "Build all that has not been built yet, and print the folder it is in",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := build.Run(cmd.Context(), build.Options{Source: *source, Out: out, Messages: cmd.ErrOrStderr()})
+			if !slices.Contains(recipe.Releases(), recipe.Release(release)) {
+				return usageError{fmt.Errorf("--release %q is not one of %v", release, recipe.Releases())}
+			}
+			dir, err := build.Run(cmd.Context(), build.Options{Source: *source, Release: recipe.Release(release), Out: out, Messages: cmd.ErrOrStderr()})
 			if err != nil {
 				return err
 			}
@@ -97,6 +102,7 @@ func newBuild(source *string) *cobra.Command {
 			return err
 		},
 	}
+	cmd.Flags().StringVar(&release, "release", string(recipe.Current), "which Kubernetes: current, or previous, one minor version before it")
 	cmd.Flags().StringVar(&out, "out", "", "folder to build (default: one in the user's cache, named after all that it is built from)")
 	return cmd
 }

@@ -33,6 +33,7 @@ func New(messages io.Writer) Toolchain {
 // command, which shares the work between them.
 type Set struct {
 	Module   string   // folder of the module
+	ModFile  string   // in it, to be read instead of go.mod; empty: go.mod
 	Packages []string // import paths or folders of main packages
 	Tags     []string
 	Stamps   map[string]string // package-level string variables set at link time
@@ -55,6 +56,9 @@ func (t Toolchain) Build(ctx context.Context, set Set, out string) error {
 		"build", "-trimpath", "-buildvcs=false", "-o", out + string(os.PathSeparator),
 		"-tags", strings.Join(set.Tags, ","), "-ldflags", strings.Join(link, " "),
 	}
+	if set.ModFile != "" {
+		args = append(args, "-modfile", set.ModFile)
+	}
 	cmd := t.command(ctx, set.Module, append(args, set.Packages...)...)
 	cmd.Env = append(cmd.Env, env...)
 	cmd.Env = append(cmd.Env, "GOOS=linux", "GOARCH="+set.Arch)
@@ -69,9 +73,13 @@ func (t Toolchain) Build(ctx context.Context, set Set, out string) error {
 }
 
 // Versions returns the versions of some of the module's dependencies by module path. A replaced dependency has the
-// version of what replaces it.
-func (t Toolchain) Versions(ctx context.Context, module string, dependencies ...string) (map[string]string, error) {
-	out, err := t.output(t.command(ctx, module, append([]string{"list", "-m", "-json=Path,Version,Replace"}, dependencies...)...))
+// version of what replaces it. modFile is as in Set.
+func (t Toolchain) Versions(ctx context.Context, module, modFile string, dependencies ...string) (map[string]string, error) {
+	args := []string{"list", "-m", "-json=Path,Version,Replace"}
+	if modFile != "" {
+		args = append(args, "-modfile", modFile)
+	}
+	out, err := t.output(t.command(ctx, module, append(args, dependencies...)...))
 	if err != nil {
 		return nil, fmt.Errorf("listing the modules that %s needs: %w", module, err)
 	}

@@ -21,10 +21,33 @@ const (
 	ModuleCRITools   = "sigs.k8s.io/cri-tools"
 )
 
-// Modules lists them.
-func Modules() []string {
-	return []string{ModuleKubernetes, ModuleEtcd, ModuleCoreDNS, ModuleContainerd, ModuleCNI, ModuleCRITools}
+// Release is a version of Kubernetes, with what goes with it.
+type Release string
+
+// The releases: the one of go.mod, and the minor version before it, of previous.mod.
+const (
+	Current  Release = "current"
+	Previous Release = "previous"
+)
+
+// Releases are all of them.
+func Releases() []Release { return []Release{Current, Previous} }
+
+// ModFile is the file in the programs' folder that has the release's versions.
+func (r Release) ModFile() string {
+	if r == Previous {
+		return "previous.mod"
+	}
+	return "go.mod"
 }
+
+// Modules lists those whose versions are the release's own.
+func Modules() []string {
+	return []string{ModuleKubernetes, ModuleEtcd, ModuleCoreDNS, ModuleContainerd}
+}
+
+// CommonModules lists those that all releases have in the version of go.mod.
+func CommonModules() []string { return []string{ModuleCNI, ModuleCRITools} }
 
 // ProgramsFolder is the folder of the module that all programs but runc are built in.
 func ProgramsFolder(source string) string { return filepath.Join(source, "programs") }
@@ -42,32 +65,46 @@ func Doubles(source, arch string, versions map[string]string) compile.Set {
 	}
 }
 
-// Programs is the set that needs no C compiler, runc excepted: one run of the go command builds them all.
-func Programs(source, arch string, versions map[string]string) compile.Set {
+// Programs is what the release brings of its own; they need no C compiler, and one run of the go command builds them all.
+func Programs(source, arch string, release Release, versions map[string]string) compile.Set {
 	stamps := kubernetesStamps(versions[ModuleKubernetes])
 	stamps[ModuleContainerd+"/version.Version"] = versions[ModuleContainerd]
-	stamps[ModuleCNI+"/pkg/utils/buildversion.BuildVersion"] = versions[ModuleCNI]
-	stamps[ModuleCRITools+"/pkg/version.Version"] = versions[ModuleCRITools]
+	return compile.Set{
+		Module:  ProgramsFolder(source),
+		ModFile: release.ModFile(),
+		Arch:    arch,
+		Packages: []string{
+			"./kube", "./etcd", "./coredns",
+			ModuleContainerd + "/cmd/containerd",
+			ModuleContainerd + "/cmd/containerd-shim-runc-v2",
+			ModuleContainerd + "/cmd/ctr",
+			"go.etcd.io/etcd/etcdctl/v3",
+			"go.etcd.io/etcd/etcdutl/v3",
+		},
+		Tags:   tags(),
+		Stamps: stamps,
+	}
+}
+
+// Common is what all releases have alike: the tests' own programs, CNI's and crictl.
+func Common(source, arch string, versions map[string]string) compile.Set {
 	return compile.Set{
 		Module: ProgramsFolder(source),
 		Arch:   arch,
 		Packages: []string{
-			"./kube", "./etcd", "./coredns", "./podnet", "./pause", "./hello",
-			ModuleContainerd + "/cmd/containerd",
-			ModuleContainerd + "/cmd/containerd-shim-runc-v2",
-			ModuleContainerd + "/cmd/ctr",
+			"./podnet", "./pause", "./hello",
 			ModuleCNI + "/plugins/ipam/host-local",
 			ModuleCNI + "/plugins/main/bridge",
 			ModuleCNI + "/plugins/main/loopback",
 			ModuleCNI + "/plugins/main/ptp",
 			ModuleCNI + "/plugins/meta/portmap",
 			ModuleCRITools + "/cmd/crictl",
-			"go.etcd.io/etcd/etcdctl/v3",
-			"go.etcd.io/etcd/etcdutl/v3",
 		},
-		// containerd's: snapshotters and tracing that no test uses, and the tag its own Makefile sets.
-		Tags:   []string{"no_btrfs", "no_devmapper", "no_erofs", "no_tracing", "no_zfs", "urfave_cli_no_docs"},
-		Stamps: stamps,
+		Tags: tags(),
+		Stamps: map[string]string{
+			ModuleCNI + "/pkg/utils/buildversion.BuildVersion": versions[ModuleCNI],
+			ModuleCRITools + "/pkg/version.Version":            versions[ModuleCRITools],
+		},
 	}
 }
 
@@ -85,6 +122,11 @@ func kubernetesStamps(kubernetes string) map[string]string {
 		stamps[pkg+".buildDate"] = "1970-01-01T00:00:00Z"
 	}
 	return stamps
+}
+
+// tags are containerd's: snapshotters and tracing that no test uses, and the tag its own Makefile sets.
+func tags() []string {
+	return []string{"no_btrfs", "no_devmapper", "no_erofs", "no_tracing", "no_zfs", "urfave_cli_no_docs"}
 }
 
 // Runc is built against Debian's static libseccomp, so that it runs on any host.

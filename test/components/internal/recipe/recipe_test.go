@@ -22,7 +22,7 @@ func TestCheckTag(t *testing.T) {
 }
 
 func TestPrograms_Stamps(t *testing.T) {
-	stamps := Programs("/src", "amd64", map[string]string{ModuleKubernetes: "v1.36.3"}).Stamps
+	stamps := Programs("/src", "amd64", Current, map[string]string{ModuleKubernetes: "v1.36.3"}).Stamps
 	for name, want := range map[string]string{"gitVersion": "v1.36.3", "gitMajor": "1", "gitMinor": "36"} {
 		if got := stamps["k8s.io/component-base/version."+name]; got != want {
 			t.Errorf("%s: got %q, want %q", name, got, want)
