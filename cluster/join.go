@@ -128,6 +128,20 @@ func (e *LocalError) Hint() string {
 
 // recall finds out what the cluster was made from.
 func (r *run) recall(ctx context.Context, find func(context.Context, string, string) (*clusterimage.Image, string, error)) error {
+	if err := r.recallFile(ctx); err != nil {
+		return err
+	}
+	contact, err := r.recallContact(ctx)
+	if err != nil {
+		return err
+	}
+	state := contact.Facts.State
+	r.Image, r.ImageName, err = find(ctx, state.ImageDigest, state.Image)
+	return err
+}
+
+// recallFile takes what the Clusterfile leaves open from what a control plane has kept.
+func (r *run) recallFile(ctx context.Context) error {
 	contact, err := r.recallContact(ctx)
 	if err != nil {
 		return err
@@ -147,9 +161,7 @@ func (r *run) recall(ctx context.Context, find func(context.Context, string, str
 			}
 		}
 	}
-	state := contact.Facts.State
-	r.Image, r.ImageName, err = find(ctx, state.ImageDigest, state.Image)
-	return err
+	return nil
 }
 
 // recallContact finds the control plane that answers, whichever distribution it runs.

@@ -20,8 +20,9 @@ import (
 // nodeObject and podObject are what is read of the Kubernetes API's Node and Pod (v1).
 type nodeObject struct {
 	Metadata struct {
-		Name   string            `json:"name"`
-		Labels map[string]string `json:"labels"`
+		Name        string            `json:"name"`
+		Labels      map[string]string `json:"labels"`
+		Annotations map[string]string `json:"annotations"`
 	} `json:"metadata"`
 	Spec struct {
 		Unschedulable bool                                  `json:"unschedulable"`

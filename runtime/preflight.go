@@ -64,9 +64,19 @@ var hostnameRule = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]
 // hosts, and reports it at once as a *PreflightError. d is the distribution among all that
 // the image asks for.
 func Preflight(c *Cluster, d Distribution, all Distributions, clusterID string) error {
-	var problems []Problem
+	return preflight(c, d, all, clusterID, false, nil)
+}
+
+// PreflightUpgrade is Preflight of a cluster that is to run another image than it was installed from; more are the
+// problems that were found besides.
+func PreflightUpgrade(c *Cluster, d Distribution, all Distributions, clusterID string, more []Problem) error {
+	return preflight(c, d, all, clusterID, true, more)
+}
+
+func preflight(c *Cluster, d Distribution, all Distributions, clusterID string, upgrade bool, problems []Problem) error {
+	problems = slices.Clone(problems)
 	for _, h := range c.Hosts {
-		k := &checker{cluster: c, host: h, distribution: d, marks: all.Marks(), clusterID: clusterID}
+		k := &checker{cluster: c, host: h, distribution: d, marks: all.Marks(), clusterID: clusterID, upgrade: upgrade}
 		k.machine()
 		k.owner()
 		k.resources()
@@ -91,6 +101,7 @@ type checker struct {
 	distribution Distribution
 	marks        []Marks
 	clusterID    string
+	upgrade      bool // the host's image is another one, and may be
 	problems     []Problem
 }
 
@@ -140,6 +151,9 @@ func (k *checker) owner() {
 		k.add("foreign", fixForeign, "%s is installed on it, and not by sealer", what)
 	}
 	if s == nil {
+		if k.upgrade {
+			k.add("state", "name the hosts of a cluster that sealer run has made", "it is no host of the cluster: sealer has installed nothing on it")
+		}
 		return
 	}
 	const fixOther = "use other hosts, or delete that cluster first: sealer delete --all"
@@ -154,7 +168,7 @@ func (k *checker) owner() {
 		k.add("role", fixOther, "it was installed as %s, not as %s", s.Role, k.host.Spec.Role)
 	case s.Runtime != k.distribution.Name():
 		k.add("runtime", fixOther, "it runs %s, the image has %s", s.Runtime, k.distribution.Name())
-	case s.ImageDigest != k.cluster.Digest && (s.Complete || s.KubeVersion != k.cluster.KubeVersion()):
+	case !k.upgrade && s.ImageDigest != k.cluster.Digest && (s.Complete || s.KubeVersion != k.cluster.KubeVersion()):
 		k.add("image", "run the image that the cluster was made from, or delete the cluster first: sealer delete --all", "it was installed from the image %s (%s)", s.Image, s.ImageDigest)
 	}
 }

@@ -58,7 +58,8 @@ type Distribution interface {
 	// becomes Ready with KubeletVersion, and is given pods again. Control planes are upgraded one by one, then workers;
 	// c.Server() is another control plane than h where there is one.
 	Upgrade(c *Cluster, h *Host) (running, drained []Step)
-	// Snapshot saves the cluster's data to a file on the control plane h, mode 0600, while the cluster runs.
+	// Snapshot saves the cluster's data to a file on the control plane h, mode 0600, while the cluster runs. No steps: the
+	// data is kept elsewhere.
 	Snapshot(c *Cluster, h *Host, file string) []Step
 	// Restore starts the cluster anew from such a file on h; control planes that are Lost are left out.
 	Restore(c *Cluster, h *Host, file string) []Step

@@ -22,17 +22,20 @@ const StateVersion = "v1"
 
 // HostState is the content of StateFile.
 type HostState struct {
-	SchemaVersion string            `json:"schemaVersion"`
-	Cluster       string            `json:"cluster"`
-	ClusterID     string            `json:"clusterID"`
-	Role          string            `json:"role"`
-	Address       string            `json:"address,omitempty"` // by which the node is known
-	Image         string            `json:"image"`
-	ImageDigest   string            `json:"imageDigest"`
-	Runtime       string            `json:"runtime"`
-	KubeVersion   string            `json:"kubeVersion"`
-	Complete      bool              `json:"complete"`
-	Steps         map[string]string `json:"steps,omitempty"` // name → Key
+	SchemaVersion string `json:"schemaVersion"`
+	Cluster       string `json:"cluster"`
+	ClusterID     string `json:"clusterID"`
+	Role          string `json:"role"`
+	Address       string `json:"address,omitempty"` // by which the node is known
+	Image         string `json:"image"`
+	ImageDigest   string `json:"imageDigest"`
+	Runtime       string `json:"runtime"`
+	KubeVersion   string `json:"kubeVersion"`
+	Complete      bool   `json:"complete"`
+	// PreviousImage and PreviousDigest are of what is being upgraded from, until all of it is done.
+	PreviousImage  string            `json:"previousImage,omitempty"`
+	PreviousDigest string            `json:"previousDigest,omitempty"`
+	Steps          map[string]string `json:"steps,omitempty"` // name → Key
 }
 
 // Clone is a copy whose Steps may be changed.

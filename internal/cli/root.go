@@ -52,6 +52,7 @@ it on bare hosts that reach no network.`,
 		&cobra.Group{ID: "images", Title: "Local images:"},
 		&cobra.Group{ID: "cluster", Title: "Clusters:"},
 	)
+	root.AddCommand(grouped("cluster", newUpgrade(a), newRollback(a), newEtcd(a))...)
 	root.AddCommand(
 		grouped("build", newNew(a), newBuild(a), newPush(a), newPull(a), newLogin(a), newLogout(a))...)
 	root.AddCommand(grouped("build", newSign(a), newVerify(a))...)
@@ -68,6 +69,7 @@ it on bare hosts that reach no network.`,
 		grouped("cluster", newRun(a), newJoin(a), newDelete(a))...)
 	root.AddCommand(grouped("cluster", newGen(a), newSchema(a))...)
 	root.AddCommand(grouped("cluster", newStatus(a), newLogs(a), newExec(a), newCp(a), newKubeconfig(a), newCert(a), newCheck(a), newReset(a))...)
+	root.AddCommand(grouped("cluster", newStatus(a), newLogs(a), newExec(a), newCp(a), newKubeconfig(a))...)
 	root.AddCommand(newVersion(a))
 	return root
 }

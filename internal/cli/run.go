@@ -186,6 +186,7 @@ func (a *app) findOrPull(ctx context.Context, cmd *cobra.Command, st *store.Stor
 type deleteFlags struct {
 	sshFlags
 	clusterfile, name string
+	env               []string
 	all, yes, force   bool
 	timeout           time.Duration
 	dryRun            bool
@@ -260,7 +261,7 @@ func (a *app) delete(cmd *cobra.Command, o deleteFlags) (err error) {
 
 // known is the cluster as the flags, the Clusterfile or the run before say it is.
 func (o *deleteFlags) known(a *app, cmd *cobra.Command) (*clusterfile.File, error) {
-	fromFlags := runFlags{sshFlags: o.sshFlags, clusterfile: o.clusterfile, name: o.name}
+	fromFlags := runFlags{sshFlags: o.sshFlags, clusterfile: o.clusterfile, name: o.name, env: o.env}
 	if o.clusterfile == "" && o.masters == "" && o.nodes == "" {
 		name := o.name
 		if name == "" {
@@ -283,7 +284,7 @@ type unknownClusterError struct {
 }
 
 func (e *unknownClusterError) Error() string {
-	return fmt.Sprintf("deleting cluster %q: this machine knows no such cluster", e.name)
+	return fmt.Sprintf("finding cluster %q: this machine knows no such cluster", e.name)
 }
 func (e *unknownClusterError) Unwrap() error { return e.err }
 func (e *unknownClusterError) Hint() string {

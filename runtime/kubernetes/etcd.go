@@ -52,7 +52,10 @@ sync "$(dirname "$1")"
 const exitNoEtcd = 76
 
 // Snapshot saves what etcd on h has into the file, mode 0600: it holds the cluster's secrets.
-func (Distribution) Snapshot(_ *runtime.Cluster, h *runtime.Host, file string) []runtime.Step {
+func (Distribution) Snapshot(c *runtime.Cluster, h *runtime.Host, file string) []runtime.Step {
+	if externalEtcd(c) {
+		return nil
+	}
 	return []runtime.Step{{
 		Name: "saving etcd's data to " + file,
 		Done: func(ctx context.Context) (bool, error) { return succeeds(ctx, h.Runner, "test", "-s", file) },
@@ -115,7 +118,7 @@ func (Distribution) Restore(c *runtime.Cluster, h *runtime.Host, file string) []
 	for _, o := range others {
 		steps = append(steps, runtime.Step{
 			Name: "joining the control plane of " + o.String() + " to it",
-			Do:   func(ctx context.Context, log io.Writer) error { return rejoinEtcd(ctx, c, o, log) },
+			Do:   func(ctx context.Context, log io.Writer) error { return rejoinEtcd(ctx, c, h, o, log) },
 		})
 	}
 	return steps
@@ -208,8 +211,17 @@ rm -rf "$data/member.before-restore"
 if [ -d "$data/member" ]; then mv "$data/member" "$data/member.before-restore"; fi
 `
 
+// throughHost runs a command that finds the API server, whose name is $2, at the address $1. For all others the host's names stay
+// what they are: a control plane asks its own API server, and that one is stopped.
+const throughHost = `set -eu
+sed "/[[:space:]]$2\\([[:space:]]\\|\$\\)/s/^[^[:space:]]*/$1/" /etc/hosts >"$3/hosts"
+mount --bind "$3/hosts" /etc/hosts
+shift 3
+exec "$@"
+`
+
 // rejoinEtcd makes a stopped control plane a member of the etcd that Restore has begun, and starts it.
-func rejoinEtcd(ctx context.Context, c *runtime.Cluster, o *runtime.Host, log io.Writer) error {
+func rejoinEtcd(ctx context.Context, c *runtime.Cluster, h, o *runtime.Host, log io.Writer) error {
 	if err := run(ctx, o, log, "sh", "-c", emptyEtcd, "sh", restoreDir); err != nil {
 		return err
 	}
@@ -228,7 +240,9 @@ func rejoinEtcd(ctx context.Context, c *runtime.Cluster, o *runtime.Host, log io
 	if m, err := minorOf(c.KubeVersion()); err == nil && m < 33 {
 		phase = []string{"join", "phase", "control-plane-join", "etcd"}
 	}
-	err = run(ctx, o, log, oneAtATime(append(phase, "--config", joinFile)...)...)
+	argv := []string{"unshare", "--mount", "sh", "-c", throughHost, "sh", h.IP(), runtime.APIServerName, restoreDir}
+	argv = append(argv, oneAtATime(append(phase, "--config", joinFile)...)...)
+	err = run(ctx, o, log, argv...)
 	if err := errors.Join(err, remove(ctx, o, joinFile), forget(ctx, c, s)); err != nil {
 		return err
 	}

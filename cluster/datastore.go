@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/host"
+	"github.com/sealerio/sealer/internal/atomicfile"
+	"github.com/sealerio/sealer/internal/progress"
+	"github.com/sealerio/sealer/runtime"
+)
+
+// DatastoreOptions say of which cluster the data is saved or restored.
+type DatastoreOptions struct {
+	Clusterfile   *clusterfile.File
+	Dial          DialFunc
+	Distributions runtime.Distributions
+	Display       *progress.Display // nil: silent
+	StateDir      string
+	LogFile       string
+	Out           io.Writer // gets where the data is; nil: nobody
+	// File is of a snapshot: on this machine, or as HOST:PATH on a control plane. Snapshot writes it, mode 0600; empty: it stays on
+	// the control plane. Restore reads it.
+	File string
+	// Confirm is asked before Restore touches anything, with what it will do; nil: nobody is.
+	Confirm func(plan string) error
+}
+
+// NoSnapshotError is a cluster whose data is none of its distribution's.
+type NoSnapshotError struct{ Cluster string }
+
+func (e *NoSnapshotError) Error() string {
+	return fmt.Sprintf("the cluster %q keeps its data in a datastore of its own: there is nothing on its hosts to save or restore", e.Cluster)
+}
+
+// Hint says who can.
+func (e *NoSnapshotError) Hint() string {
+	return "save and restore the external datastore with its own tools"
+}
+
+// datastore is a Snapshot or Restore under way.
+type datastore struct {
+	DatastoreOptions
+	kept         *folder
+	cluster      *runtime.Cluster
+	distribution runtime.Distribution
+	close        func() error
+}
+
+func (o DatastoreOptions) open(ctx context.Context) (_ *datastore, err error) {
+	if o.Clusterfile == nil || o.Dial == nil || o.StateDir == "" {
+		return nil, errors.New("saving a cluster's data: Clusterfile, dial and state folder are needed")
+	}
+	if err := o.Clusterfile.Validate(); err != nil {
+		return nil, fmt.Errorf("saving a cluster's data: %w", err)
+	}
+	if o.Out == nil {
+		o.Out = io.Discard
+	}
+	file := *o.Clusterfile
+	file.Hosts = nil
+	for _, h := range o.Clusterfile.Hosts {
+		if h.Role == clusterfile.ControlPlane {
+			file.Hosts = append(file.Hosts, h)
+		}
+	}
+	d := &datastore{DatastoreOptions: o}
+	if d.kept, err = openFolder(o.StateDir, o.Clusterfile.Name); err != nil {
+		return nil, err
+	}
+	d.close = d.kept.close
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close())
+		}
+	}()
+	c, closeHosts, err := connect(ctx, &file, o.Dial, o.Distributions.Marks(), o.Display, nil)
+	if err != nil {
+		return nil, err
+	}
+	d.cluster = c
+	d.close = func() error { return errors.Join(closeHosts(), d.kept.close()) }
+	for _, h := range c.Hosts {
+		s := h.Facts.State
+		if s == nil || s.Cluster != o.Clusterfile.Name {
+			return nil, &NotOursError{Host: h.String(), Cluster: o.Clusterfile.Name}
+		}
+		d.distribution = o.Distributions[s.Runtime]
+		if d.distribution == nil {
+			return nil, fmt.Errorf("%s: it runs %q, which this sealer does not know", h, s.Runtime)
+		}
+		c.Digest, c.Metadata.KubeVersion = s.ImageDigest, s.KubeVersion
+	}
+	return d, nil
+}
+
+// NotOursError is a host that is not one of the cluster.
+type NotOursError struct{ Host, Cluster string }
+
+func (e *NotOursError) Error() string {
+	return fmt.Sprintf("%s: it is no control plane of the cluster %q", e.Host, e.Cluster)
+}
+
+// Hint says which hosts to name.
+func (e *NotOursError) Hint() string {
+	return "name the hosts of the cluster as sealer run was given them"
+}
+
+// Snapshot saves the cluster's data, while the cluster runs, and prints where.
+func Snapshot(ctx context.Context, o DatastoreOptions) (err error) {
+	d, err := o.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.close()) }()
+	if d.cluster.Contact, err = findContact(ctx, d.cluster, d.distribution); err != nil {
+		return err
+	}
+	if d.cluster.Contact == nil {
+		return noContact(d.cluster)
+	}
+	h := d.cluster.Contact
+	file := path.Join(SnapshotDir, d.cluster.File.Name+"-"+time.Now().UTC().Format("20060102T150405Z")+".db")
+	steps := d.distribution.Snapshot(d.cluster, h, file)
+	if len(steps) == 0 {
+		return &NoSnapshotError{Cluster: d.cluster.File.Name}
+	}
+	where := h.String() + ":" + file
+	if d.File != "" {
+		where = d.File
+		steps = append(steps, runtime.Step{
+			Name: "bringing the snapshot here",
+			Do:   func(ctx context.Context, log io.Writer) error { return fetch(ctx, h, file, d.File, log) },
+		})
+	}
+	if err := d.do(ctx, "saving the cluster's data", h, steps); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(d.Out, where)
+	return err
+}
+
+// Restore puts what a snapshot holds in the place of the cluster's data. All control planes must be reached.
+func Restore(ctx context.Context, o DatastoreOptions) (err error) {
+	d, err := o.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.close()) }()
+	h, file, steps, err := d.source()
+	if err != nil {
+		return err
+	}
+	d.cluster.Contact = h
+	restore := d.distribution.Restore(d.cluster, h, file)
+	if len(restore) == 0 {
+		return &NoSnapshotError{Cluster: d.cluster.File.Name}
+	}
+	steps = append(steps, restore...)
+	if d.Confirm != nil {
+		p := plan{title: fmt.Sprintf("restoring cluster %q from %s: what was changed in it since is lost", d.cluster.File.Name, d.File), phases: []phase{{name: "restoring the data", work: []work{{h, steps}}}}}
+		if err := d.Confirm(p.String()); err != nil {
+			return err
+		}
+	}
+	held, release, err := d.kept.hold(ctx, d.cluster, d.Distributions.Marks())
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := d.do(held, "restoring the cluster's data", h, steps); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(d.Out, "cluster %q has the data of %s\n", d.cluster.File.Name, d.File)
+	return err
+}
+
+func (d *datastore) do(ctx context.Context, name string, h *runtime.Host, steps []runtime.Step) error {
+	e := newExecutor(d.cluster, d.kept.journal, d.Display, d.LogFile)
+	return e.execute(ctx, plan{phases: []phase{{name: name, work: []work{{h, steps}}}}})
+}
+
+// source is the control plane that restores, and the file there; a file of this machine is sent first.
+func (d *datastore) source() (*runtime.Host, string, []runtime.Step, error) {
+	for _, h := range d.cluster.Hosts {
+		if file, ok := strings.CutPrefix(d.File, h.String()+":"); ok && path.IsAbs(file) {
+			return h, file, nil, nil
+		}
+	}
+	b, err := hashFile(d.File)
+	if errors.Is(err, fs.ErrNotExist) && strings.Contains(d.File, ":") {
+		return nil, "", nil, fmt.Errorf("reading the snapshot %q: it is no file here, and names no control plane of the cluster", d.File)
+	}
+	if err != nil {
+		return nil, "", nil, fmt.Errorf("reading the snapshot: %w", err)
+	}
+	h := d.cluster.First()
+	file := path.Join(SnapshotDir, "restore-"+strings.TrimPrefix(b.digest, "sha256:")[:16]+".db")
+	return h, file, []runtime.Step{{
+		Name: "sending the snapshot",
+		Do: func(ctx context.Context, _ io.Writer) (err error) {
+			f, err := os.Open(b.path)
+			if err != nil {
+				return fmt.Errorf("reading the snapshot: %w", err)
+			}
+			defer func() { err = errors.Join(err, f.Close()) }()
+			return host.Upload(ctx, h.Runner, f, b.size, b.digest, file, 0o600)
+		},
+	}}, nil
+}
+
+// fetch copies a file of the host to this machine, whole or not at all: what has come is compared with what the host has.
+func fetch(ctx context.Context, h *runtime.Host, from, to string, log io.Writer) error {
+	out, err := host.Output(ctx, h.Runner, host.Command{Argv: []string{"sh", "-c", `sha256sum "$1" && stat -c %s "$1"`, "sh", from}})
+	if err != nil {
+		return err
+	}
+	words := strings.Fields(string(out)) // DIGEST FILE SIZE
+	if len(words) < 3 {
+		return fmt.Errorf("%s: reading the checksum of %s: %q", h, from, out)
+	}
+	size, err := strconv.ParseInt(words[len(words)-1], 10, 64)
+	if err != nil {
+		return fmt.Errorf("%s: reading the size of %s: %w", h, from, err)
+	}
+	f, err := atomicfile.Create(to, 0o600)
+	if err != nil {
+		return err
+	}
+	sum := sha256.New()
+	counter := counterOf(log, path.Base(from), size)
+	err = h.Runner.Run(ctx, host.Command{Argv: []string{"cat", from}, Stdout: io.MultiWriter(f, sum, countWriter{counter})})
+	if got := hex.EncodeToString(sum.Sum(nil)); err == nil && got != words[0] {
+		err = fmt.Errorf("%s: what has come of %s has the checksum %s, not %s", h, from, got, words[0])
+	}
+	counter.Done(err)
+	if err != nil {
+		return errors.Join(err, f.Abort())
+	}
+	return f.Commit()
+}
+
+// countWriter tells a counter what is written.
+type countWriter struct{ c advancer }
+
+func (w countWriter) Write(p []byte) (int, error) {
+	w.c.Advance(int64(len(p)))
+	return len(p), nil
+}

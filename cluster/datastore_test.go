@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sealerio/sealer/cluster"
+	"github.com/sealerio/sealer/host/hosttest"
+)
+
+// datastoreOf is what saves and restores the data of a bed that runs.
+func datastoreOf(t *testing.T, b *bed) cluster.DatastoreOptions {
+	t.Helper()
+	require.NoError(t, b.run(t))
+	b.out.Reset()
+	return cluster.DatastoreOptions{
+		Clusterfile: b.opts.Clusterfile, Dial: b.opts.Dial, Distributions: b.opts.Distributions, StateDir: b.opts.StateDir, Out: &b.out,
+	}
+}
+
+func TestSnapshot(t *testing.T) {
+	b := newBed(t, fourHosts)
+	o := datastoreOf(t, b)
+	require.NoError(t, cluster.Snapshot(t.Context(), o))
+	where := strings.TrimSpace(b.out.String())
+	file, ok := strings.CutPrefix(where, "10.0.0.1:"+cluster.SnapshotDir+"/prod-")
+	require.True(t, ok, where)
+	require.Contains(t, strings.Join(b.hosts["10.0.0.1"].did(), "\n"), "dist snapshot "+cluster.SnapshotDir+"/prod-"+file)
+	require.NotContains(t, strings.Join(b.hosts["10.0.0.2"].did(), "\n"), "dist snapshot")
+}
+
+func TestSnapshot_BroughtHere(t *testing.T) {
+	b := newBed(t, fourHosts)
+	o := datastoreOf(t, b)
+	sum := sha256.Sum256([]byte("the data"))
+	h := b.hosts["10.0.0.1"]
+	h.On("^sh -c 'sha256sum", hosttest.Answer{Stdout: hex.EncodeToString(sum[:]) + "  /a\n8\n"})
+	h.On("^cat /var/lib/sealer/snapshots", hosttest.Answer{Stdout: "the data"})
+	o.File = filepath.Join(t.TempDir(), "saved.db")
+	require.NoError(t, cluster.Snapshot(t.Context(), o))
+	require.Equal(t, o.File+"\n", b.out.String())
+	data, err := os.ReadFile(o.File)
+	require.NoError(t, err)
+	require.Equal(t, "the data", string(data))
+	info, err := os.Stat(o.File)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode())
+
+	h.On("^cat /var/lib/sealer/snapshots", hosttest.Answer{Stdout: "the date"})
+	o.File += "2"
+	require.ErrorContains(t, cluster.Snapshot(t.Context(), o), "checksum")
+	require.NoFileExists(t, o.File)
+}
+
+func TestRestore(t *testing.T) {
+	b := newBed(t, fourHosts)
+	o := datastoreOf(t, b)
+	o.File = filepath.Join(t.TempDir(), "saved.db")
+	require.NoError(t, os.WriteFile(o.File, []byte("the data"), 0o600))
+	o.Confirm = func(plan string) error {
+		require.Contains(t, plan, "what was changed in it since is lost")
+		return errors.New("not today")
+	}
+	h := b.hosts["10.0.0.1"]
+	before := h.did()
+	require.ErrorContains(t, cluster.Restore(t.Context(), o), "not today")
+	require.Equal(t, before, h.did(), "nothing was changed")
+
+	o.Confirm = nil
+	require.NoError(t, cluster.Restore(t.Context(), o))
+	sum := sha256.Sum256([]byte("the data"))
+	file := cluster.SnapshotDir + "/restore-" + hex.EncodeToString(sum[:])[:16] + ".db"
+	sent := h.Files()[file]
+	require.Equal(t, "the data", string(sent.Data))
+	require.Equal(t, os.FileMode(0o600), sent.Mode)
+	require.Contains(t, h.did(), "dist restore "+file)
+}
+
+func TestRestore_WhereTheFileIs(t *testing.T) {
+	b := newBed(t, fourHosts)
+	o := datastoreOf(t, b)
+	o.File = "10.0.0.2:/var/lib/sealer/snapshots/a.db"
+	require.NoError(t, cluster.Restore(t.Context(), o))
+	require.Contains(t, b.hosts["10.0.0.2"].did(), "dist restore /var/lib/sealer/snapshots/a.db")
+
+	for _, file := range []string{"10.0.0.3:/a.db", "nowhere.db"} { // a worker; nothing
+		o.File = file
+		require.ErrorContains(t, cluster.Restore(t.Context(), o), "reading the snapshot")
+	}
+}
+
+func TestDatastore_OtherHosts(t *testing.T) {
+	b := newBed(t, fourHosts)
+	o := datastoreOf(t, b)
+	o.Clusterfile.Name = "another"
+	var other *cluster.NotOursError
+	require.ErrorAs(t, cluster.Snapshot(t.Context(), o), &other)
+	require.ErrorAs(t, cluster.Restore(t.Context(), o), &other)
+}

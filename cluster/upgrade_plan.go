@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/runtime"
+)
+
+// Steps and phases that are looked for by name.
+const (
+	phaseControlPlane = "upgrading a control plane"
+	stepUpgraded      = "checking that the node is well"
+	stepSnapshot      = "remembering where the data is saved"
+)
+
+// cordonedByUs is the annotation of a node that Upgrade keeps pods off: only such a node is given pods again.
+const cordonedByUs = "sealer.io/cordoned-by-upgrade"
+
+// plan is everything that is to be done; with PauseAfter, up to there.
+func (u *upgrade) plan() (plan, error) {
+	if err := u.findBinaries(); err != nil {
+		return plan{}, err
+	}
+	c, todo := u.cluster, u.batch()
+	sent := int64(0)
+	for _, n := range u.missing {
+		sent += n
+	}
+	p := plan{title: fmt.Sprintf("upgrading cluster %q to %s of %s: %d of %d nodes, sending %d MiB", c.File.Name, u.target, u.ImageName, len(todo), len(c.Hosts), (sent+1<<20-1)>>20)}
+	add := func(name string, serial bool, on []*runtime.Host, steps func(*runtime.Host) []runtime.Step) {
+		ph := phase{name: name, serial: serial}
+		for _, h := range on {
+			if s := steps(h); len(s) > 0 {
+				ph.work = append(ph.work, work{h, s})
+			}
+		}
+		if len(ph.work) > 0 {
+			p.phases = append(p.phases, ph)
+		}
+	}
+	lead := []*runtime.Host{u.lead()}
+	add("sending what the hosts lack", false, c.Hosts, u.content)
+	add("serving the packed images beside the old ones", false, []*runtime.Host{u.shared().source()}, u.registry)
+	add("serving them on all control planes", false, u.shared().others(), u.registry)
+	if err := u.planSnapshot(add); err != nil {
+		return plan{}, err
+	}
+	for _, h := range todo {
+		if h.Spec.Role == clusterfile.ControlPlane {
+			add(phaseControlPlane, true, []*runtime.Host{h}, u.node)
+		}
+	}
+	batches, err := u.batches(todo)
+	if err != nil {
+		return plan{}, err
+	}
+	for _, batch := range batches {
+		add("upgrading workers", false, batch, u.node)
+	}
+	if len(todo) < len(u.todo) {
+		return p, nil
+	}
+	if !u.how.SkipCMD {
+		add("running the image's CMD", false, lead, u.launch)
+	}
+	add("finishing", false, c.Hosts, u.finish)
+	add("removing what the image before had of its own", false, c.Hosts, u.forgetOld)
+	return p, nil
+}
+
+// planSnapshot saves the data before the first node is touched, once for an upgrade.
+func (u *upgrade) planSnapshot(add func(string, bool, []*runtime.Host, func(*runtime.Host) []runtime.Step)) error {
+	if u.how.NoSnapshot {
+		return nil
+	}
+	on, file := u.contact, ""
+	for _, h := range u.cluster.ControlPlanes() {
+		if u.begun(h) && h.Facts.State.Steps[stepSnapshot] != "" {
+			on, file = h, h.Facts.State.Steps[stepSnapshot]
+		}
+	}
+	switch {
+	case file == "" && u.touched():
+		return nil // there is nothing from before to be saved any more
+	case file == "":
+		file = u.snapshotFile()
+	}
+	steps := u.distribution.Snapshot(u.cluster, on, file)
+	if len(steps) == 0 {
+		return nil
+	}
+	u.snapshot.host, u.snapshot.file = on.String(), file
+	steps = append(steps, runtime.Step{Name: stepSnapshot, Key: file})
+	add("saving the cluster's data", true, []*runtime.Host{on}, func(*runtime.Host) []runtime.Step { return steps })
+	return nil
+}
+
+// touched: some node has been upgraded, in part at least.
+func (u *upgrade) touched() bool {
+	for _, h := range u.cluster.Hosts {
+		if u.begun(h) && (len(u.todo) < len(u.cluster.Hosts) || u.nodes[h].Metadata.Annotations[cordonedByUs] != "") {
+			return true
+		}
+	}
+	return false
+}
+
+// node is the way of one node to the new version.
+func (u *upgrade) node(h *runtime.Host) []runtime.Step {
+	running, drained := u.distribution.Upgrade(u.cluster, h)
+	steps := append(running, runtime.Step{
+		Name: "draining the node",
+		Done: func(ctx context.Context) (bool, error) { return u.allDone(ctx, h, drained) },
+		Do:   func(ctx context.Context, log io.Writer) error { return u.drain(ctx, h, log) },
+	})
+	steps = append(steps, drained...)
+	return append(steps,
+		runtime.Step{
+			Name: "waiting until the node is Ready with " + u.target,
+			Do:   func(ctx context.Context, log io.Writer) error { return u.waitNode(ctx, h, log) },
+		},
+		runtime.Step{
+			Name: "letting pods onto the node again",
+			Done: func(ctx context.Context) (bool, error) {
+				n, err := u.nodeOf(ctx, h)
+				return err == nil && n.Metadata.Annotations[cordonedByUs] == "", err
+			},
+			Do: func(ctx context.Context, log io.Writer) error { return u.uncordon(ctx, h, log) },
+		},
+		runtime.Step{
+			Name: stepUpgraded, Key: u.cluster.Digest,
+			Done: func(ctx context.Context) (bool, error) { return u.unwell(ctx, h) == nil, nil },
+			Do:   func(ctx context.Context, log io.Writer) error { return u.waitWell(ctx, h, log) },
+		},
+	)
+}
+
+// allDone: none of the steps has anything left to do.
+func (u *upgrade) allDone(ctx context.Context, h *runtime.Host, steps []runtime.Step) (bool, error) {
+	for _, s := range steps {
+		if done, err := u.executor.isDone(ctx, h, s); err != nil || !done {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+func (u *upgrade) nodeOf(ctx context.Context, h *runtime.Host) (nodeObject, error) {
+	n, err := u.api().node(ctx, h.Facts.NodeName())
+	if err == nil && n == nil {
+		err = fmt.Errorf("%s: the cluster has no node %s", h, h.Facts.NodeName())
+	}
+	if err != nil {
+		return nodeObject{}, err
+	}
+	return *n, nil
+}
+
+// drain signs the node before it keeps pods off it, unless someone else keeps them off already.
+func (u *upgrade) drain(ctx context.Context, h *runtime.Host, log io.Writer) error {
+	var n nodeObject
+	err := u.poll(ctx, log, func(ctx context.Context) (err error) { // its own API server may have just been started anew
+		n, err = u.nodeOf(ctx, h)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if !n.Spec.Unschedulable {
+		if err := u.api().change(ctx, log, "annotate", "node", n.Metadata.Name, cordonedByUs+"="+u.target, "--overwrite"); err != nil {
+			return err
+		}
+	}
+	return u.api().drain(ctx, n.Metadata.Name, drainOptions{timeout: u.how.DrainTimeout, force: u.how.ForceDrain}, log)
+}
+
+func (u *upgrade) uncordon(ctx context.Context, h *runtime.Host, log io.Writer) error {
+	name := h.Facts.NodeName()
+	if err := u.api().uncordon(ctx, name, log); err != nil {
+		return err
+	}
+	return u.api().change(ctx, log, "annotate", "node", name, cordonedByUs+"-")
+}
+
+// VersionError is a node that does not come back with the version it was upgraded to.
+type VersionError struct{ Node, Have, Want string }
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("the node %s reports %s, not %s", e.Node, e.Have, e.Want)
+}
+
+// Hint says where to look.
+func (e *VersionError) Hint() string { return "look at journalctl -u kubelet on the host" }
+
+// waitNode waits for what the new kubelet reports.
+func (u *upgrade) waitNode(ctx context.Context, h *runtime.Host, log io.Writer) error {
+	return u.poll(ctx, log, func(ctx context.Context) error {
+		n, err := u.nodeOf(ctx, h)
+		if err != nil {
+			return err
+		}
+		if have := n.Status.NodeInfo.KubeletVersion; have != u.target {
+			return &VersionError{Node: n.Metadata.Name, Have: have, Want: u.target}
+		}
+		if why := readiness(n); why != "" {
+			return &NotReadyError{u.ReadyTimeout, []string{fmt.Sprintf("%s (%s): %s", h, n.Metadata.Name, why)}}
+		}
+		return nil
+	})
+}
+
+// unwell asks the host, and every control plane's share of the datastore.
+func (u *upgrade) unwell(ctx context.Context, h *runtime.Host) error {
+	for _, o := range append([]*runtime.Host{h}, u.cluster.ControlPlanes()...) {
+		for _, p := range u.distribution.Health(u.cluster, o) {
+			if o != h && p.Name != runtime.ProbeDatastore {
+				continue
+			}
+			if err := p.Ask(ctx); err != nil {
+				return fmt.Errorf("%s: %s is not well: %w", o, p.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (u *upgrade) waitWell(ctx context.Context, h *runtime.Host, log io.Writer) error {
+	return u.poll(ctx, log, func(ctx context.Context) error { return u.unwell(ctx, h) })
+}
+
+// poll asks until there is no error, for at most ReadyTimeout; the error is then the last one.
+func (u *upgrade) poll(ctx context.Context, log io.Writer, ask func(context.Context) error) error {
+	limited, cancel := context.WithTimeoutCause(ctx, u.ReadyTimeout, errTimeout)
+	defer cancel()
+	tick := time.NewTicker(u.PollInterval)
+	defer tick.Stop()
+	said := ""
+	for {
+		err := ask(limited)
+		if err == nil {
+			return nil
+		}
+		if limited.Err() == nil && err.Error() != said {
+			said = err.Error()
+			say(log, "%s", said)
+		}
+		select {
+		case <-limited.Done():
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return fmt.Errorf("waiting for %s: %w", u.ReadyTimeout, err)
+		case <-tick.C:
+		}
+	}
+}
+
+// forgetOld removes the rootfs of the image before, and the blobs that nothing needs any more. What the registry serves stays: pods may
+// still use images that the new one does not pack.
+func (u *upgrade) forgetOld(h *runtime.Host) []runtime.Step {
+	s := h.Facts.State
+	image, old := s.PreviousImage, s.PreviousDigest
+	if s.ImageDigest != u.cluster.Digest {
+		image, old = s.Image, s.ImageDigest
+	}
+	if old == "" {
+		return nil
+	}
+	return []runtime.Step{{
+		Name: "removing " + image,
+		Key:  u.cluster.Digest + " " + old,
+		Do: func(ctx context.Context, log io.Writer) error {
+			if image != "" && image != u.ImageName {
+				if err := (nodeCall{log: log}).run(ctx, h, "content", "untag", "--name", image); err != nil {
+					return err
+				}
+			}
+			if err := (nodeCall{log: log}).run(ctx, h, "rootfs", "remove", "--image", old); err != nil {
+				return err
+			}
+			if err := (nodeCall{log: log}).run(ctx, h, "content", "prune"); err != nil {
+				return err
+			}
+			state := u.executor.states[h]
+			state.PreviousImage, state.PreviousDigest = "", ""
+			return nil
+		},
+	}}
+}
