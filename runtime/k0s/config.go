@@ -37,14 +37,15 @@ type object = map[string]any
 
 // config is k0s.yaml: our defaults, the Clusterfile's document over them, and what only sealer can know over those.
 // balance says whether nodes reach the API servers through a load balancer of their own.
-func config(c *runtime.Cluster, h *runtime.Host, balance bool) ([]byte, error) {
+// kept are the API server's names that the host's k0s.yaml has already: they may have come by sealer cert.
+func config(c *runtime.Cluster, h *runtime.Host, balance bool, kept []any) ([]byte, error) {
 	o := merge(defaults(c), c.File.K0s)
 	o["apiVersion"], o["kind"] = configAPI, "ClusterConfig"
 	o["metadata"] = object{"name": "k0s"}
 	spec := child(o, "spec")
 	api := child(spec, "api")
 	api["address"] = h.IP()
-	api["sans"] = names(c, api)
+	api["sans"] = names(c, api, kept)
 	storage := child(spec, "storage")
 	if storage["type"] == typeEtcd {
 		if etcd := child(storage, "etcd"); etcd["externalCluster"] == nil {
@@ -77,7 +78,7 @@ func defaults(c *runtime.Cluster) object {
 }
 
 // names are those of the API server's certificate: k0s itself adds only what it finds on the host.
-func names(c *runtime.Cluster, api object) []any {
+func names(c *runtime.Cluster, api object, kept []any) []any {
 	all := []any{runtime.APIServerName, "127.0.0.1"}
 	add := func(name any) {
 		if name != "" && name != nil && !slices.Contains(all, name) {
@@ -92,7 +93,7 @@ func names(c *runtime.Cluster, api object) []any {
 		add(ip)
 	}
 	own, _ := api["sans"].([]any)
-	for _, name := range own {
+	for _, name := range slices.Concat(own, kept) {
 		add(name)
 	}
 	for _, name := range c.AltNames {

@@ -91,7 +91,15 @@ func (d Distribution) wanted(ctx context.Context, c *runtime.Cluster, h *runtime
 	if err != nil {
 		return nil, err
 	}
-	return config(c, h, b)
+	now, err := readConfig(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	var kept []any
+	if now.Spec != nil {
+		kept = now.Spec.API.SANs
+	}
+	return config(c, h, b, kept)
 }
 
 // validateConfig asks the k0s at bin whether it takes the configuration, which is not yet in use.
@@ -327,22 +335,37 @@ func remove(ctx context.Context, h *runtime.Host, file string) error {
 // balancesOn is how the running cluster has it, as a control plane's k0s.yaml says: control planes that disagree would each
 // tell workers something else.
 func balancesOn(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (bool, error) {
-	data, err := host.ReadFile(ctx, h.Runner, configFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return balances(c), nil
-	}
-	if err != nil {
-		return false, err
-	}
-	var file struct {
-		Spec struct {
-			Network struct {
-				NodeLocalLoadBalancing struct{ Enabled bool } `json:"nodeLocalLoadBalancing"`
-			} `json:"network"`
-		} `json:"spec"`
-	}
-	if err := yaml.Unmarshal(data, &file); err != nil {
-		return false, fmt.Errorf("%s: reading %s: %w", h, path.Base(configFile), err)
+	file, err := readConfig(ctx, h)
+	if err != nil || file.Spec == nil {
+		return balances(c), err
 	}
 	return file.Spec.Network.NodeLocalLoadBalancing.Enabled, nil
+}
+
+// configured is a part of a host's k0s.yaml.
+type configured struct {
+	Spec *struct {
+		API struct {
+			SANs []any `json:"sans"`
+		} `json:"api"`
+		Network struct {
+			NodeLocalLoadBalancing struct{ Enabled bool } `json:"nodeLocalLoadBalancing"`
+		} `json:"network"`
+	} `json:"spec"`
+}
+
+// readConfig reads the host's k0s.yaml; Spec is nil where there is none.
+func readConfig(ctx context.Context, h *runtime.Host) (configured, error) {
+	var file configured
+	data, err := host.ReadFile(ctx, h.Runner, configFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return file, nil
+	}
+	if err != nil {
+		return file, err
+	}
+	if err := yaml.Unmarshal(data, &file); err != nil {
+		return file, fmt.Errorf("%s: reading %s: %w", h, path.Base(configFile), err)
+	}
+	return file, nil
 }

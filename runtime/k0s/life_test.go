@@ -168,6 +168,21 @@ func TestServerNames(t *testing.T) {
 	require.Contains(t, string(machines[1].Files()["/etc/systemd/system/k0scontroller.service"].Data), "--token-file=")
 }
 
+// Names that were asked for once stay, whoever runs the cluster again.
+func TestServerNames_Stay(t *testing.T) {
+	c, machines := made(t)
+	c.AltNames = []string{"alt.example.com"}
+	_, err := do(t, quick().ServerNames(c, c.Hosts[0]))
+	require.NoError(t, err)
+	require.Contains(t, string(machines[0].Files()["/etc/k0s/k0s.yaml"].Data), "alt.example.com")
+	c.AltNames = nil
+	n := len(machines[0].Calls())
+	_, err = do(t, quick().Init(c, c.Hosts[0])[:2])
+	require.NoError(t, err)
+	require.NotContains(t, since(machines[0], n), "! ")
+	require.Contains(t, string(machines[0].Files()["/etc/k0s/k0s.yaml"].Data), "alt.example.com")
+}
+
 func TestHealth(t *testing.T) {
 	c, machines := made(t)
 	unwell := func(h *runtime.Host) (names []string) {
