@@ -32,6 +32,7 @@ test: $(TOOLBOX) ## Install what the tests need (Debian packages, Go modules) an
 
 e2e: build ## Run the end-to-end tests: real hosts, real registry, real Kubernetes
 	hack/apt.sh hack/apt.txt test/apt.txt test/hosts/apt.txt test/components/apt.txt
+	cd test/components/programs && go test ./doubles/...
 	go test -tags e2e -count=1 -p 1 -timeout 75m -v ./test/...
 
 demo: build ## Build, push, pull and run a real cluster of two hosts on this machine

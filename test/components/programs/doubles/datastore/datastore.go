@@ -73,7 +73,7 @@ func PeerURL(ip string) string { return "https://" + ip + ":2380" }
 func Start(ctx context.Context, c Config) (*Store, error) {
 	cfg := embed.NewConfig()
 	cfg.Name, cfg.Dir = c.Name, c.Dir
-	cfg.LogLevel = "error"
+	cfg.LogLevel = "fatal"   // its errors are about members that come and go
 	cfg.UnsafeNoFsync = true // tests kill programs, not machines
 	cfg.TickMs, cfg.ElectionMs = 300, 3000
 	cfg.ForceNewCluster = c.Alone
