@@ -9,7 +9,7 @@ LDFLAGS := -s -w -X github.com/sealerio/sealer/internal/version.version=$(VERSIO
 GOBUILD := go build -trimpath -ldflags '$(LDFLAGS)'
 TOOLBOX := build/toolbox/files/toolbox-linux-$(GOARCH).tar.zst
 
-.PHONY: help build frontend-image test e2e bench lint verify demo clean
+.PHONY: help build frontend-image test e2e e2e-upgrade bench lint verify demo clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,7 +33,11 @@ test: $(TOOLBOX) ## Install what the tests need (Debian packages, Go modules) an
 e2e: build ## Run the end-to-end tests: real hosts, real registry, real Kubernetes
 	hack/apt.sh hack/apt.txt test/apt.txt test/hosts/apt.txt test/components/apt.txt
 	cd test/components/programs && go test ./doubles/...
-	go test -tags e2e -count=1 -p 1 -timeout 75m -v ./test/...
+	go test -tags e2e -count=1 -p 1 -timeout 75m -v -skip '^TestUpgrade$$' ./test/...
+
+e2e-upgrade: build ## Upgrade a real cluster between two minors (compiles a second Kubernetes)
+	hack/apt.sh hack/apt.txt test/apt.txt test/hosts/apt.txt test/components/apt.txt
+	go test -tags e2e -count=1 -timeout 75m -v -run '^TestUpgrade$$' ./test/e2e
 
 demo: build ## Build, push, pull and run a real cluster of two hosts on this machine
 	hack/apt.sh hack/apt.txt test/apt.txt test/hosts/apt.txt test/components/apt.txt
