@@ -89,6 +89,10 @@ func (r *run) plan() (plan, error) {
 	add("naming hosts", false, c.Hosts, r.naming)
 	add("sending content", false, c.Hosts, r.content)
 	add("plugins before the installation", false, lead, r.hooks(clusterfile.PreInstall))
+	newly := r.growing()
+	if len(newly) > 0 {
+		add("plugins before hosts join", false, lead, r.hooks(clusterfile.PreScaleUp, newly...))
+	}
 	add("plugins before the installation of hosts", false, c.Hosts, r.hooks(clusterfile.PreInitHost))
 	add("serving the packed images", false, []*runtime.Host{r.shared().source()}, r.registry)
 	add("serving the packed images on all control planes", false, r.shared().others(), r.registry)
@@ -102,6 +106,9 @@ func (r *run) plan() (plan, error) {
 	add("plugins after the installation of hosts", false, c.Hosts, r.hooks(clusterfile.PostInitHost))
 	add("labels and taints", false, c.Hosts, r.labels)
 	add("plugins after the installation", false, lead, r.hooks(clusterfile.PostInstall))
+	if len(newly) > 0 {
+		add("plugins after hosts have joined", false, lead, r.hooks(clusterfile.PostScaleUp, newly...))
+	}
 	add("running the image's CMD", false, lead, r.launchOnce)
 	add("finishing", false, c.Hosts, r.finish)
 	return p, nil

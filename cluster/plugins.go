@@ -10,6 +10,7 @@ import (
 	"io"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -30,12 +31,30 @@ const dropPlugin = `rm -f -- "$1"; rmdir "$(dirname "$1")" 2>/dev/null || :`
 // cleanupTime is for what is done after a context has ended.
 const cleanupTime = 20 * time.Second
 
-// hooks are the Clusterfile's scripts for a phase of a run.
-func (r *run) hooks(phase clusterfile.Phase) func(*runtime.Host) []runtime.Step {
+// hooks are the Clusterfile's scripts for a phase of a run. What a phase is about, where it may come again, is in its steps' keys.
+func (r *run) hooks(phase clusterfile.Phase, about ...string) func(*runtime.Host) []runtime.Step {
 	return func(h *runtime.Host) []runtime.Step {
 		env := append(list(r.values(h)), "KUBECONFIG="+r.distribution.Kubectl().Kubeconfig)
-		return plugins(r.cluster.File, phase, h, env)
+		steps := plugins(r.cluster.File, phase, h, env)
+		for i := range steps {
+			steps[i].Key = strings.Join(append([]string{steps[i].Key}, about...), " ")
+		}
+		return steps
 	}
+}
+
+// growing are the hosts that are about to join a cluster which was complete before; none while it is being made.
+func (r *run) growing() []string {
+	if s := r.lead().Facts.State; s == nil || !s.Complete {
+		return nil
+	}
+	var list []string
+	for _, h := range r.cluster.Hosts {
+		if h.Facts.State == nil || !h.Facts.State.Complete {
+			list = append(list, h.String())
+		}
+	}
+	return list
 }
 
 // plugins are the scripts for a phase on a host. Each is run once, and again when it or its environment changes.

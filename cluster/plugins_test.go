@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealerio/sealer/cluster"
+	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/host/hosttest"
 )
@@ -116,4 +117,30 @@ func TestRun_Plugins(t *testing.T) {
 	require.Equal(t, "b of $HostIP, a2, reset, a2", only(told, "1"))
 	require.Equal(t, "a2, reset, a2", only(told, "2"))
 	require.Equal(t, "1 b of $HostIP", told[0], "the cluster's own phase comes first")
+}
+
+// Hosts that join a cluster which was complete have phases of their own, each time others join.
+func TestJoin_Plugins(t *testing.T) {
+	b := newBedOf(t, `spec:
+  hosts: [{ips: [10.0.0.1], roles: [master]}, {ips: [10.0.0.2], roles: [node]}]
+---
+apiVersion: sealer.io/v1
+kind: Plugin
+metadata: {name: p}
+spec: {type: SHELL, action: pre-scaleup|post-scaleup|post-install, data: "p"}
+`, clusterimage.Extension{}, nil)
+	tell := story(b)
+	require.NoError(t, b.run(t))
+	require.Equal(t, "install, init, p", only(tell(), "1"), "a cluster that is made does not grow")
+
+	for _, newly := range []string{"10.0.0.5", "10.0.0.6"} {
+		hosts := b.more(clusterfile.Worker, newly)
+		tell = story(b)
+		require.NoError(t, b.join(t, hosts))
+		told := tell()
+		require.Equal(t, "p, p", only(told, "1"))
+		require.Equal(t, []string{"1 p", strings.TrimPrefix(newly, "10.0.0.") + " install"}, told[:2])
+	}
+	require.NoError(t, b.join(t, b.more(clusterfile.Worker, "10.0.0.6")))
+	require.Empty(t, tell())
 }

@@ -66,6 +66,12 @@ func (u *upgrade) plan() (plan, error) {
 	if len(todo) < len(u.todo) {
 		return p, nil
 	}
+	phase := clusterfile.OnUpgrade
+	if u.how.Back {
+		phase = clusterfile.OnRollback
+	}
+	add("plugins of upgraded hosts", false, c.Hosts, u.hooks(clusterfile.OnUpgradeHost, c.Digest))
+	add("plugins of the upgrade", false, lead, u.hooks(phase, c.Digest))
 	if !u.how.SkipCMD {
 		add("running the image's CMD", false, lead, u.launch)
 	}

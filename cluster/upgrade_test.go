@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealerio/sealer/cluster"
+	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/host/hosttest"
 	"github.com/sealerio/sealer/runtime"
@@ -346,4 +347,37 @@ func TestRollback_WithinAMinorVersion(t *testing.T) {
 	}
 	require.NoError(t, u.upgrade(t))
 	require.Contains(t, u.out.String(), "runs v1.36.1 on 4 hosts")
+}
+
+// The Clusterfile's scripts for an upgrade are run once for each, on the cluster and on every host.
+func TestUpgrade_Plugins(t *testing.T) {
+	u := newUpgradeBed(t, "v1.36.4")
+	u.opts.Clusterfile.Plugins = []clusterfile.Plugin{
+		{Name: "a", Type: clusterfile.Shell, Phases: []clusterfile.Phase{clusterfile.OnUpgrade, clusterfile.OnUpgradeHost}, Data: "a"},
+		{Name: "b", Type: clusterfile.Shell, Phases: []clusterfile.Phase{clusterfile.OnRollback}, Data: "b"},
+	}
+	scripts := func() int {
+		n := 0
+		for _, h := range u.hosts {
+			for _, c := range h.Calls() {
+				if strings.Contains(c.String(), "exec bash") {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	for _, h := range u.hosts {
+		name := "h" + strings.TrimPrefix(h.String(), "10.0.0.")
+		h.On("^dist upgrade-drained", hosttest.Answer{Do: func(context.Context, hosttest.Call) hosttest.Answer {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			u.nodes[name].Version = "v1.36.4"
+			return hosttest.Answer{}
+		}})
+	}
+	require.NoError(t, u.upgrade(t))
+	require.Equal(t, 5, scripts(), "one for each host, and one for the cluster")
+	require.NoError(t, u.upgrade(t))
+	require.Equal(t, 5, scripts())
 }
