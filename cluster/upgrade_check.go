@@ -5,6 +5,7 @@ package cluster
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -28,8 +29,9 @@ func (u *upgrade) look(ctx context.Context, id string) error {
 	add := func(host, check, fix, format string, args ...any) {
 		problems = append(problems, runtime.Problem{Host: host, Check: check, What: fmt.Sprintf(format, args...), Fix: fix})
 	}
-	// Where the hosts are not this cluster's, nothing else is asked of them.
-	if err := runtime.PreflightUpgrade(c, u.distribution, u.Distributions, id, nil); err != nil {
+	// Where the hosts are not this cluster's, nothing else is asked of them. What is wrong with the image alone waits for the rest.
+	err := runtime.PreflightUpgrade(c, u.distribution, u.Distributions, id, nil)
+	if found, ok := errors.AsType[*runtime.PreflightError](err); err != nil && (!ok || slices.ContainsFunc(found.Problems, func(p runtime.Problem) bool { return p.Host != "" })) {
 		return err
 	}
 	if err := u.checkImage(); err != nil {
@@ -78,10 +80,7 @@ func (u *upgrade) look(ctx context.Context, id string) error {
 	if err := u.asks(ctx, add); err != nil {
 		return err
 	}
-	if len(problems) > 0 {
-		return runtime.PreflightUpgrade(c, u.distribution, u.Distributions, id, problems)
-	}
-	return nil
+	return runtime.PreflightUpgrade(c, u.distribution, u.Distributions, id, problems)
 }
 
 // skipped: a node that is to be left as it is, by its name or an address.

@@ -286,6 +286,26 @@ func TestUpgrade_LeavesCordons(t *testing.T) {
 	require.True(t, u.nodes["h3"].Unschedulable)
 }
 
+// picky is the distribution that takes no image.
+type picky struct{ lasting }
+
+func (picky) Check(*runtime.Cluster) []runtime.Problem {
+	return []runtime.Problem{{Check: "version", What: "this version is not known", Fix: "use another"}}
+}
+
+// What is wrong with the image, and with the way to it, is told together.
+func TestUpgrade_RefusedForAllReasons(t *testing.T) {
+	u := newUpgradeBed(t, "v1.38.0")
+	u.opts.Distributions = runtime.Distributions{"fake": picky{}}
+	err := u.upgrade(t)
+	require.ErrorContains(t, err, "this version is not known")
+	require.ErrorContains(t, err, "2 minor versions on")
+	u = newUpgradeBed(t, "v1.37.1")
+	u.opts.Distributions = runtime.Distributions{"fake": picky{}}
+	require.ErrorContains(t, u.upgrade(t), "this version is not known")
+	require.Empty(t, u.log)
+}
+
 func TestUpgrade_Refused(t *testing.T) {
 	for name, c := range map[string]struct {
 		to          string
