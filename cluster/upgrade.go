@@ -241,18 +241,21 @@ func (u *upgrade) choose(ctx context.Context, ph phase) error {
 			busy = append(busy, w.host)
 		}
 	}
-	h, err := findContact(ctx, u.cluster, u.distribution, busy...)
-	if err != nil {
-		return err
-	}
-	if h == nil && len(busy) > 0 {
-		h = busy[0] // the only one
-	}
-	if h == nil {
-		return noContact(u.cluster)
-	}
-	u.cluster.Contact = h
-	return nil
+	// An API server may just have been started anew.
+	return u.poll(ctx, io.Discard, 1, func(ctx context.Context) error {
+		h, err := findContact(ctx, u.cluster, u.distribution, busy...)
+		if err != nil {
+			return err
+		}
+		if h == nil && len(busy) > 0 {
+			h = busy[0] // the only one
+		}
+		if h == nil {
+			return noContact(u.cluster)
+		}
+		u.cluster.Contact = h
+		return nil
+	})
 }
 
 // report is what is printed at the end.

@@ -3,7 +3,9 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -135,9 +137,11 @@ func (u *upgrade) node(h *runtime.Host) []runtime.Step {
 			Name: "letting pods onto the node again",
 			Done: func(ctx context.Context) (bool, error) {
 				n, err := u.nodeOf(ctx, h)
-				return err == nil && n.Metadata.Annotations[cordonedByUs] == "", err
+				return err == nil && n.Metadata.Annotations[cordonedByUs] == "", context.Cause(ctx)
 			},
-			Do: func(ctx context.Context, log io.Writer) error { return u.uncordon(ctx, h, log) },
+			Do: func(ctx context.Context, log io.Writer) error {
+				return u.poll(ctx, log, 1, func(ctx context.Context) error { return u.uncordon(ctx, h, log) })
+			},
 		},
 		runtime.Step{
 			Name: stepUpgraded, Key: u.cluster.Digest,
@@ -170,24 +174,30 @@ func (u *upgrade) nodeOf(ctx context.Context, h *runtime.Host) (nodeObject, erro
 
 // drain signs the node before it keeps pods off it, unless someone else keeps them off already.
 func (u *upgrade) drain(ctx context.Context, h *runtime.Host, log io.Writer) error {
-	var n nodeObject
-	err := u.poll(ctx, log, func(ctx context.Context) (err error) { // its own API server may have just been started anew
-		n, err = u.nodeOf(ctx, h)
-		return err
+	err := u.poll(ctx, log, 1, func(ctx context.Context) error {
+		n, err := u.nodeOf(ctx, h)
+		if err != nil {
+			return err
+		}
+		if !n.Spec.Unschedulable {
+			if err := u.api().change(ctx, log, "annotate", "node", n.Metadata.Name, cordonedByUs+"="+u.target, "--overwrite"); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return err
 	}
-	if !n.Spec.Unschedulable {
-		if err := u.api().change(ctx, log, "annotate", "node", n.Metadata.Name, cordonedByUs+"="+u.target, "--overwrite"); err != nil {
-			return err
-		}
-	}
-	return u.api().drain(ctx, n.Metadata.Name, drainOptions{timeout: u.how.DrainTimeout, force: u.how.ForceDrain}, log)
+	return u.api().drain(ctx, h.Facts.NodeName(), drainOptions{timeout: u.how.DrainTimeout, force: u.how.ForceDrain}, log)
 }
 
+// uncordon may be done twice. Only what Upgrade has cordoned is signed.
 func (u *upgrade) uncordon(ctx context.Context, h *runtime.Host, log io.Writer) error {
 	name := h.Facts.NodeName()
+	if n, err := u.nodeOf(ctx, h); err != nil || n.Metadata.Annotations[cordonedByUs] == "" {
+		return err
+	}
 	if err := u.api().uncordon(ctx, name, log); err != nil {
 		return err
 	}
@@ -204,9 +214,17 @@ func (e *VersionError) Error() string {
 // Hint says where to look.
 func (e *VersionError) Hint() string { return "look at journalctl -u kubelet on the host" }
 
-// waitNode waits for what the new kubelet reports.
+// settled is how often in a row a control plane has to be well: a new kubelet may start its pods anew some seconds after it
+// has reported, and with them the API server that everything else is asked of.
+const settled = 8
+
+// waitNode waits for what the new kubelet reports, and on a control plane until it stays well.
 func (u *upgrade) waitNode(ctx context.Context, h *runtime.Host, log io.Writer) error {
-	return u.poll(ctx, log, func(ctx context.Context) error {
+	times := 1
+	if h.Spec.Role == clusterfile.ControlPlane {
+		times = settled
+	}
+	return u.poll(ctx, log, times, func(ctx context.Context) error {
 		n, err := u.nodeOf(ctx, h)
 		if err != nil {
 			return err
@@ -217,7 +235,7 @@ func (u *upgrade) waitNode(ctx context.Context, h *runtime.Host, log io.Writer) 
 		if why := readiness(n); why != "" {
 			return &NotReadyError{u.ReadyTimeout, []string{fmt.Sprintf("%s (%s): %s", h, n.Metadata.Name, why)}}
 		}
-		return nil
+		return u.unwell(ctx, h)
 	})
 }
 
@@ -237,22 +255,24 @@ func (u *upgrade) unwell(ctx context.Context, h *runtime.Host) error {
 }
 
 func (u *upgrade) waitWell(ctx context.Context, h *runtime.Host, log io.Writer) error {
-	return u.poll(ctx, log, func(ctx context.Context) error { return u.unwell(ctx, h) })
+	return u.poll(ctx, log, 1, func(ctx context.Context) error { return u.unwell(ctx, h) })
 }
 
-// poll asks until there is no error, for at most ReadyTimeout; the error is then the last one.
-func (u *upgrade) poll(ctx context.Context, log io.Writer, ask func(context.Context) error) error {
+// poll asks until there is no error so many times in a row, for at most ReadyTimeout; the error is then the last one.
+func (u *upgrade) poll(ctx context.Context, log io.Writer, times int, ask func(context.Context) error) error {
 	limited, cancel := context.WithTimeoutCause(ctx, u.ReadyTimeout, errTimeout)
 	defer cancel()
 	tick := time.NewTicker(u.PollInterval)
 	defer tick.Stop()
 	said := ""
-	for {
+	for well := 0; ; {
 		err := ask(limited)
-		if err == nil {
+		if err != nil {
+			well = 0
+		} else if well++; well == times {
 			return nil
 		}
-		if limited.Err() == nil && err.Error() != said {
+		if err != nil && limited.Err() == nil && err.Error() != said {
 			said = err.Error()
 			say(log, "%s", said)
 		}
@@ -261,11 +281,14 @@ func (u *upgrade) poll(ctx context.Context, log io.Writer, ask func(context.Cont
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			return fmt.Errorf("waiting for %s: %w", u.ReadyTimeout, err)
+			return fmt.Errorf("waiting for %s: %w", u.ReadyTimeout, cmp.Or(err, errUnsteady))
 		case <-tick.C:
 		}
 	}
 }
+
+// errUnsteady is a node that was well, but not long enough.
+var errUnsteady = errors.New("it does not stay well")
 
 // forgetOld removes the rootfs of the image before, and the blobs that nothing needs any more. What the registry serves stays: pods may
 // still use images that the new one does not pack.

@@ -229,7 +229,7 @@ func TestUpgrade(t *testing.T) {
 // is saved once.
 func TestUpgrade_Continues(t *testing.T) {
 	for _, fail := range []string{
-		"dist snapshot", "h1: dist upgrade-running", "annotate node h1", "drain h1", "h1: dist upgrade-drained", "uncordon h2", "h3: dist upgrade-running", "drain h4",
+		"dist snapshot", "h1: dist upgrade-running", "drain h1", "h1: dist upgrade-drained", "h3: dist upgrade-running", "drain h4",
 	} {
 		t.Run(fail, func(t *testing.T) {
 			u := newUpgradeBed(t, "v1.37.1")
@@ -261,6 +261,22 @@ func TestUpgrade_Continues(t *testing.T) {
 			}
 			require.NoError(t, u.upgrade(t))
 			require.Contains(t, u.out.String(), "nothing to do")
+		})
+	}
+}
+
+// An API server that is only being started anew is waited for.
+func TestUpgrade_AsksAgain(t *testing.T) {
+	for _, fail := range []string{"annotate node h1", "uncordon h2", "cordoned-by-upgrade-"} {
+		t.Run(fail, func(t *testing.T) {
+			u := newUpgradeBed(t, "v1.37.1")
+			u.fail = fail
+			require.NoError(t, u.upgrade(t))
+			require.Empty(t, u.fail)
+			for name, n := range u.nodes {
+				require.False(t, n.Unschedulable, name)
+				require.Empty(t, n.Annotations, name)
+			}
 		})
 	}
 }
