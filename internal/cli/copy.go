@@ -23,9 +23,8 @@ func newCopy(a *app) *cobra.Command {
 	var wanted []string
 	var signatures bool
 	cmd := &cobra.Command{
-		Use:     "copy SOURCE TARGET",
-		Aliases: []string{"cp"},
-		Short:   "Copy an image from one registry, or repository, to another",
+		Use:   "copy SOURCE TARGET",
+		Short: "Copy an image from one registry, or repository, to another",
 		Long: `copy copies an image between registries without a copy on this machine: layers are sent on as they
 are read, each verified on the way, and within one registry they are taken over there. The digest stays the same, and is
 printed; with --platform it is that of an image of these platforms alone.`,

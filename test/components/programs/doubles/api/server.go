@@ -81,7 +81,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch path := strings.TrimSuffix(r.URL.Path, "/"); {
 	case path == "/version":
 		answer(w, http.StatusOK, s.version())
-	case path == "/readyz" || path == "/livez" || path == "/healthz":
+	case path == "/readyz" || path == "/readyz/etcd" || path == "/livez" || path == "/healthz":
 		s.health(w, r, path)
 	case path == "/api":
 		answer(w, http.StatusOK, metav1.APIVersions{TypeMeta: metav1.TypeMeta{Kind: "APIVersions"}, Versions: []string{"v1"}})
