@@ -84,8 +84,10 @@ func Start(ctx context.Context, c Config) (*Store, error) {
 			return nil, fmt.Errorf("making the datastore's folder: %w", err)
 		}
 		cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
-		cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
-		cfg.InitialCluster = c.Name + "=" + peer.String()
+		// Nobody else is to reach it, but etcd wants an address with a port to tell others.
+		told := url.URL{Scheme: "http", Host: "127.0.0.1:2380"}
+		cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{told}
+		cfg.InitialCluster = c.Name + "=" + told.String()
 	} else {
 		peer := url.URL{Scheme: "https", Host: c.Peer + ":2380"}
 		cfg.ListenClientUrls = nil
