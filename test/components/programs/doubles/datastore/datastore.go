@@ -83,9 +83,9 @@ func Start(ctx context.Context, c Config) (*Store, error) {
 		if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 			return nil, fmt.Errorf("making the datastore's folder: %w", err)
 		}
-		cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
-		// Nobody else is to reach it, but etcd wants an address with a port to tell others.
-		told := url.URL{Scheme: "http", Host: "127.0.0.1:2380"}
+		// Nobody else is to reach it, but etcd wants addresses with ports to tell others.
+		toldClient, told := url.URL{Scheme: "http", Host: "127.0.0.1:2379"}, url.URL{Scheme: "http", Host: "127.0.0.1:2380"}
+		cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{client}, []url.URL{toldClient}
 		cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{told}
 		cfg.InitialCluster = c.Name + "=" + told.String()
 	} else {
