@@ -113,7 +113,7 @@ func describe(c *runtime.Cluster, o RunOptions) {
 			continue // Preflight says so
 		}
 		h.Platform = platforms.Format(platforms.Normalize(r.Platform))
-		h.DiskNeed = diskNeed(c, h, o.Image, r)
+		h.DiskNeed = diskNeed(h, o.Image, r)
 	}
 	for _, r := range o.Image.Rootfs {
 		if r.Absent {
@@ -164,7 +164,7 @@ const (
 )
 
 // diskNeed is what the image takes on a host: the blobs sent to it, and what is unpacked from them.
-func diskNeed(c *runtime.Cluster, h *runtime.Host, img *clusterimage.Image, r clusterimage.Rootfs) int64 {
+func diskNeed(h *runtime.Host, img *clusterimage.Image, r clusterimage.Rootfs) int64 {
 	need := int64(reserve)
 	for _, l := range r.Manifest.Layers {
 		need += l.Size * rootfsGrowth

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sealerio/sealer/host"
@@ -31,12 +32,7 @@ func findContact(ctx context.Context, c *runtime.Cluster, d runtime.Distribution
 }
 
 func contains(hosts []*runtime.Host, h *runtime.Host) bool {
-	for _, other := range hosts {
-		if other == h {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(hosts, h)
 }
 
 // NoContactError is a cluster of which no control plane answers.

@@ -212,10 +212,11 @@ func (p Plugin) document() any {
 		}
 		spec = append(spec, yaml.MapItem{Key: "scope", Value: strings.Join(words, "|")})
 	}
-	data := p.Data
+	var data strings.Builder
+	data.WriteString(p.Data)
 	for _, address := range slices.Sorted(maps.Keys(p.PerHost)) {
-		data += address + " " + p.PerHost[address] + "\n"
+		data.WriteString(address + " " + p.PerHost[address] + "\n")
 	}
-	spec = append(spec, yaml.MapItem{Key: "data", Value: data})
+	spec = append(spec, yaml.MapItem{Key: "data", Value: data.String()})
 	return object("apiVersion", "sealer.io/v1", "kind", "Plugin", "metadata", object("name", p.Name), "spec", spec)
 }

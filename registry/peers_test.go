@@ -157,7 +157,7 @@ func TestPeers_CatchUp(t *testing.T) {
 func TestPeers_AskOnlyPeers(t *testing.T) {
 	b := newPeerBed(t)
 	b.start(t, 0)
-	res, err := http.Post("http://"+b.hosts[0]+"/sealer/fetch", "application/json", strings.NewReader( //nolint:noctx // a test
+	res, err := http.Post("http://"+b.hosts[0]+"/sealer/fetch", "application/json", strings.NewReader(
 		`{"from":"http://127.0.0.1:1","repository":"a","digest":"sha256:`+strings.Repeat("0", 64)+`"}`))
 	require.NoError(t, err)
 	require.NoError(t, res.Body.Close())

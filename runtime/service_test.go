@@ -46,7 +46,7 @@ func recorder(t *testing.T, fail string) (h *runtime.Host, calls func() string) 
 	log := filepath.Join(dir, "log")
 	script := fmt.Sprintf("#!/bin/sh\nprintf '%%s %%s\\n' \"${0##*/}\" \"$*\" >>%s\ncase \"$*\" in *%s*) exit 1 ;; esac\n", log, fail)
 	for _, name := range []string{"systemctl", "rc-service", "rc-update"} {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755)) //nolint:gosec // a program
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755))
 	}
 	return &runtime.Host{Runner: here{dir}}, func() string {
 		data, err := os.ReadFile(log)
@@ -117,7 +117,7 @@ func TestRootKubeconfig(t *testing.T) {
 	config := filepath.Join(home, ".kube", "config")
 	require.NoError(t, os.WriteFile(config, []byte("mine"), 0o600))
 	require.NoError(t, os.WriteFile(admin, []byte("client-certificate-data: x"), 0o600))
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "getent"), []byte("#!/bin/sh\necho root:x:0:0::"+home+":/bin/sh\n"), 0o755)) //nolint:gosec // a program
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "getent"), []byte("#!/bin/sh\necho root:x:0:0::"+home+":/bin/sh\n"), 0o755))
 	h := &runtime.Host{Runner: here{dir}}
 	step := runtime.RootKubeconfig(h, kept, admin)
 	done, err := step.Done(t.Context())

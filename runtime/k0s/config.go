@@ -153,7 +153,7 @@ func child(o object, key string) object {
 
 // at is what the Clusterfile's document, over our defaults, has at a path below spec; nil where it has nothing.
 func at(c *runtime.Cluster, keys ...string) any {
-	var v any = merge(defaults(c), c.File.K0s)["spec"]
+	v := merge(defaults(c), c.File.K0s)["spec"]
 	for _, k := range keys {
 		o, _ := v.(object)
 		v = o[k]

@@ -15,8 +15,6 @@ import (
 	"github.com/sealerio/sealer/runtime/k0s"
 )
 
-const unitOf = "/etc/systemd/system/k0s"
-
 // What is done on a host depends on what is found there. Lines with ! change the host.
 func TestSteps(t *testing.T) {
 	d := quick()
