@@ -12,7 +12,6 @@ import (
 
 	"github.com/sealerio/sealer/cluster"
 	"github.com/sealerio/sealer/clusterfile"
-	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/runtime"
 )
 
@@ -105,18 +104,10 @@ func (a *app) checkBefore(cmd *cobra.Command, o *checkFlags, image string) (err 
 		return usagef(cmd, "IMAGE is missing, and the Clusterfile names none")
 	}
 	defer a.close(&err)
-	st, err := a.openWork(cmd)
-	if err != nil {
-		return err
-	}
 	ctx := cmd.Context()
-	tag, err := a.findOrPull(ctx, cmd, st, image)
+	st, tag, img, err := a.openImage(cmd, image)
 	if err != nil {
 		return err
-	}
-	img, err := clusterimage.Read(ctx, st.Content(), tag.Descriptor)
-	if err != nil {
-		return fmt.Errorf("reading image %q: %w", image, err)
 	}
 	err = cluster.Run(ctx, cluster.RunOptions{
 		Image: img, ImageName: tag.Name, Content: st.Content(), Clusterfile: desired, Dial: a.dialer(&run.sshFlags), NodeBinary: nodeBinary,

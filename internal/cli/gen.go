@@ -3,14 +3,12 @@
 package cli
 
 import (
-	"fmt"
 	"maps"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sealerio/sealer/cluster"
 	"github.com/sealerio/sealer/clusterfile"
-	"github.com/sealerio/sealer/clusterimage"
 )
 
 func newGen(a *app) *cobra.Command {
@@ -43,18 +41,9 @@ func (a *app) gen(cmd *cobra.Command, o runFlags, image string) (err error) {
 		return err
 	}
 	defer a.close(&err)
-	st, err := a.openWork(cmd)
+	_, tag, img, err := a.openImage(cmd, image)
 	if err != nil {
 		return err
-	}
-	ctx := cmd.Context()
-	tag, err := a.findOrPull(ctx, cmd, st, image)
-	if err != nil {
-		return err
-	}
-	img, err := clusterimage.Read(ctx, st.Content(), tag.Descriptor)
-	if err != nil {
-		return fmt.Errorf("reading image %q: %w", image, err)
 	}
 	desired, err = cluster.OverDefaults(desired, img, tag.Name)
 	if err != nil {

@@ -92,18 +92,10 @@ func (a *app) run(cmd *cobra.Command, o runFlags, image string) (err error) {
 		return err
 	}
 	defer a.close(&err)
-	st, err := a.openWork(cmd)
-	if err != nil {
-		return err
-	}
 	ctx := cmd.Context()
-	tag, err := a.findOrPull(ctx, cmd, st, image)
+	st, tag, img, err := a.openImage(cmd, image)
 	if err != nil {
 		return err
-	}
-	img, err := clusterimage.Read(ctx, st.Content(), tag.Descriptor)
-	if err != nil {
-		return fmt.Errorf("reading image %q: %w", image, err)
 	}
 	return cluster.Run(ctx, cluster.RunOptions{
 		Image:         img,
@@ -169,6 +161,24 @@ func (a *app) openRunLog(verb string) (string, error) {
 	}
 	path := filepath.Join(a.root, "logs", verb+"-"+time.Now().UTC().Format("20060102T150405Z")+".log")
 	return path, a.addLogFile(path)
+}
+
+// openImage starts the display, opens the local store, and reads the image from it, pulled where it is not there.
+func (a *app) openImage(cmd *cobra.Command, image string) (*store.Store, store.Tagged, *clusterimage.Image, error) {
+	st, err := a.openWork(cmd)
+	if err != nil {
+		return nil, store.Tagged{}, nil, err
+	}
+	ctx := cmd.Context()
+	tag, err := a.findOrPull(ctx, cmd, st, image)
+	if err != nil {
+		return nil, store.Tagged{}, nil, err
+	}
+	img, err := clusterimage.Read(ctx, st.Content(), tag.Descriptor)
+	if err != nil {
+		return nil, store.Tagged{}, nil, fmt.Errorf("reading image %q: %w", image, err)
+	}
+	return st, tag, img, nil
 }
 
 // findOrPull takes the image from the store, and from its registry where it is not there.

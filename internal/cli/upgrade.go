@@ -14,7 +14,6 @@ import (
 
 	"github.com/sealerio/sealer/cluster"
 	"github.com/sealerio/sealer/clusterfile"
-	"github.com/sealerio/sealer/clusterimage"
 )
 
 type upgradeFlags struct {
@@ -110,18 +109,10 @@ func (a *app) upgrade(cmd *cobra.Command, o upgradeFlags, image string) (err err
 		return err
 	}
 	defer a.close(&err)
-	st, err := a.openWork(cmd)
-	if err != nil {
-		return err
-	}
 	ctx := cmd.Context()
-	tag, err := a.findOrPull(ctx, cmd, st, image)
+	st, tag, img, err := a.openImage(cmd, image)
 	if err != nil {
 		return err
-	}
-	img, err := clusterimage.Read(ctx, st.Content(), tag.Descriptor)
-	if err != nil {
-		return fmt.Errorf("reading image %q: %w", image, err)
 	}
 	return cluster.Upgrade(ctx, cluster.UpgradeOptions{
 		RunOptions: cluster.RunOptions{
