@@ -43,6 +43,23 @@ fi
 rm -f "$1/root-kubeconfig"
 `
 
+// rootConfigFresh: root's kubeconfig is the very file $1.
+const rootConfigFresh = `d=$(getent passwd 0 2>/dev/null | cut -d: -f6); cmp -s "$1" "${d:-/root}/.kube/config"`
+
+// FreshRootKubeconfig gives root the kubeconfig whose certificate was made anew. Its arguments are RootKubeconfig's.
+func FreshRootKubeconfig(h *Host, kept, kubeconfig string) Step {
+	s := RootKubeconfig(h, kept, kubeconfig)
+	s.Name = "giving root the renewed kubeconfig"
+	s.Done = func(ctx context.Context) (bool, error) {
+		err := h.Runner.Run(ctx, host.Command{Argv: []string{"sh", "-c", rootConfigFresh, "sh", kubeconfig}})
+		if _, answered := errors.AsType[*host.ExitError](err); answered {
+			return false, nil
+		}
+		return err == nil, err
+	}
+	return s
+}
+
 // RootKubeconfig gives root a copy of the kubeconfig at a path on the host. What was there is remembered in kept, a folder of the
 // distribution below /var/lib/sealer.
 func RootKubeconfig(h *Host, kept, kubeconfig string) Step {

@@ -41,7 +41,7 @@ func (d Distribution) Renew(c *runtime.Cluster, h *runtime.Host) []runtime.Step 
 			}
 			return d.start(ctx, h, "", func(ctx context.Context) (bool, error) { return d.isNode(ctx, c, h) }, log)
 		},
-	}, freshKubeconfig(h)}
+	}, runtime.FreshRootKubeconfig(h, keptDir, adminConf)}
 }
 
 // ServerNames has the API server's certificate say c's names, and k0s.yaml with it.
@@ -59,17 +59,6 @@ func (d Distribution) ServerNames(c *runtime.Cluster, h *runtime.Host) []runtime
 				return d.start(ctx, h, "", func(ctx context.Context) (bool, error) { return d.isNode(ctx, c, h) }, log)
 			},
 		},
-		freshKubeconfig(h),
+		runtime.FreshRootKubeconfig(h, keptDir, adminConf),
 	}
-}
-
-// freshKubeconfig hands root the certificate that was made with the others.
-func freshKubeconfig(h *runtime.Host) runtime.Step {
-	const fresh = `d=$(getent passwd 0 2>/dev/null | cut -d: -f6); cmp -s "$1" "${d:-/root}/.kube/config"`
-	s := runtime.RootKubeconfig(h, keptDir, adminConf)
-	s.Name = "giving root the renewed kubeconfig"
-	s.Done = func(ctx context.Context) (bool, error) {
-		return succeeds(ctx, h.Runner, "sh", "-c", fresh, "sh", adminConf)
-	}
-	return s
 }

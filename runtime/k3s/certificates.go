@@ -50,7 +50,7 @@ func (d Distribution) Renew(c *runtime.Cluster, h *runtime.Host) []runtime.Step 
 		},
 	}}
 	if isServer(h) {
-		steps = append(steps, freshKubeconfig(h))
+		steps = append(steps, runtime.FreshRootKubeconfig(h, keptDir, kubeconfig))
 	}
 	return steps
 }
@@ -94,13 +94,4 @@ func (d Distribution) ServerNames(c *runtime.Cluster, h *runtime.Host) []runtime
 			return d.restart(ctx, h, log, known(c, want), func(ctx context.Context) (bool, error) { return d.member(ctx, c, h) })
 		},
 	}}
-}
-
-// freshKubeconfig hands root the certificate that was made with the others.
-func freshKubeconfig(h *runtime.Host) runtime.Step {
-	const fresh = `d=$(getent passwd 0 2>/dev/null | cut -d: -f6); cmp -s "$1" "${d:-/root}/.kube/config"`
-	s := runtime.RootKubeconfig(h, keptDir, kubeconfig)
-	s.Name = "giving root the renewed kubeconfig"
-	s.Done = func(ctx context.Context) (bool, error) { return succeeds(ctx, h, "sh", "-c", fresh, "sh", kubeconfig) }
-	return s
 }

@@ -62,7 +62,7 @@ func (d Distribution) Renew(c *runtime.Cluster, h *runtime.Host) []runtime.Step 
 			Name: "starting the control plane's pods anew",
 			Do:   func(ctx context.Context, log io.Writer) error { return restartPods(ctx, c, h, log) },
 		},
-		freshKubeconfigStep(h),
+		runtime.FreshRootKubeconfig(h, keptDir, adminConf),
 	}
 }
 

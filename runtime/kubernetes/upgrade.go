@@ -44,7 +44,7 @@ func (d Distribution) Upgrade(c *runtime.Cluster, h *runtime.Host) (running, dra
 	}
 	running = append(running, step)
 	if h.Spec.Role == clusterfile.ControlPlane {
-		running = append(running, freshKubeconfigStep(h))
+		running = append(running, runtime.FreshRootKubeconfig(h, keptDir, adminConf))
 	}
 	drained = append(d.Install(c, h), runtime.Step{
 		Name: "restarting the kubelet",
@@ -139,15 +139,3 @@ func upgradeConfig(c *runtime.Cluster, h *runtime.Host) ([]byte, error) {
 	}
 	return marshal([]object{{"apiVersion": kubeadmAPI, "kind": "UpgradeConfiguration", "apply": half(), "node": half()}})
 }
-
-// freshKubeconfigStep hands root the certificates that kubeadm renews while it upgrades.
-func freshKubeconfigStep(h *runtime.Host) runtime.Step {
-	s := runtime.RootKubeconfig(h, keptDir, adminConf)
-	s.Name = "giving root the renewed kubeconfig"
-	s.Done = func(ctx context.Context) (bool, error) {
-		return succeeds(ctx, h.Runner, "sh", "-c", rootConfigFresh, "sh", adminConf)
-	}
-	return s
-}
-
-const rootConfigFresh = `d=$(getent passwd 0 2>/dev/null | cut -d: -f6); cmp -s "$1" "${d:-/root}/.kube/config"`
