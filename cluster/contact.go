@@ -17,7 +17,7 @@ import (
 // sealer has not touched yet are not asked.
 func findContact(ctx context.Context, c *runtime.Cluster, d runtime.Distribution, without ...*runtime.Host) (*runtime.Host, error) {
 	for _, h := range c.ControlPlanes() {
-		if h.Lost != nil || h.Facts.State == nil || contains(without, h) {
+		if h.Lost != nil || h.Facts.State == nil || slices.Contains(without, h) {
 			continue
 		}
 		ready, err := answered(h.Runner.Run(ctx, d.Kubectl().Command("get", "--raw", "/readyz", "--request-timeout", "10s")))
@@ -29,10 +29,6 @@ func findContact(ctx context.Context, c *runtime.Cluster, d runtime.Distribution
 		}
 	}
 	return nil, nil
-}
-
-func contains(hosts []*runtime.Host, h *runtime.Host) bool {
-	return slices.Contains(hosts, h)
 }
 
 // NoContactError is a cluster of which no control plane answers.
@@ -56,7 +52,7 @@ func (e *NoContactError) Hint() string {
 func noContact(c *runtime.Cluster, without ...*runtime.Host) error {
 	e := &NoContactError{Cluster: c.File.Name}
 	for _, h := range c.ControlPlanes() {
-		if h.Lost == nil && !contains(without, h) {
+		if h.Lost == nil && !slices.Contains(without, h) {
 			e.Asked = append(e.Asked, h.String())
 		}
 	}

@@ -217,7 +217,7 @@ func (m *removal) choose(ctx context.Context) error {
 	}
 	if !slices.ContainsFunc(m.cluster.Hosts, func(h *runtime.Host) bool {
 		s := h.Facts.State
-		return !contains(m.going, h) && s != nil && s.Steps[stepRegistryInit] != ""
+		return !slices.Contains(m.going, h) && s != nil && s.Steps[stepRegistryInit] != ""
 	}) {
 		return &NoRegistryError{m.cluster.File.Name}
 	}

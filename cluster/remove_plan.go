@@ -186,7 +186,7 @@ func (m *removal) repointing() []phase {
 	others := phase{name: "the registry's peers on the other control planes"}
 	rest := phase{name: "pointing the hosts at the control planes that stay"}
 	for _, h := range m.cluster.Hosts {
-		if contains(m.going, h) || h.Facts.State == nil {
+		if slices.Contains(m.going, h) || h.Facts.State == nil {
 			continue
 		}
 		if h.Spec.Role == clusterfile.ControlPlane {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"maps"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -162,7 +163,7 @@ func (o UpgradeOptions) withoutSkipped() (*clusterfile.File, error) {
 	f := *o.Clusterfile
 	f.Hosts = nil
 	for _, h := range o.Clusterfile.Hosts {
-		if !contained(o.Skip, h.Address) {
+		if !slices.Contains(o.Skip, h.Address) {
 			f.Hosts = append(f.Hosts, h)
 			continue
 		}
@@ -171,15 +172,6 @@ func (o UpgradeOptions) withoutSkipped() (*clusterfile.File, error) {
 		}
 	}
 	return &f, nil
-}
-
-func contained(list []string, s string) bool {
-	for _, e := range list {
-		if e == s {
-			return true
-		}
-	}
-	return false
 }
 
 // SkipError is a control plane that is to be left out of an upgrade.

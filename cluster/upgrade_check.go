@@ -85,10 +85,10 @@ func (u *upgrade) look(ctx context.Context, id string) error {
 
 // skipped: a node that is to be left as it is, by its name or an address.
 func (u *upgrade) skipped(n nodeObject) bool {
-	if contained(u.how.Skip, n.Metadata.Name) {
+	if slices.Contains(u.how.Skip, n.Metadata.Name) {
 		return true
 	}
-	return slices.ContainsFunc(n.Status.Addresses, func(a struct{ Type, Address string }) bool { return contained(u.how.Skip, a.Address) })
+	return slices.ContainsFunc(n.Status.Addresses, func(a struct{ Type, Address string }) bool { return slices.Contains(u.how.Skip, a.Address) })
 }
 
 // skew checks a node's version against that of the image.
