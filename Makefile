@@ -14,8 +14,8 @@ TOOLBOX := build/toolbox/files/toolbox-linux-$(GOARCH).tar.zst
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: $(TOOLBOX) ## Build bin/sealer, bin/sealer-node and bin/sealer-frontend
-	$(GOBUILD) -o bin/ ./cmd/sealer ./cmd/sealer-node ./cmd/sealer-frontend
+build: $(TOOLBOX) ## Build bin/sealer, its sealer-node and sealer-charts, and bin/sealer-frontend
+	$(GOBUILD) -o bin/ ./cmd/sealer ./cmd/sealer-node ./cmd/sealer-charts ./cmd/sealer-frontend
 
 frontend-image: build ## Make bin/sealer-frontend.tar, the image behind `\# syntax=`
 	bin/sealer builder frontend -t sealer-frontend:$(VERSION) --output bin/sealer-frontend.tar

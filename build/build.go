@@ -23,6 +23,7 @@ import (
 	"github.com/sealerio/sealer/build/policy"
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/imagelist"
+	"github.com/sealerio/sealer/imagelist/chart"
 	"github.com/sealerio/sealer/internal/progress"
 	"github.com/sealerio/sealer/registry"
 	"github.com/sealerio/sealer/store"
@@ -50,6 +51,8 @@ type Options struct {
 	KubeVersion string   // that charts are rendered for; "": the base's, or that of the packed kube-apiserver
 	APIVersions []string // that charts see in the cluster, beyond those of Kubernetes
 	ConfigMaps  bool     // the files in ConfigMaps ask for images, too
+	// Charts renders charts; nil: they are reported, and what they ask for is not packed.
+	Charts chart.Renderer
 
 	Target string // the stage to build; "" is the last
 	Mode   Mode   // "" is All
@@ -203,7 +206,7 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer pack.wait()
 	defer cancel(nil)
-	if err := checkBases(o, in, pack); err != nil {
+	if err := checkBases(ctx, o, in, pack); err != nil {
 		return Result{}, err
 	}
 	if o.Mode != Lite {

@@ -26,6 +26,7 @@ import (
 	"github.com/sealerio/sealer/build/engine"
 	"github.com/sealerio/sealer/build/toolbox"
 	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/imagelist/chart/helm"
 	"github.com/sealerio/sealer/registry"
 	"github.com/sealerio/sealer/store"
 )
@@ -73,7 +74,7 @@ func (b *bench) write(files map[string]string) {
 
 func (b *bench) options() build.Options {
 	return build.Options{
-		ContextDir: b.context, Tag: "test/cluster:v1", Store: b.store, Registry: b.client, StateDir: b.state, Version: "test",
+		ContextDir: b.context, Tag: "test/cluster:v1", Store: b.store, Registry: b.client, StateDir: b.state, Version: "test", Charts: helm.Renderer{},
 		RegistryOptions: registry.Options{AuthDir: b.state},
 		Warn: func(line string) {
 			b.mu.Lock()

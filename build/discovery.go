@@ -11,7 +11,7 @@ import (
 
 // discovery is how images are looked for.
 func (o Options) discovery() []imagelist.Option {
-	options := []imagelist.Option{imagelist.WithAPIVersions(o.APIVersions...)}
+	options := []imagelist.Option{imagelist.WithAPIVersions(o.APIVersions...), imagelist.WithCharts(o.Charts)}
 	if o.KubeVersion != "" {
 		options = append(options, imagelist.WithKubeVersion(o.KubeVersion))
 	}

@@ -3,6 +3,7 @@
 package build
 
 import (
+	"context"
 	"io/fs"
 	"path"
 	"strings"
@@ -12,21 +13,21 @@ import (
 
 // imagesInContext is a guess at what the rootfs will ask for: the lists and manifests that COPY lines bring from the
 // context, and the archives that they name or are. It says nothing of what it cannot read.
-func imagesInContext(context fs.FS, in *inputs) ([]imagelist.Image, []sourced) {
+func (p *packer) imagesInContext(ctx context.Context) ([]imagelist.Image, []sourced) {
 	var out []imagelist.Image
 	var archives []sourced
-	for _, c := range in.contexts {
+	for _, c := range p.in.contexts {
 		for _, source := range c.Sources {
 			if strings.ContainsAny(source, "*?[$") || strings.Contains(source, "://") {
 				continue
 			}
-			view, ok := place(context, strings.TrimPrefix(path.Join("/", source), "/"), c.Dest)
+			view, ok := place(p.context, strings.TrimPrefix(path.Join("/", source), "/"), c.Dest)
 			if !ok {
 				continue
 			}
-			result, _ := imagelist.Discover(view) // the build itself says what is wrong
+			result, _ := imagelist.Discover(ctx, view, p.o.discovery()...) // the build itself says what is wrong
 			out = append(out, fromRegistries(result.Images)...)
-			for _, s := range sources(result.Images, false, context, view) {
+			for _, s := range sources(result.Images, false, p.context, view) {
 				if s.found { // it lies where it was found, not yet where it will be
 					s.files = s.files[1:]
 				}

@@ -80,9 +80,9 @@ func (p *packer) say(format string, args ...any) {
 
 // guess starts to fetch. What fails is tried again, and reported, when it turns out to be needed.
 func (p *packer) guess(ctx context.Context) {
-	_, archives := imagesInContext(p.context, p.in)
+	images, archives := p.imagesInContext(ctx)
 	archives = append(archives, sources(p.in.listed, true, p.context)...)
-	reqs, err := p.likely(p.in)
+	reqs, err := p.likely(images)
 	reqs, _ = permitted(p.o, reqs)
 	if err != nil || len(reqs)+len(archives) == 0 {
 		return
@@ -110,11 +110,10 @@ func (p *packer) guess(ctx context.Context) {
 }
 
 // likely is what registries will probably be asked for.
-func (p *packer) likely(in *inputs) ([]registry.ImageRequest, error) {
-	likely, _ := imagesInContext(p.context, in)
+func (p *packer) likely(images []imagelist.Image) ([]registry.ImageRequest, error) {
 	byPlatform := map[string][]imagelist.Image{}
 	for _, pl := range p.o.Platforms {
-		byPlatform[platforms.FormatAll(pl)] = slices.Concat(likely, fromRegistries(in.listed))
+		byPlatform[platforms.FormatAll(pl)] = slices.Concat(images, fromRegistries(p.in.listed))
 	}
 	return p.requests(byPlatform)
 }

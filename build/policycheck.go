@@ -33,7 +33,7 @@ func ReadPolicy(file string) (*policy.Policy, error) {
 }
 
 // checkBases refuses images that the rootfs would be made of, before any registry is asked for them.
-func checkBases(o Options, in *inputs, pack *packer) error {
+func checkBases(ctx context.Context, o Options, in *inputs, pack *packer) error {
 	if o.Policy == nil {
 		return nil
 	}
@@ -44,7 +44,8 @@ func checkBases(o Options, in *inputs, pack *packer) error {
 	if len(all) == 0 {
 		return nil
 	}
-	reqs, err := pack.likely(in)
+	images, _ := pack.imagesInContext(ctx)
+	reqs, err := pack.likely(images)
 	if err != nil {
 		return err
 	}

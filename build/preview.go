@@ -72,7 +72,7 @@ func (s *sketcher) preview(ctx context.Context, o Options, in *inputs, p ocispec
 	if err := s.base(ctx, o, in, &out, &options); err != nil {
 		return Preview{}, err
 	}
-	found, err := imagelist.Discover(last.files, options...)
+	found, err := imagelist.Discover(ctx, last.files, options...)
 	if err != nil {
 		return Preview{}, err
 	}

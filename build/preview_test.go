@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealerio/sealer/build"
+	"github.com/sealerio/sealer/imagelist/chart/helm"
 	"github.com/sealerio/sealer/store"
 )
 
@@ -59,7 +60,7 @@ RUN make it
 	st, err := store.Open(filepath.Join(t.TempDir(), "store"))
 	require.NoError(t, err)
 	previews, err := build.PreviewImages(t.Context(), build.Options{
-		ContextDir: dir, Store: st, ImageLists: []string{filepath.Join(dir, "more.txt")}, KubeVersion: "v1.33.0",
+		ContextDir: dir, Store: st, ImageLists: []string{filepath.Join(dir, "more.txt")}, KubeVersion: "v1.33.0", Charts: helm.Renderer{},
 		Platforms: []ocispec.Platform{{OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm64"}},
 	})
 	require.NoError(t, err)

@@ -68,7 +68,7 @@ func solve(ctx context.Context, o Options, in *inputs, from bases, pack *packer)
 	}
 	var own error // an error that crosses the session loses its type
 	build := frontend.New(frontend.Options{
-		File: in.file, Ignore: in.ignore, Version: o.Version, Found: pack.add, Warn: o.Warn,
+		File: in.file, Ignore: in.ignore, Version: o.Version, Found: pack.add, Charts: o.Charts, Warn: o.Warn,
 		BaseDigest: func(name string) string {
 			for _, byName := range from {
 				if b, ok := byName[name]; ok {

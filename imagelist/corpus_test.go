@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealerio/sealer/imagelist"
+	"github.com/sealerio/sealer/imagelist/chart/helm"
 )
 
 // answer is what a reader of a corpus folder would pack.
@@ -54,7 +55,7 @@ func TestCorpus(t *testing.T) {
 	for _, folder := range folders {
 		t.Run(filepath.Base(folder), func(t *testing.T) {
 			want := readAnswer(t, filepath.Join(folder, "answer"))
-			result, err := imagelist.Discover(os.DirFS(folder))
+			result, err := imagelist.Discover(t.Context(), os.DirFS(folder), imagelist.WithCharts(helm.Renderer{}))
 			require.NoError(t, err)
 			found := map[string]bool{}
 			for _, image := range result.Images {
@@ -108,7 +109,7 @@ func TestCorpus(t *testing.T) {
 
 // With ConfigMaps, what their files name is packed, too.
 func TestCorpus_ConfigMaps(t *testing.T) {
-	result, err := imagelist.Discover(os.DirFS("testdata/corpus/files"), imagelist.WithConfigMaps())
+	result, err := imagelist.Discover(t.Context(), os.DirFS("testdata/corpus/files"), imagelist.WithConfigMaps())
 	require.NoError(t, err)
 	i := slices.IndexFunc(result.Images, func(image imagelist.Image) bool { return image.Name == "docker.io/library/busybox:latest" })
 	require.GreaterOrEqual(t, i, 0)

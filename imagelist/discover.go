@@ -3,6 +3,7 @@
 package imagelist
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -25,12 +26,12 @@ type Result struct {
 //   - imageList, manifests/imageList, and the imageList of an application; all of images/shim/, as sealos has them, and images/*image*.txt;
 //   - Kubernetes objects in manifests/ and application/apps/NAME/: *.{yaml,yml,json}, also as .tmpl; and at the root;
 //   - Helm charts below charts/, manifests/ and application/apps/NAME/, folders and .tgz, with the values of
-//     CHART.values.yaml beside them;
+//     CHART.values.yaml beside them, where WithCharts says what renders them;
 //   - kustomizations below manifests/ and application/apps/NAME/, in place of the files that they are made of.
 //
 // Files that are not there are no mistake. What is there and cannot be read as an image is a Problem. An error joins
 // those of all files; the Result is then what the others hold.
-func Discover(fsys fs.FS, options ...Option) (Result, error) {
+func Discover(ctx context.Context, fsys fs.FS, options ...Option) (Result, error) {
 	d := &discovery{fsys: fsys, config: newConfig(options), left: maxTotal}
 	if d.kubeVersion != "" {
 		if err := chart.Check(d.kubeVersion); err != nil {
@@ -46,10 +47,10 @@ func Discover(fsys fs.FS, options ...Option) (Result, error) {
 		d.kubeVersion = packedVersion(d.result.Images)
 	}
 	d.root()
-	d.tree("manifests", "")
-	d.charts()
+	d.tree(ctx, "manifests", "")
+	d.charts(ctx)
 	for _, app := range apps {
-		d.tree(path.Join(appsFolder, app), app)
+		d.tree(ctx, path.Join(appsFolder, app), app)
 	}
 	d.archives()
 	d.result.Images = Merge(d.result.Images)

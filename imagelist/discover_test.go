@@ -17,7 +17,7 @@ func TestDiscover(t *testing.T) {
 	pod := func(image string) *fstest.MapFile {
 		return &fstest.MapFile{Data: []byte(object + "image: " + image + "\n")}
 	}
-	result, err := imagelist.Discover(fstest.MapFS{
+	result, err := imagelist.Discover(t.Context(), fstest.MapFS{
 		"imageList":                      {Data: []byte("nginx\n")},
 		"manifests/imageList":            {Data: []byte("nginx:latest\nredis\n")},
 		"manifests/a.yaml":               pod("quay.io/a/a:1"),
@@ -44,14 +44,14 @@ quay.io/a/e:1 3
 }
 
 func TestDiscover_Nothing(t *testing.T) {
-	result, err := imagelist.Discover(fstest.MapFS{})
+	result, err := imagelist.Discover(t.Context(), fstest.MapFS{})
 	require.NoError(t, err)
 	require.Empty(t, result.Images)
 	require.Empty(t, result.Problems)
 }
 
 func TestDiscover_Mistakes(t *testing.T) {
-	result, err := imagelist.Discover(fstest.MapFS{
+	result, err := imagelist.Discover(t.Context(), fstest.MapFS{
 		"imageList":           {Data: []byte("A\nnginx\nB\n")},
 		"manifests/imagelist": {Data: []byte("nginx\n")},
 		"manifests/a.yaml":    {Data: []byte("a: b: c\n")},
@@ -82,7 +82,7 @@ func TestDiscover_Disk(t *testing.T) {
 	require.NoError(t, large.Truncate(imagelist.MaxFile+1))
 	require.NoError(t, large.Close())
 
-	result, err := imagelist.Discover(os.DirFS(root))
+	result, err := imagelist.Discover(t.Context(), os.DirFS(root))
 	require.EqualError(t, err, `reading "imageList": it is no regular file
 reading "manifests/large.yaml": it has 33554433 bytes, more than the 33554432 that are read`)
 	require.Equal(t, `quay.io/a/b:1 3
@@ -92,7 +92,7 @@ reading "manifests/large.yaml": it has 33554433 bytes, more than the 33554432 th
 }
 
 func TestDiscover_Archives(t *testing.T) {
-	result, err := imagelist.Discover(fstest.MapFS{
+	result, err := imagelist.Discover(t.Context(), fstest.MapFS{
 		"images/a.tar": {}, "images/b.tar.zst": {}, "images/C.TGZ": {}, "images/notes.txt": {}, "images/deep/d.tar": {}, "images/e.tar/f": {},
 		"k3s-airgap-images-amd64.tar.zst": {}, "other.tar": {}, "cri/f.tar": {}, "images/deep/e.txt": {Data: []byte("no list")},
 		"images/k3s-images.txt": {Data: []byte("docker.io/rancher/klipper-lb:v0.4.17\ndocker.io/rancher/mirrored-pause:3.6\n")},

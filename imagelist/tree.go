@@ -3,7 +3,9 @@
 package imagelist
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"slices"
@@ -21,12 +23,12 @@ type tree struct {
 }
 
 // tree takes a folder of manifests, charts and kustomizations.
-func (d *discovery) tree(root, app string) {
+func (d *discovery) tree(ctx context.Context, root, app string) {
 	t := d.survey(root)
 	built := d.kustomizations(t.kustomizations, app)
 	var values []string
 	for _, one := range t.charts {
-		values = append(values, d.chart(one, app, root == chartsFolder)...)
+		values = append(values, d.chart(ctx, one, app, root == chartsFolder)...)
 	}
 	for _, name := range t.manifests {
 		if !built[name] && !slices.Contains(values, name) {
@@ -41,9 +43,9 @@ const (
 )
 
 // charts takes the folder charts: what else lies there is values.
-func (d *discovery) charts() {
+func (d *discovery) charts(ctx context.Context) {
 	for _, one := range d.survey(chartsFolder).charts {
-		d.chart(one, "", true)
+		d.chart(ctx, one, "", true)
 	}
 }
 
@@ -196,7 +198,7 @@ func (d *discovery) rendered(name, text, app string) {
 const maxOtherArchive = 4 << 20
 
 // chart renders a chart and returns the names of its values' files.
-func (d *discovery) chart(name, app string, mustBe bool) []string {
+func (d *discovery) chart(ctx context.Context, name, app string, mustBe bool) []string {
 	files, ok := d.chartFiles(name, mustBe)
 	if !ok {
 		return nil
@@ -215,8 +217,16 @@ func (d *discovery) chart(name, app string, mustBe bool) []string {
 		names = append(names, file)
 		o.Values = append(o.Values, chart.File{Name: file, Data: src})
 	}
-	rendered, problems := chart.Render(files, o)
-	for _, p := range problems {
+	if d.renderer == nil {
+		d.problem(name, "charts are not rendered here")
+		return names
+	}
+	result, err := d.renderer.Render(ctx, files, o)
+	if err != nil {
+		d.fail(fmt.Errorf("rendering the chart %q: %w", name, err))
+		return names
+	}
+	for _, p := range result.Problems {
 		if !slices.Contains(names, p.File) {
 			p.File = path.Join(name, p.File)
 		}
@@ -225,7 +235,7 @@ func (d *discovery) chart(name, app string, mustBe bool) []string {
 		}
 		d.result.Problems = append(d.result.Problems, Problem{File: p.File, Line: p.Line, Text: lineOf(files, strings.TrimPrefix(p.File, name+"/"), p.Line), Message: p.Message})
 	}
-	for _, r := range rendered {
+	for _, r := range result.Rendered {
 		d.rendered(path.Join(name, r.Name), r.Text, app)
 	}
 	return names

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealerio/sealer/imagelist"
+	"github.com/sealerio/sealer/imagelist/chart/helm"
 )
 
 func pod(image string) *fstest.MapFile { return text(object + "image: " + image + "\n") }
@@ -43,7 +44,7 @@ func TestDiscover_Charts(t *testing.T) {
 	chart := func(name string) *fstest.MapFile {
 		return packed(t, "web", "Chart.yaml", chartYAML, "values.yaml", "name: "+name+"\n", "templates/a.yaml", template)
 	}
-	result, err := imagelist.Discover(fstest.MapFS{
+	result, err := imagelist.Discover(t.Context(), fstest.MapFS{
 		"charts/web-1.0.0.tgz":             chart("one"),
 		"charts/web-1.0.0.values.yaml":     text("name: full"),
 		"charts/db-2.0.0-rc.1.tgz":         chart("two"),
@@ -62,7 +63,7 @@ func TestDiscover_Charts(t *testing.T) {
 		"root.yaml":                        pod("quay.io/c/root:1"),
 		"root.json":                        text("{"),
 		"etc/x.yaml":                       pod("quay.io/not/read:1"),
-	})
+	}, imagelist.WithCharts(helm.Renderer{}))
 	require.NoError(t, err)
 	require.Equal(t, `quay.io/c/app-pod:1 3
 quay.io/c/app:1.0.0 0
@@ -88,7 +89,7 @@ func TestDiscover_KubeVersion(t *testing.T) {
 		"charts/web/templates/a.yml": text(object + "image: quay.io/c/web:{{ .Capabilities.KubeVersion.Version }}\n{{ if .Capabilities.APIVersions.Has \"a/v1\" }}more: {image: quay.io/c/more:1}{{ end }}\n"),
 	}
 	names := func(options ...imagelist.Option) string {
-		result, err := imagelist.Discover(fsys, options...)
+		result, err := imagelist.Discover(t.Context(), fsys, append(options, imagelist.WithCharts(helm.Renderer{}))...)
 		require.NoError(t, err)
 		var all []string
 		for _, image := range result.Images {
@@ -100,13 +101,13 @@ func TestDiscover_KubeVersion(t *testing.T) {
 	require.Equal(t, "quay.io/c/web:v1.29.3 registry.k8s.io/kube-apiserver:v1.29.3", names())
 	require.Equal(t, "quay.io/c/more:1 quay.io/c/web:v1.33.0 registry.k8s.io/kube-apiserver:v1.29.3",
 		names(imagelist.WithKubeVersion("1.33.0"), imagelist.WithAPIVersions("a/v1")))
-	_, err := imagelist.Discover(fsys, imagelist.WithKubeVersion("new"))
+	_, err := imagelist.Discover(t.Context(), fsys, imagelist.WithKubeVersion("new"))
 	require.ErrorContains(t, err, `"new" is no version of Kubernetes`)
 }
 
 // Where a kustomization cannot be built, its files count as they stand there.
 func TestDiscover_Kustomizations(t *testing.T) {
-	result, err := imagelist.Discover(fstest.MapFS{
+	result, err := imagelist.Discover(t.Context(), fstest.MapFS{
 		"manifests/good/kustomization.yaml":   text("resources: [a.yaml]\nimages: [{name: quay.io/k/a, newTag: '2'}]\n"),
 		"manifests/good/a.yaml":               text("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: [{name: a, image: 'quay.io/k/a:1'}]}\n"),
 		"manifests/good/beside.yaml":          pod("quay.io/k/beside:1"),

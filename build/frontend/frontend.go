@@ -26,6 +26,7 @@ import (
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/clusterimage/layout"
 	"github.com/sealerio/sealer/imagelist"
+	"github.com/sealerio/sealer/imagelist/chart"
 	"github.com/sealerio/sealer/kubefile"
 )
 
@@ -62,6 +63,8 @@ type Options struct {
 	// Found is told what a platform's rootfs asks for, before it is exported, and may read the rootfs until it returns.
 	// Platforms come in any order, at once. nil: the images become layers of the result, as package layout has it.
 	Found func(ctx context.Context, p ocispec.Platform, images []imagelist.Image, rootfs fs.FS) error
+	// Charts renders charts; nil: they are reported, and what they ask for is not found.
+	Charts chart.Renderer
 	// Warn is told what is probably not meant. nil: to the builder's progress.
 	Warn func(line string)
 }

@@ -54,7 +54,7 @@ func (b *builder) look(ctx context.Context, made *convert.Result) (*findings, er
 		files = newRefFS(ctx, ref)
 	}
 	f := &findings{files: files}
-	found, err := imagelist.Discover(files, b.discovery(made)...)
+	found, err := imagelist.Discover(ctx, files, b.discovery(made)...)
 	if err != nil {
 		return nil, fmt.Errorf("looking for images in the rootfs: %w", err)
 	}

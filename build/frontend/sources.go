@@ -177,7 +177,7 @@ func ParseIgnore(name string, data []byte) ([]string, error) {
 // caller names none.
 func (b *builder) discovery(made *convert.Result) []imagelist.Option {
 	attrs := b.ui.BuildOpts().Opts
-	var options []imagelist.Option
+	options := []imagelist.Option{imagelist.WithCharts(b.o.Charts)}
 	version := attrs[KeyKubeVersion]
 	if version == "" && made.Base != nil {
 		if version = made.Base.Config.Config.Labels[clusterimage.LabelClusterRuntimeVersion]; imagelist.CheckKubeVersion(version) != nil {

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/sealerio/sealer/build/frontend"
+	"github.com/sealerio/sealer/imagelist/chart/helm"
 	"github.com/sealerio/sealer/internal/version"
 )
 
@@ -30,5 +31,5 @@ func run(ctx context.Context) error {
 		_, err := fmt.Println(version.Version())
 		return err
 	}
-	return frontend.Run(ctx, frontend.Options{Version: version.Version()})
+	return frontend.Run(ctx, frontend.Options{Version: version.Version(), Charts: helm.Renderer{}})
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealerio/sealer/imagelist/chart"
+	"github.com/sealerio/sealer/imagelist/chart/helm"
 )
 
 const shop = "apiVersion: v2\nname: shop\nversion: 1.0.0\n"
@@ -40,6 +41,13 @@ func pack(t *testing.T, top string, all []chart.File) []byte {
 	return buf.Bytes()
 }
 
+func render(t *testing.T, all []chart.File, o chart.Options) ([]chart.Rendered, []chart.Problem) {
+	t.Helper()
+	result, err := helm.Renderer{}.Render(t.Context(), all, o)
+	require.NoError(t, err)
+	return result.Rendered, result.Problems
+}
+
 func TestRender(t *testing.T) {
 	db := files("Chart.yaml", "apiVersion: v2\nname: db\nversion: 1.0.0\n", "values.yaml", "image: db\nglobal: {}\n",
 		"templates/db.yaml", "image: {{ .Values.global.registry }}/{{ .Values.image }}\n")
@@ -58,7 +66,7 @@ func TestRender(t *testing.T) {
 		"charts/cache/templates/x.yaml", "cache: true",
 	), chart.File{Name: "charts/db-1.0.0.tgz", Data: pack(t, "db", db)})
 
-	rendered, problems := chart.Render(all, chart.Options{
+	rendered, problems := render(t, all, chart.Options{
 		KubeVersion: "1.30.2", APIVersions: []string{"monitoring.coreos.com/v1"}, Values: files("shop.values.yaml", "image: changed\n"),
 	})
 	require.Empty(t, problems)
@@ -72,7 +80,7 @@ func TestRender(t *testing.T) {
 
 // One mistake hides neither the other templates nor their mistakes.
 func TestRender_Problems(t *testing.T) {
-	rendered, problems := chart.Render(files(
+	rendered, problems := render(t, files(
 		"Chart.yaml", shop+"kubeVersion: '>=1.31'\ndependencies: [{name: gone, version: 1.x}]\n",
 		"templates/a.yaml", "\nhost: {{ required \"a host is needed\" .Values.host }}\nimage: a\n",
 		"templates/b.yaml", "image: b\n{{ .Values.x.y.z }}\n",
@@ -100,7 +108,7 @@ func TestRender_Problems(t *testing.T) {
 }
 
 func TestRender_Required(t *testing.T) {
-	rendered, problems := chart.Render(files("Chart.yaml", shop,
+	rendered, problems := render(t, files("Chart.yaml", shop,
 		"templates/a.yaml", "\nhost: {{ required \"a host is needed\" .Values.host }}\nimage: a\n{{ if not .Values.host }}{{ fail \"no\" }}{{ end }}"), chart.Options{})
 	require.Len(t, rendered, 1)
 	require.Contains(t, rendered[0].Text, "image: a")
@@ -118,7 +126,7 @@ func TestRender_NoChart(t *testing.T) {
 		"no archive": files("Chart.yaml", shop, "charts/x.tgz", "x"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			rendered, problems := chart.Render(all, chart.Options{})
+			rendered, problems := render(t, all, chart.Options{})
 			require.Empty(t, rendered)
 			require.Len(t, problems, 1)
 		})
@@ -133,7 +141,7 @@ func TestRender_Bomb(t *testing.T) {
 	for _, name := range []string{"charts/a.tgz", "charts/b.tgz", "charts/c.tgz"} {
 		all = append(all, chart.File{Name: name, Data: inner})
 	}
-	rendered, problems := chart.Render(all, chart.Options{})
+	rendered, problems := render(t, all, chart.Options{})
 	require.Empty(t, rendered)
 	require.Len(t, problems, 1)
 	require.Contains(t, problems[0].Message, "the chart holds more than 104857600 bytes")
@@ -172,7 +180,7 @@ func FuzzRender(f *testing.F) {
 		if strings.Contains(template, "define") || strings.Contains(template, "until") || strings.Contains(template, "gen") || strings.Contains(template, "crypt") {
 			t.Skip() // recursion, loops and keys take their time
 		}
-		rendered, problems := chart.Render(files("Chart.yaml", shop, "templates/a.yaml", template, "values.yaml", values), chart.Options{})
+		rendered, problems := render(t, files("Chart.yaml", shop, "templates/a.yaml", template, "values.yaml", values), chart.Options{})
 		if len(rendered) == 0 && len(problems) == 0 {
 			return // it renders to nothing
 		}

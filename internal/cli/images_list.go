@@ -13,6 +13,7 @@ import (
 
 	"github.com/sealerio/sealer/build"
 	"github.com/sealerio/sealer/imagelist"
+	"github.com/sealerio/sealer/imagelist/chart"
 )
 
 // discoveryFlags say how images are looked for.
@@ -35,7 +36,11 @@ func (o *discoveryFlags) apply(cmd *cobra.Command, out *build.Options) error {
 			return usagef(cmd, "--kube-version: %w", err)
 		}
 	}
-	out.KubeVersion, out.APIVersions, out.ConfigMaps = o.kubeVersion, o.apiVersions, o.configMaps
+	charts, err := chart.Beside()
+	if err != nil {
+		return err
+	}
+	out.KubeVersion, out.APIVersions, out.ConfigMaps, out.Charts = o.kubeVersion, o.apiVersions, o.configMaps, charts
 	return nil
 }
 

@@ -18,6 +18,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
+	"github.com/sealerio/sealer/imagelist/chart"
 	"github.com/sealerio/sealer/kubefile/lint"
 )
 
@@ -92,7 +93,7 @@ func (a *app) lint(cmd *cobra.Command, o lintFlags, contextDir string) error {
 	if err != nil {
 		return err
 	}
-	findings, err := lint.Source(path, src, options)
+	findings, err := lint.Source(cmd.Context(), path, src, options)
 	if err != nil {
 		return usagef(cmd, "%w", err)
 	}
@@ -114,6 +115,11 @@ func (a *app) lint(cmd *cobra.Command, o lintFlags, contextDir string) error {
 
 func (o lintFlags) options(cmd *cobra.Command, contextDir string) (lint.Options, error) {
 	options := lint.Options{Target: o.target, Toolbox: o.toolbox, Skip: o.ignore}
+	charts, err := chart.Beside()
+	if err != nil {
+		return options, err
+	}
+	options.Charts = charts
 	if len(o.platforms) > 0 {
 		platforms, err := parsePlatforms(cmd, o.platforms)
 		if err != nil {
@@ -121,7 +127,6 @@ func (o lintFlags) options(cmd *cobra.Command, contextDir string) (lint.Options,
 		}
 		options.Platforms = append([]ocispec.Platform(nil), platforms...)
 	}
-	var err error
 	if options.BuildArgs, err = parseBuildArgs(cmd, o.buildArgs); err != nil {
 		return options, err
 	}

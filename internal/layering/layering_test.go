@@ -28,7 +28,7 @@ var allowed = map[string][]string{
 
 	"internal/cli": {
 		"build/gatewayimage",
-		"build", "build/engine", "cluster", "clusterfile", "clusterimage", "host", "imagelist", "inspect", "kubefile", "kubefile/format",
+		"build", "build/engine", "cluster", "clusterfile", "clusterimage", "host", "imagelist", "imagelist/chart", "inspect", "kubefile", "kubefile/format",
 		"kubefile/lint", "contexts",
 		"registry", "rootfs", "rootfs-templates", "runtime", "runtime/k0s", "runtime/k3s", "runtime/kubernetes", "signature", "store",
 		"join", "ship",
@@ -41,7 +41,7 @@ var allowed = map[string][]string{
 
 	"kubefile":         {"internal/sourceerror"},
 	"kubefile/format":  {"kubefile"},
-	"kubefile/lint":    {"clusterimage", "imagelist", "kubefile", "internal/sourceerror"},
+	"kubefile/lint":    {"clusterimage", "imagelist", "imagelist/chart", "kubefile", "internal/sourceerror"},
 	"imagelist":        {"imagelist/chart", "imagelist/kustomization", "internal/secret", "internal/sourceerror"},
 	"clusterimage":     {},
 	"clusterfile":      {"internal/secret"},
@@ -57,6 +57,7 @@ var allowed = map[string][]string{
 	"inspect":          {"clusterimage", "registry", "ship", "signature", "store"},
 
 	"imagelist/chart":         {},
+	"imagelist/chart/helm":    {"imagelist/chart"},
 	"imagelist/kustomization": {},
 
 	"build/attest":   {"clusterimage"},
@@ -66,15 +67,16 @@ var allowed = map[string][]string{
 	"build/toolbox":  {},
 	"build/engine":   {"internal/atomicfile"},
 	"build/convert":  {"kubefile", "clusterimage"},
-	"build/frontend": {"build/convert", "clusterfile", "clusterimage/layout", "kubefile", "imagelist", "clusterimage"},
+	"build/frontend": {"build/convert", "clusterfile", "clusterimage/layout", "kubefile", "imagelist", "imagelist/chart", "clusterimage"},
 	"build": {
 		"build/attest", "build/convert", "build/engine", "build/flatten", "build/frontend", "build/policy", "build/sbom", "build/toolbox",
-		"clusterimage", "imagelist", "kubefile", "registry", "signature", "store", "store/archive", "internal/atomicfile", "internal/progress",
+		"clusterimage", "imagelist", "imagelist/chart", "kubefile", "registry", "signature", "store", "store/archive", "internal/atomicfile", "internal/progress",
 	},
 
 	"build/gatewayimage":  {"build/frontend", "build/toolbox", "clusterimage"},
 	"clusterimage/layout": {"clusterimage"},
-	"cmd/sealer-frontend": {"build/frontend", "internal/version"},
+	"cmd/sealer-charts":   {"imagelist/chart", "imagelist/chart/helm", "internal/version"},
+	"cmd/sealer-frontend": {"build/frontend", "imagelist/chart/helm", "internal/version"},
 
 	"host":               {"internal/secret"},
 	"host/hosttest":      {"host"},

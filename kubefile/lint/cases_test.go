@@ -166,10 +166,10 @@ func TestSource_Suppressed(t *testing.T) {
 	require.Equal(t, 4, got[0].Line)
 	require.Equal(t, "imageList", got[0].File)
 
-	got, err := lint.Source("Kubefile", []byte("FROM a\n"), lint.Options{Skip: []string{"base-unpinned"}})
+	got, err := lint.Source(t.Context(), "Kubefile", []byte("FROM a\n"), lint.Options{Skip: []string{"base-unpinned"}})
 	require.NoError(t, err)
 	require.Empty(t, got)
-	_, err = lint.Source("Kubefile", []byte("FROM a\n"), lint.Options{Skip: []string{"base-unpined"}})
+	_, err = lint.Source(t.Context(), "Kubefile", []byte("FROM a\n"), lint.Options{Skip: []string{"base-unpined"}})
 	require.EqualError(t, err, "there is no rule base-unpined (did you mean base-unpinned?)")
 }
 
@@ -210,7 +210,7 @@ func FuzzSource(f *testing.F) {
 		f.Add(rule.Good.Kubefile)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		findings, err := lint.Source("Kubefile", []byte(text), lint.Options{})
+		findings, err := lint.Source(t.Context(), "Kubefile", []byte(text), lint.Options{})
 		require.NoError(t, err)
 		for _, one := range findings {
 			require.Positive(t, one.Line)

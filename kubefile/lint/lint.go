@@ -8,6 +8,7 @@ package lint
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +17,7 @@ import (
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/sealerio/sealer/imagelist/chart"
 	"github.com/sealerio/sealer/internal/sourceerror"
 	"github.com/sealerio/sealer/kubefile"
 )
@@ -38,6 +40,8 @@ type Options struct {
 	Lists     []List             // further files like imageList
 
 	Context fs.FS // nil: nothing is said about it
+	// Charts renders the charts in the context; nil: each of them is a finding.
+	Charts chart.Renderer
 	// Ignore are the patterns of the ignore file IgnoreName; nil: there is none.
 	Ignore     []string
 	IgnoreName string
@@ -102,8 +106,8 @@ func (*UnknownRuleError) Hint() string { return "sealer lint --list shows all ru
 
 // Source lints the text of a Kubefile; name is what messages call it. A file
 // that does not parse gives findings too. The result is sorted by file and line.
-// An error is an *UnknownRuleError in Skip.
-func Source(name string, src []byte, o Options) ([]Finding, error) {
+// An error is an *UnknownRuleError in Skip, or the end of ctx.
+func Source(ctx context.Context, name string, src []byte, o Options) ([]Finding, error) {
 	for _, rule := range o.Skip {
 		if _, err := Lookup(rule); err != nil {
 			return nil, err
@@ -121,6 +125,9 @@ func Source(name string, src []byte, o Options) ([]Finding, error) {
 		s, err := newSubject(file, o, platform)
 		if err != nil {
 			return invalid(err), nil
+		}
+		if s.discover(ctx); ctx.Err() != nil {
+			return nil, ctx.Err()
 		}
 		for _, rule := range Rules() {
 			s.rule = rule

@@ -10,6 +10,7 @@ import (
 	"github.com/moby/patternmatcher/ignorefile"
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealerio/sealer/imagelist/chart/helm"
 	"github.com/sealerio/sealer/kubefile/lint"
 )
 
@@ -28,7 +29,8 @@ func run(t *testing.T, e lint.Example, o lint.Options) []lint.Finding {
 		require.NoError(t, err)
 		o.Ignore, o.IgnoreName = patterns, ".sealerignore"
 	}
-	findings, err := lint.Source("Kubefile", []byte(e.Kubefile), o)
+	o.Charts = helm.Renderer{}
+	findings, err := lint.Source(t.Context(), "Kubefile", []byte(e.Kubefile), o)
 	require.NoError(t, err)
 	return findings
 }

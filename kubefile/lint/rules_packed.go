@@ -3,6 +3,7 @@
 package lint
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path"
@@ -104,8 +105,7 @@ func packedRules() []Rule {
 			Bad:     Example{Kubefile: manifests, Files: map[string]string{"manifests/a.yaml": "a: [1\nb: }\n"}},
 			Good:    Example{Kubefile: manifests, Files: map[string]string{"manifests/a.yaml": deployment("nginx:1.27")}},
 			check: func(s *subject) {
-				_, err := s.discovered()
-				for _, one := range leaves(err) {
+				for _, one := range leaves(s.found.err) {
 					if at, ok := errors.AsType[*imagelist.PositionError](one); !ok || !isList(at.File) {
 						s.addErrors(one)
 					}
@@ -119,8 +119,7 @@ func packedRules() []Rule {
 			Bad:     Example{Kubefile: manifests, Files: map[string]string{"manifests/a.yaml": deployment("nginx:latest")}},
 			Good:    Example{Kubefile: manifests, Files: map[string]string{"manifests/a.yaml": deployment("nginx:1.27")}},
 			check: func(s *subject) {
-				found, _ := s.discovered()
-				for _, image := range found.Images {
+				for _, image := range s.found.Images {
 					for _, at := range image.Origins {
 						if strings.HasSuffix(image.Name, ":latest") && !isList(at.File) && !image.Candidate {
 							s.there(s.inContext(at), image.Name+" has the tag latest, which moves: name a version")
@@ -136,8 +135,7 @@ func packedRules() []Rule {
 			Bad:     Example{Kubefile: manifests, Files: map[string]string{"manifests/a.yaml": deployment("'nginx 1.27'")}},
 			Good:    Example{Kubefile: manifests, Files: map[string]string{"manifests/a.yaml": deployment("nginx:1.27")}},
 			check: func(s *subject) {
-				found, _ := s.discovered()
-				for _, p := range found.Problems {
+				for _, p := range s.found.Problems {
 					at := s.inContext(imagelist.Origin{File: p.File, Line: p.Line})
 					s.add(at.File, at.Line, p.Text, "", p.Message)
 				}
@@ -173,22 +171,17 @@ func (s *subject) eachImage(do func(image imagelist.Image, at imagelist.Origin))
 	})
 }
 
-// discovered is what the build would find in the files that come from the
-// context. Its places are below the root of the cluster's files.
-func (s *subject) discovered() (imagelist.Result, error) {
-	if s.Context == nil {
-		return imagelist.Result{}, nil
-	}
-	if s.found == nil {
-		result, err := imagelist.Discover(s.placed().fs(s.Context))
-		s.found = &found{result, err}
-	}
-	return s.found.Result, s.found.err
-}
-
+// found is what the build would find in the files that come from the context.
+// Its places are below the root of the cluster's files.
 type found struct {
 	imagelist.Result
 	err error
+}
+
+func (s *subject) discover(ctx context.Context) {
+	if s.Context != nil {
+		s.found.Result, s.found.err = imagelist.Discover(ctx, s.placed().fs(s.Context), imagelist.WithCharts(s.Charts))
+	}
 }
 
 // inContext turns a place among the cluster's files into one of the context.

@@ -20,8 +20,8 @@ type subject struct {
 	broken   []error // of expansions
 	target   int     // the stage that becomes the image
 	ignored  *patternmatcher.PatternMatcher
-	view     *view  // nil: not made yet
-	found    *found // nil: not looked for yet
+	view     *view // nil: not made yet
+	found    found
 	rule     Rule
 	findings []Finding
 }

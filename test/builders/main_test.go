@@ -63,7 +63,7 @@ func prepare(ctx context.Context, dir string) error {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return err
 	}
-	for _, program := range []string{"sealer", "sealer-node", "sealer-frontend"} {
+	for _, program := range []string{"sealer", "sealer-node", "sealer-charts", "sealer-frontend"} {
 		data, err := os.ReadFile(filepath.Join("../../bin", program))
 		if err != nil {
 			return fmt.Errorf("looking for the built sealer (make build makes it): %w", err)

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package chart
+package helm
 
 import (
 	"regexp"
 	"strconv"
 	"strings"
 
-	chart "helm.sh/helm/v4/pkg/chart/v2"
+	v2 "helm.sh/helm/v4/pkg/chart/v2"
+
+	"github.com/sealerio/sealer/imagelist/chart"
 )
 
 // place is how text/template and Helm name a position; there is no other form
@@ -16,19 +18,19 @@ var place = regexp.MustCompile(`([A-Za-z0-9_.-]+(?:/[^\s:()"]+)+):(\d+)`)
 
 // position finds the template that an error speaks of first: the one that was
 // being rendered.
-func position(c *chart.Chart, err error) Problem {
+func position(c *v2.Chart, err error) chart.Problem {
 	for _, found := range place.FindAllStringSubmatch(err.Error(), -1) {
 		inside, ok := strings.CutPrefix(found[1], c.Name()+"/")
 		if !ok || !has(c, inside) {
 			continue
 		}
 		line, _ := strconv.Atoi(found[2]) // no number: 0
-		return Problem{File: inside, Line: line}
+		return chart.Problem{File: inside, Line: line}
 	}
-	return Problem{File: "Chart.yaml"}
+	return chart.Problem{File: "Chart.yaml"}
 }
 
-func has(c *chart.Chart, name string) bool {
+func has(c *v2.Chart, name string) bool {
 	for _, f := range c.Templates {
 		if f.Name == name {
 			return true
