@@ -72,12 +72,45 @@ func (e *DrainError) Hint() string {
 	return "give the pods room on other nodes, or change their budgets; --timeout waits longer, --force deletes them all the same"
 }
 
-func (a api) cordon(ctx context.Context, node string, log io.Writer) error {
-	return a.change(ctx, log, "cordon", node)
+// cordonedBy begins the annotation of a node that sealer keeps pods off: only such a node is given pods again.
+const cordonedBy = "sealer.io/cordoned-by-"
+
+// sign says on a node, before it is cordoned, by whom; not where its owner has cordoned it.
+func (a api) sign(ctx context.Context, node, annotation, value string, log io.Writer) error {
+	n, err := a.node(ctx, node)
+	if err != nil || n == nil || n.Spec.Unschedulable {
+		return err
+	}
+	return a.change(ctx, log, "annotate", "node", node, annotation+"="+value, "--overwrite")
 }
 
-func (a api) uncordon(ctx context.Context, node string, log io.Writer) error {
-	return a.change(ctx, log, "uncordon", node)
+// release lets pods onto a node again that was signed. It may be done twice.
+func (a api) release(ctx context.Context, node, annotation string, log io.Writer) error {
+	n, err := a.node(ctx, node)
+	if err != nil || n == nil || n.Metadata.Annotations[annotation] == "" {
+		return err
+	}
+	if err := a.change(ctx, log, "uncordon", node); err != nil {
+		return err
+	}
+	return a.change(ctx, log, "annotate", "node", node, annotation+"-")
+}
+
+// releaseTimeout bounds how long a node that stays is given pods again for, also where the work was stopped.
+const releaseTimeout = 30 * time.Second
+
+// drainOrRelease drains a node that was signed. Where that fails nothing of the node is gone, so it gets pods again.
+func (a api) drainOrRelease(ctx context.Context, node, annotation string, o drainOptions, log io.Writer) error {
+	err := a.drain(ctx, node, o, log)
+	if err == nil {
+		return nil
+	}
+	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
+	defer cancel()
+	if releaseErr := a.release(after, node, annotation, log); releaseErr != nil {
+		return errors.Join(err, fmt.Errorf("letting pods onto the node %s again: %w", node, releaseErr))
+	}
+	return err
 }
 
 // drain makes a node's pods leave, but for those of DaemonSets and the node's own; no new ones come. Their
@@ -86,7 +119,7 @@ func (a api) drain(ctx context.Context, node string, o drainOptions, log io.Writ
 	if o.timeout == 0 {
 		o.timeout = DefaultDrainTimeout
 	}
-	if err := a.cordon(ctx, node, log); err != nil {
+	if err := a.change(ctx, log, "cordon", node); err != nil {
 		return err
 	}
 	if !o.force {

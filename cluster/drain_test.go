@@ -91,6 +91,26 @@ func TestDrain(t *testing.T) {
 	require.EqualError(t, drain(runners[0], c, true), "lost")
 }
 
+// A node that cannot be drained stays, and takes pods again: unless its owner keeps them off it.
+func TestDrainOrRelease(t *testing.T) {
+	const nodes = `{"items":[{"metadata":{"name":"n1","annotations":{"sealer.io/cordoned-by-delete":"true"}},"spec":{"unschedulable":true}},
+		{"metadata":{"name":"n2"},"spec":{"unschedulable":true}}]}`
+	for node, released := range map[string][]string{
+		"n1": {"kubectl uncordon n1", "kubectl annotate node n1 sealer.io/cordoned-by-delete-"},
+		"n2": nil,
+	} {
+		c, runners := threeControlPlanes(t)
+		runners[0].On("get nodes", hosttest.Answer{Stdout: nodes}).On("get pods", hosttest.Answer{Stdout: drainPods}).
+			On("get poddisruptionbudgets", hosttest.Answer{Stdout: budgets}).On("^kubectl drain", hosttest.Answer{Code: 1})
+		a := api{c, runtime.Kubectl{Argv: []string{"kubectl"}}}
+		require.NoError(t, a.sign(t.Context(), node, cordonedByDelete, "true", io.Discard))
+		var stuck *DrainError
+		require.ErrorAs(t, a.drainOrRelease(t.Context(), node, cordonedByDelete, drainOptions{}, io.Discard), &stuck)
+		did := changes(runners[0])
+		require.Equal(t, released, append([]string(nil), did[2:]...), "after cordon and drain")
+	}
+}
+
 func changes(r *hosttest.Runner) []string {
 	var lines []string
 	for _, c := range r.Calls() {

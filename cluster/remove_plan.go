@@ -80,12 +80,17 @@ func (m *removal) leaving(h *runtime.Host) []runtime.Step {
 				return err == nil && n == nil, err
 			},
 			Do: func(ctx context.Context, log io.Writer) error {
-				return m.api().drain(ctx, name, drainOptions{timeout: m.how.DrainTimeout, force: m.how.Force}, log)
+				if err := m.api().sign(ctx, name, cordonedByDelete, "true", log); err != nil {
+					return err
+				}
+				return m.api().drainOrRelease(ctx, name, cordonedByDelete, drainOptions{timeout: m.how.DrainTimeout, force: m.how.Force}, log)
 			},
 		})
 	}
 	return append(steps, d.Leave(c, h)...)
 }
+
+const cordonedByDelete = cordonedBy + "delete"
 
 // answering waits for the API server, which may start anew when the datastore has lost a member.
 func (m *removal) answering() runtime.Step {

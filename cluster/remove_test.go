@@ -38,7 +38,7 @@ func TestRemove_Worker(t *testing.T) {
 	require.NoError(t, b.remove(t, b.more(clusterfile.Worker, "10.0.0.4")))
 	require.Equal(t, "cluster \"prod\" is without 10.0.0.4, and has 3 hosts\n", b.out.String())
 	did := newly()
-	require.Equal(t, "kubectl cordon h4\nkubectl drain h4 --ignore-daemonsets --delete-emptydir-data --timeout 1m0s\ndist leave h4\ndist forget h4", did["10.0.0.1"])
+	require.Equal(t, "kubectl annotate node h4 sealer.io/cordoned-by-delete=true --overwrite\nkubectl cordon h4\nkubectl drain h4 --ignore-daemonsets --delete-emptydir-data --timeout 1m0s\ndist leave h4\ndist forget h4", did["10.0.0.1"])
 	golden(t, "testdata/delete.txt", did["10.0.0.4"]+"\n")
 	require.Equal(t, "127.0.0.1 localhost\n", string(b.hosts["10.0.0.4"].Files()["/etc/hosts"].Data))
 	require.Equal(t, []string{"10.0.0.1", "10.0.0.2", "10.0.0.3"}, b.kept(t))

@@ -22,7 +22,7 @@ const (
 )
 
 // cordonedByUs is the annotation of a node that Upgrade keeps pods off: only such a node is given pods again.
-const cordonedByUs = "sealer.io/cordoned-by-upgrade"
+const cordonedByUs = cordonedBy + "upgrade"
 
 // plan is everything that is to be done; with PauseAfter, up to there.
 func (u *upgrade) plan() (plan, error) {
@@ -174,34 +174,25 @@ func (u *upgrade) nodeOf(ctx context.Context, h *runtime.Host) (nodeObject, erro
 
 // drain signs the node before it keeps pods off it, unless someone else keeps them off already.
 func (u *upgrade) drain(ctx context.Context, h *runtime.Host, log io.Writer) error {
+	name := h.Facts.NodeName()
 	err := u.poll(ctx, log, 1, func(ctx context.Context) error {
-		n, err := u.nodeOf(ctx, h)
-		if err != nil {
+		if _, err := u.nodeOf(ctx, h); err != nil {
 			return err
 		}
-		if !n.Spec.Unschedulable {
-			if err := u.api().change(ctx, log, "annotate", "node", n.Metadata.Name, cordonedByUs+"="+u.target, "--overwrite"); err != nil {
-				return err
-			}
-		}
-		return nil
+		return u.api().sign(ctx, name, cordonedByUs, u.target, log)
 	})
 	if err != nil {
 		return err
 	}
-	return u.api().drain(ctx, h.Facts.NodeName(), drainOptions{timeout: u.how.DrainTimeout, force: u.how.ForceDrain}, log)
+	return u.api().drainOrRelease(ctx, name, cordonedByUs, drainOptions{timeout: u.how.DrainTimeout, force: u.how.ForceDrain}, log)
 }
 
 // uncordon may be done twice. Only what Upgrade has cordoned is signed.
 func (u *upgrade) uncordon(ctx context.Context, h *runtime.Host, log io.Writer) error {
-	name := h.Facts.NodeName()
-	if n, err := u.nodeOf(ctx, h); err != nil || n.Metadata.Annotations[cordonedByUs] == "" {
+	if _, err := u.nodeOf(ctx, h); err != nil {
 		return err
 	}
-	if err := u.api().uncordon(ctx, name, log); err != nil {
-		return err
-	}
-	return u.api().change(ctx, log, "annotate", "node", name, cordonedByUs+"-")
+	return u.api().release(ctx, h.Facts.NodeName(), cordonedByUs, log)
 }
 
 // VersionError is a node that does not come back with the version it was upgraded to.
