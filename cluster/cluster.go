@@ -103,6 +103,11 @@ func Run(ctx context.Context, o RunOptions) (err error) {
 		return err
 	}
 	r := &run{RunOptions: o, distribution: distribution}
+	return r.reach(ctx, kept, named)
+}
+
+// reach connects to the hosts, carries the run out, and leaves them.
+func (r *run) reach(ctx context.Context, kept *folder, named *clusterfile.File) (err error) {
 	closeHosts, err := r.connect(ctx, named)
 	if err != nil {
 		return err
@@ -132,6 +137,9 @@ func (r *run) connect(ctx context.Context, named *clusterfile.File) (func() erro
 		return nil, errors.Join(noContact(c), closeHosts())
 	}
 	r.cluster = c
+	if r.applied != nil {
+		c.Hosts = slices.DeleteFunc(c.Hosts, func(h *runtime.Host) bool { return slices.Contains(r.applied.leaving, h.Spec.Address) })
+	}
 	return closeHosts, nil
 }
 

@@ -36,8 +36,17 @@ func (r *run) content(h *runtime.Host) []runtime.Step {
 			Do: func(ctx context.Context, log io.Writer) error { return r.send(ctx, h, log) },
 		},
 		r.tag(h),
-		r.mount(h),
 	}
+	if r.applied != nil && r.applied.unpacked && h.Facts.State != nil {
+		steps = append(steps, runtime.Step{
+			Name: "taking the rootfs back to the image's",
+			Key:  r.cluster.RootfsKey(h),
+			Do: func(ctx context.Context, log io.Writer) error {
+				return nodeCall{log: log}.run(ctx, h, "rootfs", "remove", "--image", r.cluster.Digest)
+			},
+		})
+	}
+	steps = append(steps, r.mount(h))
 	steps = append(steps, r.adopt(h)...)
 	steps = append(steps, runtime.Step{
 		Name: "rendering the rootfs",

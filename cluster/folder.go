@@ -37,6 +37,7 @@ type folder struct {
 	self    Holder
 	journal *journal
 	gone    bool
+	held    map[string]bool // addresses of the hosts that are held now
 }
 
 // Holder is who works on a cluster.
@@ -75,7 +76,7 @@ func (e *BusyError) Error() string {
 func (e *BusyError) Hint() string { return "wait until it is done, then run the same command again" }
 
 func openFolder(stateDir, name string) (_ *folder, err error) {
-	f := &folder{dir: filepath.Join(stateDir, name)}
+	f := &folder{dir: filepath.Join(stateDir, name), held: map[string]bool{}}
 	if err := os.MkdirAll(f.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("keeping the cluster's state: %w", err)
 	}

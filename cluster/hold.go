@@ -84,17 +84,23 @@ func (f *folder) hold(ctx context.Context, c *runtime.Cluster, marks []runtime.M
 		}
 		return err
 	}
+	var free []*runtime.Host // those that are not held for something greater, of which this is a part
+	for _, h := range c.Hosts {
+		if !f.held[h.Spec.Address] {
+			free = append(free, h)
+		}
+	}
 	letAllGo := func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 		defer cancel()
-		_ = onAll(c.Hosts, func(h *runtime.Host) error { // what is not let go is void soon
+		_ = onAll(free, func(h *runtime.Host) error { // what is not let go is void soon
 			return h.Runner.Run(ctx, host.Command{Argv: []string{"sh", "-c", letGo, "sh", holdFile, id}, Mutates: true})
 		})
 	}
 	// The first host alone decides between two who begin at the same moment.
-	err = onAll(c.Hosts[:1], func(h *runtime.Host) error { return take(ctx, h) })
+	err = onAll(free[:min(1, len(free))], func(h *runtime.Host) error { return take(ctx, h) })
 	if err == nil {
-		err = onAll(c.Hosts[1:], func(h *runtime.Host) error { return take(ctx, h) })
+		err = onAll(free[min(1, len(free)):], func(h *runtime.Host) error { return take(ctx, h) })
 	}
 	if err == nil {
 		err = onAll(c.Hosts, func(h *runtime.Host) (err error) {
@@ -106,6 +112,9 @@ func (f *folder) hold(ctx context.Context, c *runtime.Cluster, marks []runtime.M
 	if err != nil {
 		letAllGo()
 		return nil, nil, err
+	}
+	for _, h := range free {
+		f.held[h.Spec.Address] = true
 	}
 	held, cancel := context.WithCancelCause(ctx)
 	ended := make(chan struct{})
@@ -119,7 +128,7 @@ func (f *folder) hold(ctx context.Context, c *runtime.Cluster, marks []runtime.M
 				return
 			case <-tick.C:
 			}
-			err := onAll(c.Hosts, func(h *runtime.Host) error { return take(held, h) })
+			err := onAll(free, func(h *runtime.Host) error { return take(held, h) })
 			if lost, ok := errors.AsType[*HeldError](err); ok { // any other error may pass
 				cancel(lost)
 			}
@@ -128,6 +137,9 @@ func (f *folder) hold(ctx context.Context, c *runtime.Cluster, marks []runtime.M
 	return held, func() {
 		cancel(nil)
 		<-ended
+		for _, h := range free {
+			delete(f.held, h.Spec.Address)
+		}
 		letAllGo()
 	}, nil
 }

@@ -20,6 +20,9 @@ import (
 	"github.com/sealerio/sealer/runtime"
 )
 
+// stepAllReady comes after all that is launched.
+const stepAllReady = "waiting until all nodes are Ready"
+
 // launched is one thing that the image starts once the cluster is up.
 type launched struct {
 	name    string // of the step
@@ -141,8 +144,8 @@ func (r *run) launch(h *runtime.Host) []runtime.Step {
 		})
 	}
 	return append(steps, runtime.Step{
-		Name: "waiting until all nodes are Ready",
-		Key:  hex.EncodeToString(all.Sum(nil))[:32] + fmt.Sprint(len(r.cluster.Hosts)),
+		Name: stepAllReady,
+		Key:  hex.EncodeToString(all.Sum(nil))[:32],
 		Done: func(ctx context.Context) (bool, error) { return r.isReady(ctx) },
 		Do:   func(ctx context.Context, log io.Writer) error { return r.waitReady(ctx, log) },
 	})

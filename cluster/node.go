@@ -19,6 +19,9 @@ import (
 
 const nodeBinary = runtime.NodeBinary
 
+// stepBinary brings sealer-node to a host; its key is the program's digest.
+const stepBinary = "sending sealer-node"
+
 // binary is a sealer-node on this machine.
 type binary struct {
 	path   string
@@ -60,7 +63,7 @@ func hashFile(path string) (_ binary, err error) {
 func (r *run) sendBinary(h *runtime.Host) runtime.Step {
 	b := r.binaries[h.Facts.Arch]
 	return runtime.Step{
-		Name: "sending sealer-node",
+		Name: stepBinary,
 		Key:  b.digest,
 		Done: func(ctx context.Context) (bool, error) { return asks(ctx, h, "test", "-x", nodeBinary) },
 		Do: func(ctx context.Context, _ io.Writer) (err error) {

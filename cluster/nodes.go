@@ -60,26 +60,23 @@ func (r *run) kubectl(ctx context.Context, out any, args ...string) error {
 	return r.api().get(ctx, out, args...)
 }
 
-// labels sets what the Clusterfile says of a host's node.
+// labels sets what the Clusterfile says of a host's node, and takes off what it said before an Apply.
 func (r *run) labels(h *runtime.Host) []runtime.Step {
-	want := maps.Clone(h.Spec.Labels)
-	if want == nil {
-		want = map[string]string{}
+	was := clusterfile.Host{Address: h.Spec.Address}
+	if r.applied != nil {
+		was = hostOf(r.applied.was, h.Spec.Address)
 	}
-	for _, role := range h.Spec.Roles {
-		want["node-role.kubernetes.io/"+role] = ""
-	}
-	if len(want) == 0 && len(h.Spec.Taints) == 0 {
+	if len(labelsOf(h.Spec)) == 0 && len(h.Spec.Taints) == 0 && len(labelsOf(was)) == 0 && len(was.Taints) == 0 {
 		return nil
 	}
 	return []runtime.Step{{
 		Name: "labelling and tainting the node",
 		Done: func(ctx context.Context) (bool, error) {
-			todo, err := r.labelling(ctx, h, want)
+			todo, err := r.labelling(ctx, h, was)
 			return err == nil && len(todo) == 0, err
 		},
 		Do: func(ctx context.Context, log io.Writer) error {
-			todo, err := r.labelling(ctx, h, want)
+			todo, err := r.labelling(ctx, h, was)
 			if err != nil {
 				return err
 			}
@@ -94,17 +91,21 @@ func (r *run) labels(h *runtime.Host) []runtime.Step {
 }
 
 // labelling is what kubectl has to be asked for; nothing where the node is as it should be.
-func (r *run) labelling(ctx context.Context, h *runtime.Host, want map[string]string) ([][]string, error) {
+func (r *run) labelling(ctx context.Context, h *runtime.Host, was clusterfile.Host) ([][]string, error) {
 	var n nodeObject
 	if err := r.kubectl(ctx, &n, "get", "node", h.Facts.NodeName()); err != nil {
 		return nil, err
 	}
 	var todo [][]string
+	want := labelsOf(h.Spec)
 	label := []string{"label", "node", h.Facts.NodeName(), "--overwrite"}
 	for _, k := range slices.Sorted(maps.Keys(want)) {
 		if now, there := n.Metadata.Labels[k]; !there || now != want[k] {
 			label = append(label, k+"="+want[k])
 		}
+	}
+	for _, k := range stale(n, want, labelsOf(was)) {
+		label = append(label, k+"-")
 	}
 	if len(label) > 4 {
 		todo = append(todo, label)
@@ -114,6 +115,10 @@ func (r *run) labelling(ctx context.Context, h *runtime.Host, want map[string]st
 		if hasTaint(n, t) == t.Remove {
 			taint = append(taint, t.String())
 		}
+	}
+	for _, t := range staleTaints(n, h.Spec, was) {
+		t.Remove = true
+		taint = append(taint, t.String())
 	}
 	if len(taint) > 4 {
 		todo = append(todo, taint)

@@ -66,6 +66,8 @@ type run struct {
 	// lost are hosts of the cluster that cannot be reached, and that nothing is asked of.
 	lost       []*runtime.Host
 	registries *registries
+	// applied is what an Apply has found, which then runs this; nil otherwise.
+	applied *applied
 }
 
 func (r *run) plan() (plan, error) {
@@ -97,6 +99,10 @@ func (r *run) plan() (plan, error) {
 	add("serving the packed images", false, []*runtime.Host{r.shared().source()}, r.registry)
 	add("serving the packed images on all control planes", false, r.shared().others(), r.registry)
 	add("installing "+r.distribution.Name(), false, c.Hosts, func(h *runtime.Host) []runtime.Step { return r.distribution.Install(c, h) })
+	if r.applied != nil {
+		add("changing settings of control planes", true, r.serverFirst(), r.adjusting)
+		add("changing settings of workers", false, c.Workers(), r.adjusting)
+	}
 	add("starting the cluster", false, r.starters(), func(h *runtime.Host) []runtime.Step { return r.distribution.Init(c, h) })
 	join := func(h *runtime.Host) []runtime.Step { return r.distribution.Join(c, h) }
 	add("joining control planes", true, r.joiners(), func(h *runtime.Host) []runtime.Step {

@@ -32,6 +32,8 @@ type RemoveOptions struct {
 	LogFile       string
 	DryRun        bool
 	Out           io.Writer // gets the plan of a dry run, and one line at the end; nil: nothing
+	// plugins are those whose phases of deletion are done; what is kept of a cluster has none.
+	plugins []clusterfile.Plugin
 }
 
 // NotMemberError is hosts that are not part of the cluster.
@@ -90,6 +92,11 @@ func Remove(ctx context.Context, o RemoveOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, kept.close()) }()
+	return o.carryOut(ctx, kept)
+}
+
+// carryOut is Remove from a cluster whose folder is open.
+func (o RemoveOptions) carryOut(ctx context.Context, kept *folder) (err error) {
 	known, err := kept.known()
 	if err != nil {
 		return err
@@ -97,6 +104,7 @@ func Remove(ctx context.Context, o RemoveOptions) (err error) {
 	if known == nil {
 		return &UnknownError{o.Name}
 	}
+	known.Plugins = o.plugins
 	strangers, err := o.members(known)
 	if err != nil {
 		return err
@@ -150,6 +158,8 @@ type removal struct {
 	how   RemoveOptions
 	kept  *folder
 	going []*runtime.Host // workers first
+	// defined is what the cluster was made from; nil where it has kept nothing.
+	defined *clusterfile.File
 	// leftOver are hosts that the cluster was taken off without them, and that are back.
 	leftOver []*runtime.Host
 }
@@ -179,8 +189,14 @@ func (m *removal) carryOut(ctx context.Context) error {
 		return err
 	}
 	e := newExecutor(m.cluster, m.kept.journal, m.Display, m.LogFile)
+	e.begin(func(h *runtime.Host) runtime.HostState {
+		if h.Facts.State == nil {
+			return runtime.HostState{}
+		}
+		return *h.Facts.State
+	})
 	for _, h := range slices.Concat(m.going, m.leftOver) {
-		e.states[h] = &hostState{} // lost ones, too
+		e.states[h] = &hostState{written: true} // lost ones, too: nothing is kept of them
 	}
 	if err := e.execute(ctx, p); err != nil {
 		return err
@@ -212,6 +228,9 @@ func (m *removal) choose(ctx context.Context) error {
 		return err
 	}
 	m.cluster.Contact = contact
+	if m.defined, err = readDefinition(ctx, contact); err != nil {
+		return err
+	}
 	if err := m.checkLeftOver(); err != nil {
 		return err
 	}

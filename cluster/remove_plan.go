@@ -33,10 +33,33 @@ func (m *removal) plan() (plan, error) {
 	for _, h := range m.leftOver {
 		p.phases = append(p.phases, phase{name: "cleaning " + h.Spec.String(), work: []work{m.cleaning(h)}})
 	}
+	rest := m.rest()
 	if slices.ContainsFunc(m.going, func(h *runtime.Host) bool { return h.Spec.Role == clusterfile.ControlPlane }) {
-		p.phases = append(p.phases, m.repointing()...)
+		p.phases = append(p.phases, rest.repointing()...)
+	}
+	if m.defined != nil {
+		p.phases = append(p.phases, rest.defining()...)
 	}
 	return p, nil
+}
+
+// rest is the cluster as it is without those that go.
+func (m *removal) rest() *run {
+	settings := m.Clusterfile
+	if m.defined != nil {
+		settings = over(m.defined, m.Clusterfile)
+	}
+	f, c := *settings, *m.cluster
+	goes := func(address string) bool {
+		return slices.ContainsFunc(m.going, func(h *runtime.Host) bool { return h.Spec.Address == address })
+	}
+	f.Hosts = slices.DeleteFunc(slices.Clone(f.Hosts), func(k clusterfile.Host) bool { return goes(k.Address) })
+	c.Hosts = slices.DeleteFunc(slices.Clone(c.Hosts), func(h *runtime.Host) bool { return goes(h.Spec.Address) || h.Facts.State == nil })
+	c.File = &f
+	c.Registry.Servers = controlPlaneIPs(&c)
+	o := m.RunOptions
+	o.Clusterfile = &f
+	return &run{RunOptions: o, cluster: &c, distribution: m.distribution}
 }
 
 // cleaning puts a host back as it was before.
@@ -164,53 +187,36 @@ func (m *removal) strike(h *runtime.Host) runtime.Step {
 
 // repointing points the hosts that stay at the control planes that stay: registries at their peers, container runtimes
 // and balancers at all of them, names at addresses.
-func (m *removal) repointing() []phase {
-	// Steps are made when they are done: the list of hosts is shorter by then.
-	late := func(name string, h *runtime.Host, steps func() []runtime.Step) work {
-		return work{h, []runtime.Step{{
-			Name: name,
-			Do: func(ctx context.Context, log io.Writer) error {
-				for _, s := range steps() {
-					if s.Key == "" && s.Done != nil {
-						if done, err := s.Done(ctx); err != nil || done {
-							if err != nil {
-								return err
-							}
-							continue
-						}
-					}
-					if err := s.Do(ctx, log); err != nil {
-						return fmt.Errorf("%s: %w", s.Name, err)
-					}
-				}
-				return nil
-			},
-		}}}
+func (r *run) repointing() []phase {
+	peers := func(list []*runtime.Host) []work {
+		var all []work
+		for _, h := range list {
+			// The program is the one that the host has.
+			all = append(all, work{h, []runtime.Step{r.shared().init(h), r.shared().start(h, h.Facts.State.Steps[stepBinary])}})
+		}
+		return all
 	}
-	source := phase{name: "the registry's peers"}
-	others := phase{name: "the registry's peers on the other control planes"}
 	rest := phase{name: "pointing the hosts at the control planes that stay"}
-	for _, h := range m.cluster.Hosts {
-		if slices.Contains(m.going, h) || h.Facts.State == nil {
-			continue
+	for _, h := range r.cluster.Hosts {
+		steps := append(endpoint(r.cluster, r.distribution, h), r.hostsFile(h, r.apiServerIP(h)))
+		if d, ok := r.distribution.(runtime.Repointer); ok {
+			steps = append(steps, d.Repoint(r.cluster, h)...)
 		}
-		if h.Spec.Role == clusterfile.ControlPlane {
-			w := late("telling the registry of its peers", h, func() []runtime.Step {
-				return []runtime.Step{m.shared().init(h), m.shared().start(h, "")}
-			})
-			if len(source.work) == 0 {
-				source.work = append(source.work, w)
-			} else {
-				others.work = append(others.work, w)
-			}
-		}
-		rest.work = append(rest.work, late("pointing it at the control planes that stay", h, func() []runtime.Step {
-			steps := append(endpoint(m.cluster, m.distribution, h), m.hostsFile(h, m.apiServerIP(h)))
-			if d, ok := m.distribution.(runtime.Repointer); ok {
-				steps = append(steps, d.Repoint(m.cluster, h)...)
-			}
-			return steps
-		}))
+		rest.work = append(rest.work, work{h, steps})
 	}
-	return slices.DeleteFunc([]phase{source, others, rest}, func(p phase) bool { return len(p.work) == 0 })
+	list := []phase{
+		{name: "the registry's peers", work: peers([]*runtime.Host{r.shared().source()})},
+		{name: "the registry's peers on the other control planes", work: peers(r.shared().others())},
+		rest,
+	}
+	return slices.DeleteFunc(list, func(p phase) bool { return len(p.work) == 0 })
+}
+
+// defining keeps which hosts the cluster has, on those that hosts ask who join it later.
+func (r *run) defining() []phase {
+	p := phase{name: "keeping the cluster's definition"}
+	for _, h := range r.cluster.ControlPlanes() {
+		p.work = append(p.work, work{h, define(r.cluster, h)})
+	}
+	return []phase{p}
 }

@@ -57,16 +57,20 @@ func Upgrade(ctx context.Context, o UpgradeOptions) (err error) {
 	if o.Clusterfile, err = OverDefaults(o.Clusterfile, o.Image, o.ImageName); err != nil {
 		return err
 	}
-	distribution, err := choose(o.RunOptions)
-	if err != nil {
-		return err
-	}
 	kept, err := openFolder(o.StateDir, o.Clusterfile.Name)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, kept.close()) }()
+	return o.carryOut(ctx, kept)
+}
 
+// carryOut is Upgrade of a cluster whose folder is open.
+func (o UpgradeOptions) carryOut(ctx context.Context, kept *folder) (err error) {
+	distribution, err := choose(o.RunOptions)
+	if err != nil {
+		return err
+	}
 	file, err := o.withoutSkipped()
 	if err != nil {
 		return err

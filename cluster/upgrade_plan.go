@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/sealerio/sealer/clusterfile"
@@ -77,9 +78,30 @@ func (u *upgrade) plan() (plan, error) {
 	if !u.how.SkipCMD {
 		add("running the image's CMD", false, lead, u.launch)
 	}
-	add("finishing", false, c.Hosts, u.finish)
+	add("finishing", false, c.Hosts, u.finished)
 	add("removing what the image before had of its own", false, c.Hosts, u.forgetOld)
 	return p, nil
+}
+
+// finished ends the upgrade of a host. What was done once to make it a node, as the old image had it, counts as done for the new
+// one: kubeadm init is nothing to be run again because the version is another.
+func (u *upgrade) finished(h *runtime.Host) []runtime.Step {
+	steps := u.finish(h)
+	last := &steps[len(steps)-1]
+	last.Do = func(context.Context, io.Writer) error {
+		did := slices.Concat(u.distribution.Init(u.cluster, h), u.distribution.Join(u.cluster, h))
+		for _, p := range []clusterfile.Phase{clusterfile.PreInstall, clusterfile.PostInstall, clusterfile.PreInitHost, clusterfile.PostInitHost} {
+			did = append(did, u.hooks(p)(h)...)
+		}
+		done := u.executor.states[h].Steps
+		for _, s := range did {
+			if s.Key != "" && done[s.Name] != "" {
+				done[s.Name] = s.Key
+			}
+		}
+		return nil
+	}
+	return steps
 }
 
 // planSnapshot saves the data before the first node is touched, once for an upgrade.

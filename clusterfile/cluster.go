@@ -166,7 +166,7 @@ func (s *source) hosts(f *File, spec *node) {
 	}
 	seen := map[string]bool{}
 	for _, g := range groups.values {
-		template := Host{Env: s.env(g), SSH: s.ssh(g).over(base)}
+		template := Host{Env: s.env(g), SSH: s.ssh(g).Over(base)}
 		template.Role, template.Roles = s.roles(g)
 		if labels := g.child("labels"); labels != nil && labels.kind == mappingNode {
 			template.Labels = map[string]string{}

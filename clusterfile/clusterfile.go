@@ -97,8 +97,8 @@ type Jump struct {
 	SSH
 }
 
-// over fills what s leaves open with what base says.
-func (s SSH) over(base SSH) SSH {
+// Over fills what s leaves open with what base says.
+func (s SSH) Over(base SSH) SSH {
 	if s.User == "" {
 		s.User = base.User
 	}

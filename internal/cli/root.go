@@ -66,10 +66,9 @@ it on bare hosts that reach no network.`,
 	root.AddCommand(
 		grouped("images", newImages(a), newInspect(a), newTag(a), newRmi(a), newPrune(a))...)
 	root.AddCommand(
-		grouped("cluster", newRun(a), newJoin(a), newDelete(a))...)
+		grouped("cluster", newRun(a), newApply(a), newJoin(a), newDelete(a))...)
 	root.AddCommand(grouped("cluster", newGen(a), newSchema(a))...)
 	root.AddCommand(grouped("cluster", newStatus(a), newLogs(a), newExec(a), newCp(a), newKubeconfig(a), newCert(a), newCheck(a), newReset(a))...)
-	root.AddCommand(grouped("cluster", newStatus(a), newLogs(a), newExec(a), newCp(a), newKubeconfig(a))...)
 	root.AddCommand(newVersion(a))
 	return root
 }

@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/runtime"
+)
+
+// ApplyOptions say what a cluster is to be. Image may be nil: then it is the one that the cluster runs.
+type ApplyOptions struct {
+	RunOptions
+	// FindImage finds the image that the cluster runs, where Image is nil: by the digest of its index; name is what it was called.
+	FindImage func(ctx context.Context, digest, name string) (*clusterimage.Image, string, error)
+	// Force takes hosts out that cannot be reached, and deletes pods that would not leave a node.
+	Force bool
+	// DrainTimeout is how long pods may take to leave a node. Default DefaultDrainTimeout.
+	DrainTimeout time.Duration
+	// Batch is how many workers are upgraded at once, as UpgradeOptions has it.
+	Batch string
+	// NoSnapshot upgrades without saving the cluster's data first.
+	NoSnapshot bool
+	// Show gets the plan, before anything is touched, also that of a dry run; nil: nobody does.
+	Show func(*ApplyPlan) error
+	// Confirm is asked after Show, where there is something to do; nil: nobody is. Its error is Apply's.
+	Confirm func() error
+}
+
+// ChangedError is a cluster that became another one between the plan and its execution.
+type ChangedError struct{ Cluster string }
+
+func (e *ChangedError) Error() string {
+	return fmt.Sprintf("the cluster %q has changed since the plan was made; nothing was touched", e.Cluster)
+}
+
+// Hint is to look again.
+func (e *ChangedError) Hint() string { return "run the same command again: it makes a new plan" }
+
+// Apply makes a cluster what the Clusterfile says: what is there is read from the hosts and the cluster, compared, and the
+// difference is done by Run, Upgrade and Remove. Where there is no cluster yet, it is made. An Apply that was cut is
+// continued by the same call; where nothing differs, nothing is touched.
+func Apply(ctx context.Context, o ApplyOptions) (err error) {
+	o.RunOptions = o.withDefaults()
+	if o.Show == nil {
+		o.Show = func(*ApplyPlan) error { return nil }
+	}
+	if o.Clusterfile == nil || o.Content == nil || o.Dial == nil || o.NodeBinary == nil || o.StateDir == "" || o.Image == nil && o.FindImage == nil {
+		return errors.New("applying a Clusterfile: Clusterfile, image, content, dial, node binary and state folder are needed")
+	}
+	if err := o.Clusterfile.Validate(); err != nil {
+		return fmt.Errorf("applying a Clusterfile: %w", err)
+	}
+	kept, err := openFolder(o.StateDir, o.Clusterfile.Name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, kept.close()) }()
+	connections := &pool{dial: o.Dial, open: map[string]*pooled{}}
+	defer func() { err = errors.Join(err, connections.close()) }()
+	o.Dial = connections.get
+
+	a := &applying{ApplyOptions: o, kept: kept}
+	p, err := a.look(ctx)
+	if err != nil {
+		return err
+	}
+	if err := o.Show(p); err != nil {
+		return err
+	}
+	if o.DryRun {
+		return nil
+	}
+	if p.Nothing() {
+		return nil
+	}
+	if o.Confirm != nil {
+		if err := o.Confirm(); err != nil {
+			return err
+		}
+	}
+	held, release, err := kept.hold(ctx, a.cluster, o.Distributions.Marks())
+	if err != nil {
+		return err
+	}
+	defer release()
+	again, err := a.look(held) // another operator may have been there
+	if err != nil {
+		return err
+	}
+	if again.String() != p.String() {
+		return &ChangedError{Cluster: o.Clusterfile.Name}
+	}
+	if err := a.execute(held, again); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(o.Out, "cluster %q is as the Clusterfile says, on %s\n", o.Clusterfile.Name, hosts(len(a.want.Machines())))
+	return err
+}
+
+// applying is an Apply under way.
+type applying struct {
+	ApplyOptions
+	kept *folder
+	// What was found by look:
+	want    *clusterfile.File // over the image's defaults
+	all     *clusterfile.File // as want, with the hosts that the cluster has besides
+	was     *clusterfile.File // what it was made from; nil: not known
+	going   []clusterfile.Host
+	nodes   []nodeObject
+	cluster *runtime.Cluster // of all hosts that were reached
+	lost    []*runtime.Host
+	image   RunOptions // with the image that is to run
+	paths   [][]string // of settings that change
+	fresh   bool       // there is no cluster yet, or only a part of one
+	back    bool       // the image is of an older version than the cluster
+}
+
+// applied is what an Apply tells the run that carries out a part of it.
+type applied struct {
+	was      *clusterfile.File
+	paths    [][]string
+	unpacked bool // the rootfs is unpacked anew: the Clusterfile has put files there that are to go
+	// leaving are workers that stay as they are until they are taken out.
+	leaving []string
+}
+
+// look finds what is there and what is to be done, and what is in the way. Nothing is changed.
+func (a *applying) look(ctx context.Context) (*ApplyPlan, error) {
+	if err := a.find(ctx); err != nil {
+		return nil, err
+	}
+	if a.fresh {
+		return a.planNew(ctx)
+	}
+	return a.plan(ctx)
+}
+
+// find reaches the hosts that are to be and those that are, and reads what the cluster was made from.
+func (a *applying) find(ctx context.Context) error {
+	known, err := a.kept.known()
+	if err != nil {
+		return err
+	}
+	if known != nil && (len(known.Hosts) == 0) != (len(a.Clusterfile.Hosts) == 0) {
+		return &LocalError{a.Clusterfile.Name}
+	}
+	a.want, a.was, a.fresh, a.image = a.Clusterfile, nil, false, a.RunOptions
+	if a.Image != nil {
+		if a.want, err = OverDefaults(a.Clusterfile, a.Image, a.ImageName); err != nil {
+			return err
+		}
+	}
+	r, err := a.reach(ctx, known)
+	if err != nil {
+		return err
+	}
+	a.fresh = !slices.ContainsFunc(r.cluster.ControlPlanes(), func(h *runtime.Host) bool {
+		return h.Facts.State != nil && h.Facts.State.Cluster == a.want.Name && h.Facts.State.Complete
+	})
+	if a.fresh {
+		if a.Image == nil {
+			return &NoImageError{Cluster: a.want.Name}
+		}
+		return nil
+	}
+	contact, err := r.recallContact(ctx)
+	if err != nil {
+		return err
+	}
+	if a.was, err = readDefinition(ctx, contact); err != nil {
+		return err
+	}
+	if a.was != nil && !sameHosts(known, a.was) { // another machine has changed the cluster since
+		if r, err = a.reach(ctx, known, a.was); err != nil {
+			return err
+		}
+		if contact, err = r.recallContact(ctx); err != nil {
+			return err
+		}
+	}
+	r.cluster.Contact = contact
+	if a.Image == nil {
+		s := contact.Facts.State
+		if a.image.Image, a.image.ImageName, err = a.FindImage(ctx, s.ImageDigest, s.Image); err != nil {
+			return err
+		}
+		if a.want, err = OverDefaults(a.Clusterfile, a.image.Image, a.image.ImageName); err != nil {
+			return err
+		}
+	}
+	return a.sort(ctx, r)
+}
+
+// NoImageError is a cluster that is to be made, of an image that nobody has named.
+type NoImageError struct{ Cluster string }
+
+func (e *NoImageError) Error() string {
+	return fmt.Sprintf("making the cluster %q: the Clusterfile names no image", e.Cluster)
+}
+
+// Hint says where it is named.
+func (e *NoImageError) Hint() string { return "write spec.image into the Clusterfile" }
+
+// reach connects to the hosts of the Clusterfile, which must answer, and to those of lists, which may be lost.
+func (a *applying) reach(ctx context.Context, lists ...*clusterfile.File) (*run, error) {
+	a.all = united(a.want, lists...)
+	o := a.RunOptions
+	o.Clusterfile = a.all
+	r := &run{RunOptions: o}
+	_, err := r.connect(ctx, a.want) // what it opens is the pool's to close
+	a.cluster, a.lost = r.cluster, r.lost
+	return r, err
+}
+
+// united is a Clusterfile with the hosts of others added, in their order, before its new ones. A login that others leave open is that of
+// the Clusterfile's first control plane.
+func united(want *clusterfile.File, lists ...*clusterfile.File) *clusterfile.File {
+	all := *want
+	all.Hosts = nil
+	if len(want.Hosts) == 0 {
+		return &all
+	}
+	add := func(m clusterfile.Host) {
+		if !slices.ContainsFunc(all.Hosts, func(h clusterfile.Host) bool { return h.Address == m.Address }) {
+			all.Hosts = append(all.Hosts, m)
+		}
+	}
+	for _, f := range lists {
+		if f == nil {
+			continue
+		}
+		for _, m := range f.Hosts {
+			if i := slices.IndexFunc(want.Hosts, func(h clusterfile.Host) bool { return h.Address == m.Address }); i >= 0 {
+				m = want.Hosts[i]
+			} else {
+				m.SSH = m.SSH.Over(want.ControlPlanes()[0].SSH)
+			}
+			add(m)
+		}
+	}
+	for _, m := range want.Hosts {
+		add(m)
+	}
+	return &all
+}
+
+// sameHosts: both name the same ones.
+func sameHosts(a, b *clusterfile.File) bool {
+	if a == nil {
+		return false
+	}
+	addresses := func(f *clusterfile.File) []string {
+		var list []string
+		for _, h := range f.Hosts {
+			list = append(list, h.Address)
+		}
+		slices.Sort(list)
+		return list
+	}
+	return slices.Equal(addresses(a), addresses(b))
+}
+
+// sort finds which hosts are to leave the cluster. Those that are known and hold nothing of it any more are forgotten.
+func (a *applying) sort(ctx context.Context, r *run) error {
+	nodes, err := r.api().nodes(ctx)
+	if err != nil {
+		return err
+	}
+	a.all, a.going, a.nodes = united(a.want, a.all), nil, nodes
+	wanted := func(address string) bool {
+		return slices.ContainsFunc(a.want.Machines(), func(m clusterfile.Host) bool { return m.Address == address })
+	}
+	clean := func(h *runtime.Host) bool {
+		return h.Facts.State == nil && !slices.ContainsFunc(nodes, func(n nodeObject) bool { return n.Metadata.Name == h.Facts.NodeName() })
+	}
+	forget := map[string]bool{}
+	for _, h := range slices.Concat(a.cluster.Hosts, a.lost) {
+		switch address := h.Spec.Address; {
+		case wanted(address):
+		case h.Lost == nil && clean(h):
+			forget[address] = true
+		default:
+			a.going = append(a.going, h.Spec)
+		}
+	}
+	a.all.Hosts = slices.DeleteFunc(a.all.Hosts, func(m clusterfile.Host) bool { return forget[m.Address] })
+	a.cluster.Hosts = slices.DeleteFunc(a.cluster.Hosts, func(h *runtime.Host) bool { return forget[h.Spec.Address] })
+	for _, h := range a.cluster.Hosts { // in the words of the Clusterfile, and of the image's defaults
+		if wanted(h.Spec.Address) {
+			h.Spec = hostOf(a.want, h.Spec.Address)
+		}
+	}
+	a.cluster.File = a.all
+	a.cluster.Registry = runtime.Registry{Domain: a.all.Registry.Domain, Port: a.all.Registry.Port, Servers: controlPlaneIPs(a.cluster)}
+	return nil
+}
+
+// execute does what the plan says, part by part, each by the engine that is there for it.
+//
+// Nodes that stay are upgraded before hosts join: a kubelet must not be newer than the API servers
+// (https://kubernetes.io/releases/version-skew-policy), and one of the old version would be upgraded a moment after it has joined. Workers that
+// leave are not upgraded: they may stay behind for as long as that takes. Hosts join before others leave: a majority of
+// the datastore, and room for the pods that have to move, are there when they are needed.
+func (a *applying) execute(ctx context.Context, p *ApplyPlan) error {
+	o := a.image
+	o.Out, o.DryRun = io.Discard, false
+	if a.fresh {
+		o.Clusterfile = a.all
+		return a.run(ctx, o, nil)
+	}
+	if p.has(stageUpgrade) {
+		if err := a.upgradeOptions(o).carryOut(ctx, a.kept); err != nil {
+			return err
+		}
+	}
+	o.Clusterfile = a.all
+	if err := a.run(ctx, o, a.applied(p)); err != nil {
+		return err
+	}
+	if len(a.going) == 0 {
+		return nil
+	}
+	return RemoveOptions{
+		Name: a.want.Name, Hosts: a.going, Force: a.Force, DrainTimeout: a.DrainTimeout, NodeBinary: a.NodeBinary, Dial: a.Dial,
+		Distributions: a.Distributions, Display: a.Display, StateDir: a.StateDir, LogFile: a.LogFile, Out: io.Discard, plugins: a.want.Plugins,
+	}.carryOut(ctx, a.kept)
+}
+
+func (a *applying) run(ctx context.Context, o RunOptions, part *applied) error {
+	distribution, err := choose(o)
+	if err != nil {
+		return err
+	}
+	r := &run{RunOptions: o, distribution: distribution, applied: part}
+	return r.reach(ctx, a.kept, a.want)
+}
+
+// upgradeOptions are for the hosts that the cluster has; those that join do so with the new image.
+func (a *applying) upgradeOptions(o RunOptions) UpgradeOptions {
+	f := *a.all
+	f.Hosts = slices.DeleteFunc(slices.Clone(f.Hosts), func(m clusterfile.Host) bool {
+		return !slices.ContainsFunc(a.cluster.Hosts, func(h *runtime.Host) bool { return h.Spec.Address == m.Address && h.Facts.State != nil })
+	})
+	o.Clusterfile = &f
+	u := UpgradeOptions{RunOptions: o, Batch: a.Batch, DrainTimeout: a.DrainTimeout, ForceDrain: a.Force, NoSnapshot: a.NoSnapshot, Back: a.back}
+	for _, address := range a.leaving() {
+		u.Skip = append(u.Skip, address)
+		for _, h := range a.cluster.Hosts {
+			if h.Spec.Address == address {
+				u.Skip = append(u.Skip, h.Facts.NodeName())
+			}
+		}
+	}
+	return u
+}
+
+// leaving are workers that are to go.
+func (a *applying) leaving() []string {
+	var list []string
+	for _, m := range a.going {
+		if m.Role == clusterfile.Worker {
+			list = append(list, m.Address)
+		}
+	}
+	return list
+}
+
+func (a *applying) applied(p *ApplyPlan) *applied {
+	return &applied{was: a.was, paths: a.paths, unpacked: p.drops(AboutConfig), leaving: a.leaving()}
+}
