@@ -17,40 +17,48 @@ import (
 
 // blobSource is where the bytes of an upload come from, from an offset on.
 type blobSource interface {
-	io.ReadCloser
-	// again gives the same bytes once more.
-	again() (io.Reader, error)
+	io.Closer
+	// reader gives the bytes, also once more; nothing reads from an earlier one then.
+	reader() (io.Reader, error)
 	// failed is why reading ended too early; nil where it did not.
 	failed() error
 }
 
-func (p *pusher) openBlob(ctx context.Context, b *blobPush, from int64) (blobSource, error) {
+func (p *pusher) blobSource(ctx context.Context, b *blobPush, from int64) blobSource {
 	if !b.stored {
-		r := &remoteBlob{s: p.source, desc: b.desc, ctx: ctx, start: from}
-		return r, r.reset()
+		return &remoteBlob{s: p.source, desc: b.desc, ctx: ctx, start: from}
 	}
-	ra, err := p.st.Content().ReaderAt(ctx, b.desc)
-	if err != nil {
-		return nil, &permanentError{err}
-	}
-	s := &storedBlob{ra: ra, start: from}
-	s.Reader, _ = s.again()
-	return s, nil
+	return &storedBlob{open: func() (content.ReaderAt, error) { return p.st.Content().ReaderAt(ctx, b.desc) }, start: from}
 }
 
 // storedBlob is read from the store.
 type storedBlob struct {
-	io.Reader
-	ra    content.ReaderAt
-	start int64
+	open   func() (content.ReaderAt, error)
+	start  int64
+	opened []io.Closer
 }
 
-func (s *storedBlob) again() (io.Reader, error) {
-	return io.NewSectionReader(s.ra, s.start, s.ra.Size()-s.start), nil
+func (s *storedBlob) reader() (io.Reader, error) {
+	ra, err := s.open()
+	if err != nil {
+		return nil, &permanentError{err}
+	}
+	s.opened = append(s.opened, ra)
+	if file, err := fileOf(ra, s.start); file != nil || err != nil {
+		return file, err
+	}
+	return io.NewSectionReader(ra, s.start, ra.Size()-s.start), nil
 }
 
 func (s *storedBlob) failed() error { return nil }
-func (s *storedBlob) Close() error  { return s.ra.Close() }
+
+func (s *storedBlob) Close() error {
+	var errs []error
+	for _, one := range s.opened {
+		errs = append(errs, one.Close())
+	}
+	return errors.Join(errs...)
+}
 
 // remoteBlob is read from another registry while it is sent on. What is read
 // from the start on is verified before its last byte is handed over; where the
@@ -72,7 +80,7 @@ type remoteBlob struct {
 	closed bool
 }
 
-func (r *remoteBlob) reset() error {
+func (r *remoteBlob) reader() (io.Reader, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.body != nil {
@@ -80,10 +88,8 @@ func (r *remoteBlob) reset() error {
 	}
 	r.at, r.body, r.err = r.start, nil, nil
 	r.hash, r.tries = r.desc.Digest.Algorithm().Digester(), attempts{c: r.s.c}
-	return nil
+	return r, nil
 }
-
-func (r *remoteBlob) again() (io.Reader, error) { return r, r.reset() }
 
 func (r *remoteBlob) failed() error {
 	r.mu.Lock()

@@ -49,7 +49,7 @@ func newTransport(jobs int, config *tls.Config) *http.Transport {
 	dialer := &net.Dialer{Timeout: 20 * time.Second, KeepAlive: 30 * time.Second}
 	return &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         dialer.DialContext,
+		DialContext:         dialFiles(dialer),
 		ForceAttemptHTTP2:   true,
 		TLSClientConfig:     config,
 		TLSHandshakeTimeout: 15 * time.Second,

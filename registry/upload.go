@@ -197,10 +197,7 @@ func (p *pusher) location(resp *http.Response) (*url.URL, error) {
 
 // send sends what the registry does not have yet, and ends the upload.
 func (u *upload) send(ctx context.Context) (err error) {
-	source, err := u.p.openBlob(ctx, u.b, u.sent)
-	if err != nil {
-		return err
-	}
+	source := u.p.blobSource(ctx, u.b, u.sent)
 	defer func() { err = errors.Join(err, source.Close()) }()
 	ctx, dog := watch(ctx, u.p.s.c.o.StallTimeout)
 	defer dog.end()
@@ -209,7 +206,21 @@ func (u *upload) send(ctx context.Context) (err error) {
 	target := *u.location
 	target.RawQuery = q.Encode()
 
-	body := &blobBody{r: source, dog: dog, track: u.track}
+	var body *blobBody
+	next := func() (io.ReadCloser, error) {
+		if body != nil {
+			u.track.Advance(-body.end())
+		}
+		r, err := source.reader()
+		if err != nil {
+			return nil, err
+		}
+		body = &blobBody{r: r, dog: dog, track: u.track}
+		return body, nil
+	}
+	if _, err := next(); err != nil {
+		return err
+	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, target.String(), body)
 	if err != nil {
 		return &permanentError{err}
@@ -218,15 +229,7 @@ func (u *upload) send(ctx context.Context) (err error) {
 	if req.ContentLength == 0 {
 		req.Body = http.NoBody
 	}
-	// For a registry that redirects the upload.
-	req.GetBody = func() (io.ReadCloser, error) {
-		again, err := source.again()
-		if err != nil {
-			return nil, err
-		}
-		body.rewind(again)
-		return body, nil
-	}
+	req.GetBody = next // for a registry that redirects the upload
 	req.Header.Set("Content-Type", "application/octet-stream")
 	if u.sent > 0 {
 		req.Header.Set("Content-Range", fmt.Sprintf("%d-%d", u.sent, u.b.desc.Size-1))
@@ -260,10 +263,11 @@ func (u *upload) send(ctx context.Context) (err error) {
 // blobBody feeds the watchdog and the display while a request is sent. The
 // transport may go on reading for a moment after it has given up.
 type blobBody struct {
-	mu    sync.Mutex
 	r     io.Reader
 	dog   *watchdog
 	track Tracker
+
+	mu    sync.Mutex
 	sent  int64
 	ended bool
 }
@@ -275,23 +279,19 @@ func (b *blobBody) Read(p []byte) (int, error) {
 		return 0, io.ErrClosedPipe
 	}
 	n, err := b.r.Read(p)
-	b.sent += int64(n)
-	if n > 0 {
-		b.dog.feed()
-		b.track.Advance(int64(n))
-	}
+	b.passed(int64(n))
 	if err == io.EOF {
 		b.dog.allow(commitTime)
 	}
 	return n, err
 }
 
-// rewind starts over with r.
-func (b *blobBody) rewind(r io.Reader) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.track.Advance(-b.sent)
-	b.r, b.sent = r, 0
+// passed notes bytes that were sent; b.mu is held.
+func (b *blobBody) passed(n int64) {
+	if b.sent += n; n > 0 {
+		b.dog.feed()
+		b.track.Advance(n)
+	}
 }
 
 // Close leaves the reader, which the sender closes, alone.
