@@ -9,7 +9,7 @@ LDFLAGS := -s -w -X github.com/sealerio/sealer/internal/version.version=$(VERSIO
 GOBUILD := go build -trimpath -ldflags '$(LDFLAGS)'
 TOOLBOX := build/toolbox/files/toolbox-linux-$(GOARCH).tar.zst
 
-.PHONY: help build frontend-image test e2e e2e-upgrade bench lint verify demo clean
+.PHONY: help build frontend-image test e2e e2e-upgrade bench bench-ready lint verify demo clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,10 @@ bench: build ## Measure, beside floors and peers in the same run (ONLY=pack,ship
 	go build -modfile=tools/go.mod -o bin/ github.com/google/go-containerregistry/cmd/crane
 	go run ./test/bench -crane bin/crane -only '$(ONLY)'
 	go test -run '^$$' -bench . -benchmem ./...
+
+bench-ready: build ## Measure the time to Ready, beside a script of ssh and kubeadm on the same hosts (PAIRS=3)
+	hack/apt.sh hack/apt.txt test/apt.txt test/hosts/apt.txt test/components/apt.txt
+	go run ./test/ready -pairs $(or $(PAIRS),3)
 
 lint: ## Run golangci-lint
 	go tool -modfile=tools/go.mod golangci-lint run ./...

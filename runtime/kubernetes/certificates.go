@@ -9,9 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -60,95 +58,10 @@ func (d Distribution) Renew(c *runtime.Cluster, h *runtime.Host) []runtime.Step 
 		},
 		{
 			Name: "starting the control plane's pods anew",
-			Do:   func(ctx context.Context, log io.Writer) error { return restartPods(ctx, c, h, log) },
+			Do:   func(ctx context.Context, log io.Writer) error { return restartPods(ctx, h, log, components(c)) },
 		},
 		runtime.FreshRootKubeconfig(h, keptDir, adminConf),
 	}
-}
-
-// components are the control plane's static pods.
-func components(c *runtime.Cluster) []string {
-	list := []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler"}
-	if !externalEtcd(c) {
-		list = append([]string{"etcd"}, list...)
-	}
-	return list
-}
-
-const kubernetesDir = "/etc/kubernetes"
-
-// restarted is the annotation by which a pod's manifest is changed, so that the kubelet starts it anew.
-const restarted = "sealer.io/restarted"
-
-// changeManifest sets the annotation $2 to $3 in the manifest of the component $1, below the folder $4. The new file is made where
-// the kubelet does not look.
-const changeManifest = `set -eu
-file=$4/manifests/$1.yaml
-new=$4/.sealer-$1.yaml
-awk -v name="$2" -v value="$3" '
-	index($0, "    " name ":") == 1 { next }
-	{ print }
-	!done && $0 == "metadata:" { inside = 1 }
-	inside && !done && $0 == "  annotations:" { print "    " name ": \"" value "\""; done = 1 }
-' "$file" >"$new"
-grep -q "$2" "$new" || sed -i "s|^metadata:\$|metadata:\n  annotations:\n    $2: \"$3\"|" "$new"
-chmod 0600 "$new"
-mv -f "$new" "$file"
-`
-
-// restartPods changes the manifests one after the other, and waits for each pod: etcd must be back before what asks it goes.
-func restartPods(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writer) error {
-	stamp := time.Now().UTC().Format(time.RFC3339)
-	for _, name := range components(c) {
-		if err := run(ctx, h, log, "sh", "-c", changeManifest, "sh", name, restarted, stamp, kubernetesDir); err != nil {
-			return err
-		}
-		if err := waitPod(ctx, c, h, name, stamp); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// podTimeout bounds how long a component may take to come back.
-const podTimeout = 4 * time.Minute
-
-// waitPod waits until the component that runs is of the manifest with the stamp, and is Ready. While its own API server is
-// away nothing is known.
-func waitPod(ctx context.Context, c *runtime.Cluster, h *runtime.Host, name, stamp string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, podTimeout, &StuckPodError{Host: h.String(), Pod: name})
-	defer cancel()
-	own := "https://" + net.JoinHostPort(h.IP(), strconv.Itoa(port(c)))
-	ask := Distribution{}.Kubectl().Command("--server", own, "--namespace", "kube-system", "get", "pod", name+"-"+h.Facts.NodeName(), "--request-timeout", "10s",
-		"--output", `jsonpath={.metadata.annotations.sealer\.io/restarted} {.status.conditions[?(@.type=="Ready")].status}`)
-	tick := time.NewTicker(apiInterval)
-	defer tick.Stop()
-	for {
-		out, err := host.Output(ctx, h.Runner, ask)
-		if err == nil && strings.TrimSpace(string(out)) == stamp+" True" {
-			return nil
-		}
-		if _, answered := errors.AsType[*host.ExitError](err); err != nil && !answered && ctx.Err() == nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-tick.C:
-		}
-	}
-}
-
-// StuckPodError is a pod of the control plane that did not come back.
-type StuckPodError struct{ Host, Pod string }
-
-func (e *StuckPodError) Error() string {
-	return fmt.Sprintf("%s: %s was started anew and is not Ready after %s", e.Host, e.Pod, podTimeout)
-}
-
-// Hint says where to look.
-func (e *StuckPodError) Hint() string {
-	return "look at crictl ps -a and crictl logs of " + e.Pod + " on the host"
 }
 
 const namesFile = "/etc/kubernetes/kubeadm-names.yaml"
@@ -172,11 +85,7 @@ func (d Distribution) ServerNames(c *runtime.Cluster, h *runtime.Host) []runtime
 			Name: "starting the API server anew",
 			Key:  strings.Join(wantedNames(c), ","),
 			Do: func(ctx context.Context, log io.Writer) error {
-				stamp := time.Now().UTC().Format(time.RFC3339)
-				if err := run(ctx, h, log, "sh", "-c", changeManifest, "sh", "kube-apiserver", restarted, stamp, kubernetesDir); err != nil {
-					return err
-				}
-				return waitPod(ctx, c, h, "kube-apiserver", stamp)
+				return restartPods(ctx, h, log, []string{"kube-apiserver"})
 			},
 		},
 	}

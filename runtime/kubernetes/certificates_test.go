@@ -50,3 +50,17 @@ func TestChangeManifest(t *testing.T) {
 		})
 	}
 }
+
+// The kubelet's own question is found, however kubeadm writes the port.
+func TestHealthURL(t *testing.T) {
+	for want, container := range map[string]string{
+		"https://10.0.0.1:6443/readyz":  "livenessProbe: {httpGet: {host: 10.0.0.1, path: /livez, port: 6443, scheme: HTTPS}}, readinessProbe: {httpGet: {host: 10.0.0.1, path: /readyz, port: probe-port, scheme: HTTPS}}, ports: [{name: probe-port, containerPort: 6443}]",
+		"https://[fd00::1]:6443/readyz": "readinessProbe: {httpGet: {host: 'fd00::1', path: /readyz, port: 6443, scheme: HTTPS}}",
+		"http://127.0.0.1:2381/livez":   "livenessProbe: {httpGet: {path: /livez, port: 2381}}",
+		"":                              "image: x",
+	} {
+		got, err := healthURL([]byte("kind: Pod\nspec: {containers: [{name: x, " + container + "}]}\n"))
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+	}
+}
