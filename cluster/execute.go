@@ -75,6 +75,40 @@ func (e *FailedError) Hint() string {
 	return again
 }
 
+// AilingError is a step that failed on a host where something is wrong besides, which is the likely reason.
+type AilingError struct {
+	Err      error
+	Problems []runtime.Problem
+}
+
+func (e *AilingError) Error() string {
+	lines := []string{e.Err.Error()}
+	for _, p := range e.Problems {
+		lines = append(lines, "  "+p.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (e *AilingError) Unwrap() error { return e.Err }
+
+// Hint is what to do about it.
+func (e *AilingError) Hint() string { return (&runtime.PreflightError{Problems: e.Problems}).Hint() }
+
+// ailing asks the host of a step that failed what may be the reason.
+func ailing(ctx context.Context, h *runtime.Host, err error) error {
+	_, lost := errors.AsType[*host.LostError](err)
+	if lost || ctx.Err() != nil || h.Runner == nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	problems, askErr := runtime.Ailments(ctx, h.Runner)
+	if askErr != nil || len(problems) == 0 {
+		return err // the step's own error says most
+	}
+	return &AilingError{err, problems}
+}
+
 // executor carries out plans.
 type executor struct {
 	journal *journal
@@ -152,7 +186,7 @@ func (e *executor) steps(ctx context.Context, w work) error {
 		err := e.step(ctx, w.host, s, task)
 		task.Done(err)
 		if err != nil {
-			return &StepError{Host: w.host.String(), Step: s.Name, Err: err}
+			return &StepError{Host: w.host.String(), Step: s.Name, Err: ailing(ctx, w.host, err)}
 		}
 	}
 	return nil

@@ -55,6 +55,11 @@ func (e *LostError) Error() string {
 }
 func (e *LostError) Unwrap() error { return e.Err }
 
+// Hint says what to look at.
+func (e *LostError) Hint() string {
+	return "look whether " + e.Host + " is up and the network to it holds: the host was rebooted, its sshd started anew, or the link cut"
+}
+
 // AuthError is a host that let us in by none of the ways tried.
 type AuthError struct {
 	Host, User string

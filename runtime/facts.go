@@ -34,6 +34,8 @@ type Facts struct {
 	Memory, DiskFree      int64 // bytes; DiskFree of the file system below /var/lib
 	Swap                  bool
 	Skew                  time.Duration // the host's clock less ours, exact to a second or so
+	ReadOnly, NoExec      []string      // folders of those that sealer writes to, and has programs in, that are mounted so
+	Nameservers           []string      // as pods inherit them
 	DefaultRoute          bool
 	Links                 []string
 	Addresses             []netip.Prefix // global ones; first those of the link that the default route takes
@@ -125,6 +127,12 @@ func parseFacts(out []byte, now time.Time) (Facts, error) {
 			f.DiskFree, err = parseBytes(value)
 		case "swap":
 			f.Swap = value != ""
+		case "read-only":
+			f.ReadOnly = append(f.ReadOnly, value)
+		case "noexec":
+			f.NoExec = append(f.NoExec, value)
+		case "nameserver":
+			f.Nameservers = append(f.Nameservers, value)
 		case "default-route":
 			f.DefaultRoute = true
 			ways = append(ways, value)

@@ -20,6 +20,19 @@ p swap "$(awk 'NR > 1' /proc/swaps 2>/dev/null | first)"
 dir=/var/lib/sealer
 while [ ! -d "$dir" ]; do dir=$(dirname "$dir"); done
 p disk-free "$(df -Pk "$dir" | awk 'NR == 2 { print $4 * 1024 }')"
+for dir in /etc /var/lib /usr/local/bin; do
+	[ -d "$dir" ] || continue
+	options=$(df -P "$dir" | awk 'NR == 2 { print $NF }' | while read -r at; do
+		awk -v at="$at" '$2 == at { o = $4 } END { print o }' /proc/self/mounts
+	done)
+	case ,$options, in *,ro,*) p read-only "$dir" ;; esac
+	case ,$options, in *,noexec,*) p noexec "$dir" ;; esac
+done
+for file in /run/systemd/resolve/resolv.conf /etc/resolv.conf; do
+	[ -r "$file" ] || continue
+	awk '$1 == "nameserver" && $2 { print "nameserver=" $2 }' "$file"
+	break
+done
 if [ -e /proc/net/route ]; then
 	awk '$2 == "00000000" && $8 == "00000000" { print "default-route=" $1 }' /proc/net/route
 fi

@@ -54,8 +54,12 @@ func (e *PreflightError) Hint() string {
 	return strings.Join(fixes, "\n      ")
 }
 
-// maxSkew between two hosts: certificates made on one must be valid on the other.
-const maxSkew = 30 * time.Second
+// maxSkew between two hosts: certificates made on one must be valid on the other. maxOwnSkew is that between the hosts and this machine,
+// on which kubeconfigs are used and certificates looked at: kubeadm dates its own back by as much.
+const (
+	maxSkew    = 30 * time.Second
+	maxOwnSkew = 5 * time.Minute
+)
 
 // hostnameRule is an RFC 1123 subdomain, what a node may be called.
 var hostnameRule = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
@@ -122,6 +126,15 @@ func (k *checker) machine() {
 	}
 	if f.MachineID == "" {
 		k.add("machine-id", "run systemd-machine-id-setup on the host", "/etc/machine-id is empty")
+	}
+	for _, dir := range f.ReadOnly {
+		k.add("read-only", "mount it for writing: mount -o remount,rw; where the kernel has made it read-only because of errors, dmesg tells",
+			"%s is mounted read-only", dir)
+	}
+	for _, dir := range f.NoExec {
+		if dir != "/etc" {
+			k.add("noexec", "mount it without noexec: mount -o remount,exec", "programs in %s cannot be run: it is mounted noexec", dir)
+		}
 	}
 	switch {
 	case k.host.IP() == "":
@@ -240,7 +253,32 @@ func checkTogether(hosts []*Host) []Problem {
 			fmt.Sprintf("its clock is %s ahead of that of %s; %s is the limit", d.Round(time.Second), slow, maxSkew),
 			"set the clocks, with chrony or systemd-timesyncd"})
 	}
+	// The one that is closest decides: another one that is off, too, has been told of.
+	own := slow.Facts.Skew
+	if fast.Facts.Skew.Abs() < own.Abs() {
+		own = fast.Facts.Skew
+	}
+	if way := "behind"; own.Abs() > maxOwnSkew {
+		if own < 0 {
+			way = "ahead of"
+		}
+		problems = append(problems, Problem{"", "clock",
+			fmt.Sprintf("the clock of this machine is %s %s those of the hosts; %s is the limit: certificates made there would not be valid here", own.Abs().Round(time.Second), way, maxOwnSkew),
+			"set the clock of this machine, or those of the hosts"})
+	}
 	return problems
+}
+
+// DNSProblems is for distributions whose cluster DNS hands on what it does not know to the nameservers of its host: without
+// one it does not start.
+func DNSProblems(h *Host) []Problem {
+	if len(h.Facts.Nameservers) > 0 || h.Facts.State != nil {
+		return nil
+	}
+	return []Problem{{
+		h.String(), "dns", "it has no nameserver, without which the cluster's DNS does not start",
+		"name one in /etc/resolv.conf; where there is none an address that nobody has will do: nameserver 192.0.2.1",
+	}}
 }
 
 func size(n int64) string {

@@ -128,6 +128,7 @@ func facts(name, ip string) runtime.Facts {
 	return runtime.Facts{
 		Arch: "amd64", Hostname: name, MachineID: "id-of-" + name, Init: "systemd", Root: true, Cgroup: 2, CPUs: 4,
 		Memory: 8 << 30, DiskFree: 100 << 30, DefaultRoute: true, Addresses: []netip.Prefix{netip.MustParsePrefix(ip + "/24")},
+		Nameservers: []string{"10.0.0.254"},
 	}
 }
 
@@ -172,6 +173,7 @@ func TestPreflight_Everything(t *testing.T) {
 	two.Paths = []string{"/usr/local/bin/k3s", "/etc/kubernetes/kubelet.conf"}
 	c.Hosts[1].Platform = ""
 	three.MachineID, three.Hostname = "", "localhost"
+	three.ReadOnly, three.NoExec, three.Nameservers = []string{"/etc", "/var/lib"}, []string{"/etc", "/usr/local/bin"}, nil
 	three.Units = map[string]runtime.Unit{"k0sworker.service": {}, "containerd.service": {}}
 	c.Images = images[:2]
 	c.Metadata.KubeVersion = "v1.30.1"
@@ -181,6 +183,51 @@ func TestPreflight_Everything(t *testing.T) {
 	var problems *runtime.PreflightError
 	require.ErrorAs(t, err, &problems)
 	golden(t, "testdata/preflight.txt", err.Error()+"\nhint: "+problems.Hint()+"\n")
+}
+
+// Hosts whose clocks agree may yet be far from this machine's.
+func TestPreflight_OwnClock(t *testing.T) {
+	for skew, want := range map[time.Duration]string{
+		4 * time.Minute: "", -4 * time.Minute: "",
+		2 * time.Hour:  "the clock of this machine is 2h0m0s behind those of the hosts; 5m0s is the limit",
+		-2 * time.Hour: "the clock of this machine is 2h0m0s ahead of those of the hosts",
+	} {
+		c := cluster(t)
+		for _, h := range c.Hosts {
+			h.Facts.Skew = skew
+		}
+		err := runtime.Preflight(c, kubernetes.New(), all(), "id")
+		if want == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorContains(t, err, want)
+	}
+}
+
+// What ails a host is each told once, and nothing where nothing does.
+func TestAilments(t *testing.T) {
+	for out, want := range map[string][]string{
+		"free=/etc / 9999999\ninodes=/etc / 100000\nend=1\n": nil,
+		"read-only=/etc /\nread-only=/var/lib /\nfree=/etc / 2048\nfree=/var/lib / 2048\ninodes=/run /run 3\nend=1\n": {
+			"h: /etc is mounted read-only [read-only]",
+			"h: the file system that holds /etc is full: 2 MiB is free [disk]",
+			"h: the file system that holds /run can take 3 more files [disk]",
+		},
+	} {
+		found, err := runtime.Ailments(t.Context(), hosttest.New("h").On("^sh -s", hosttest.Answer{Stdout: out}))
+		require.NoError(t, err)
+		var got []string
+		for _, p := range found {
+			require.NotEmpty(t, p.Fix)
+			got = append(got, p.String())
+		}
+		require.Equal(t, want, got)
+	}
+	local, err := host.NewLocal(t.Context(), host.LocalConfig{})
+	require.NoError(t, err)
+	_, err = runtime.Ailments(t.Context(), local) // the script runs for real
+	require.NoError(t, err)
 }
 
 func TestPreflight_Owner(t *testing.T) {

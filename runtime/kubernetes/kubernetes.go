@@ -194,6 +194,7 @@ func (d Distribution) Check(c *runtime.Cluster) []runtime.Problem {
 			problems = append(problems, runtime.Problem{Host: h.String(), Check: check, What: fmt.Sprintf(format, args...), Fix: fix})
 		}
 		problems = append(problems, runtime.SystemdProblems(h)...)
+		problems = append(problems, runtime.DNSProblems(h)...)
 		controlPlane := slices.Contains(c.ControlPlanes(), h)
 		ports := []int{10250}
 		if controlPlane {

@@ -434,6 +434,9 @@ failCgroupV1: false
 	for _, h := range c.Hosts {
 		h.Facts.Cgroup, h.Facts.CPUs, h.Facts.Memory = 1, 1, 1<<30
 	}
+	for _, h := range c.Hosts[1:] {
+		h.Facts.Nameservers = []string{"10.0.0.1"}
+	}
 	c.Images = []string{
 		"registry.k8s.io/coredns/coredns:v1", "r/etcd:1", "r/kube-apiserver:v1.36.3@sha256:00", "r/kube-controller-manager:v1.36.3",
 		"r/kube-proxy:v1.36.3", "r/kube-scheduler:v1.36.3", "localhost:5000/pause:3.10",
@@ -443,10 +446,11 @@ failCgroupV1: false
 		got = append(got, p.String())
 	}
 	require.Equal(t, []string{
+		"10.0.0.1: it has no nameserver, without which the cluster's DNS does not start [dns]",
 		"10.0.0.2: it has 1 CPU, a control plane needs 2 [cpu]",
 		"10.0.0.2: it has 1024 MiB of memory, a control plane needs 1700 [memory]",
 	}, got, "what the Clusterfile accepts is accepted; the second control plane joins, and is not in the InitConfiguration")
 
 	c.File.Kubeadm["KubeletConfiguration"] = nil
-	require.Len(t, kubernetes.New().Check(c), 5, "cgroup v1 on three hosts")
+	require.Len(t, kubernetes.New().Check(c), 6, "cgroup v1 on three hosts")
 }

@@ -35,6 +35,7 @@ done
 join=$(on "$CONTROL" 'kubeadm token create --print-join-command' 2>/dev/null)
 wait "$preparing"
 on "$WORKER" "$join --ignore-preflight-errors SystemVerification >&2"
+# shellcheck disable=SC2016 # it is the host that looks
 on "$CONTROL" 'until [ "$(kubectl --kubeconfig /etc/kubernetes/admin.conf get nodes --no-headers | grep -cw Ready)" = 2 ]; do sleep 0.5; done'
 on "$CONTROL" -O exit 2>/dev/null || :
 on "$WORKER" -O exit 2>/dev/null || :
