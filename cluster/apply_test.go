@@ -410,3 +410,44 @@ func TestApply_ElsewhereAndAsked(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, bytes.Contains(data, []byte(`{"op":"remove","about":"host","host":"10.0.0.4","from":"worker"`)), string(data))
 }
+
+// Status finds the same differences, and says them in sentences.
+func TestStatus_Drift(t *testing.T) {
+	w := newWorld(t, small)
+	require.NoError(t, w.apply())
+	status := func(desired bool) []string {
+		t.Helper()
+		v, err := cluster.Open(t.Context(), cluster.ViewOptions{
+			Clusterfile: w.opts.Clusterfile, Dial: w.opts.Dial, Distributions: w.opts.Distributions, Desired: desired,
+		})
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, v.Close()) })
+		s, err := v.Status(t.Context())
+		require.NoError(t, err)
+		require.Empty(t, s.Unwell)
+		return s.Drift
+	}
+	require.Empty(t, status(false))
+	require.Empty(t, status(true))
+	w.nodes["h3"].Labels["zone"] = "z"
+	w.nodes["h4"].Version = "v1.35.1"
+	clear(w.nodes["h4"].Taints)
+	found := []string{
+		"10.0.0.4: the version of the kubelet is v1.35.1, not v1.36.3", "10.0.0.3: the label zone is z, not a",
+		"10.0.0.4: the taint gpu=yes:NoSchedule is missing",
+	}
+	require.Equal(t, found, status(false))
+	require.Equal(t, found, status(true))
+
+	w.want("spec:\n  image: registry.example.com/app:v9\n  registry: {localRegistry: {domain: hub.example.com}}\n  hosts:\n" +
+		"  - {ips: [10.0.0.1], roles: [master]}\n  - {ips: [10.0.0.3, 10.0.0.5], roles: [node]}\n")
+	require.Equal(t, []string{
+		"10.0.0.5: it is in the Clusterfile, and nothing of the cluster is on it",
+		"10.0.0.4: it is a host of the cluster, and the Clusterfile does not name it",
+		"10.0.0.1: the image is registry.example.com/app:v1, not registry.example.com/app:v9",
+		"10.0.0.3: the image is registry.example.com/app:v1, not registry.example.com/app:v9",
+		"10.0.0.1: the registry is sea.hub:5000, not hub.example.com:5000",
+		"10.0.0.3: the label node-role.kubernetes.io/db is there, and not in the Clusterfile",
+		"10.0.0.3: the taint gpu=yes:NoSchedule is there, and not in the Clusterfile",
+	}, slices.DeleteFunc(status(true), func(line string) bool { return strings.Contains(line, "none of the hosts") }))
+}

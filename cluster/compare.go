@@ -195,7 +195,7 @@ func (c comparison) images() []Change {
 		leaving := slices.ContainsFunc(c.going, func(g clusterfile.Host) bool { return g.Address == m.Address })
 		switch {
 		case leaving && m.Role == clusterfile.Worker: // it goes as it is
-		case c.digest != "" && s.ImageDigest != c.digest, c.digest == "" && c.image != "" && s.Image != c.image:
+		case c.digest != "" && s.ImageDigest != c.digest, c.digest == "" && c.image != "" && normal(s.Image) != normal(c.image):
 			list = append(list, Change{Op: OpChange, About: AboutImage, Host: h.String(), From: s.Image, To: c.image, Note: versions(s.KubeVersion, c.version)})
 		case s.PreviousDigest != "":
 			list = append(list, Change{Op: OpChange, About: AboutImage, Host: h.String(), From: s.PreviousImage, To: s.Image, Note: "the upgrade has not come to its end"})
@@ -365,17 +365,6 @@ func staleTaints(n nodeObject, want, was clusterfile.Host) []clusterfile.Taint {
 		same := func(w clusterfile.Taint) bool { return w.Key == t.Key && w.Effect == t.Effect }
 		if !t.Remove && hasTaint(n, t) && !slices.ContainsFunc(want.Taints, same) {
 			list = append(list, t)
-		}
-	}
-	return list
-}
-
-// strangers are nodes that are none of the hosts.
-func (c comparison) strangers(known map[string]bool) []string {
-	var list []string
-	for _, n := range c.nodes {
-		if !known[n.Metadata.Name] {
-			list = append(list, n.Metadata.Name)
 		}
 	}
 	return list

@@ -89,25 +89,42 @@ func (v *View) Status(ctx context.Context) (*Status, error) {
 		if n := s.Hosts[i]; n.Problem != "" && h.Lost == nil && h.Facts.State != nil {
 			s.Unwell = append(s.Unwell, h.String()+": "+n.Problem)
 		}
-		state := h.Facts.State
-		switch {
-		case h.Lost != nil:
-		case state == nil:
-			s.Drift = append(s.Drift, h.String()+": it is in the Clusterfile, and nothing of the cluster is on it")
-		case !state.Complete:
-			s.Drift = append(s.Drift, h.String()+": its installation has not come to its end")
-		case s.Image == "":
-			s.Image, s.Version = state.Image, state.KubeVersion
-		case state.ImageDigest != c.Digest:
-			s.Drift = append(s.Drift, fmt.Sprintf("%s: it runs the image %s (%s), others run %s", h, state.Image, state.ImageDigest, c.Digest))
+		if state := h.Facts.State; s.Image == "" && h.Lost == nil && state != nil && state.Complete {
+			s.Image, s.Version, s.ImageDigest = state.Image, state.KubeVersion, state.ImageDigest
 		}
 	}
+	s.Drift = append(s.Drift, v.drift(s, list.Items)...)
 	for _, n := range list.Items {
 		if !known[n.Metadata.Name] {
 			s.Drift = append(s.Drift, fmt.Sprintf("the cluster has a node %q, which is none of the hosts", n.Metadata.Name))
 		}
 	}
 	return s, nil
+}
+
+// drift is how hosts, image, registry, labels and taints differ from what they are to be, by the comparison that Apply makes.
+func (v *View) drift(s *Status, nodes []nodeObject) []string {
+	c := comparison{
+		want: v.want, was: v.was, hosts: v.cluster.Hosts, nodes: nodes, asked: v.cluster.Contact != nil,
+		image: s.Image, digest: s.ImageDigest,
+	}
+	if v.desired {
+		if v.want.Image != "" {
+			c.image, c.digest = v.want.Image, "" // what else its name stands for here is not looked at
+		}
+		if v.was != nil {
+			for _, m := range v.was.Hosts {
+				if c.host(m) == nil {
+					c.going = append(c.going, m)
+				}
+			}
+		}
+	}
+	var lines []string
+	for _, change := range slices.Concat(c.joins(), c.leaves(), c.unfinished(), c.images(), c.kubelets(), c.registries(), c.marking()) {
+		lines = append(lines, change.Drift())
+	}
+	return lines
 }
 
 func (v *View) hostStatus(h *runtime.Host, nodes []nodeObject, asked bool) HostStatus {

@@ -21,6 +21,9 @@ type ViewOptions struct {
 	Dial          DialFunc
 	Distributions runtime.Distributions
 	Display       *progress.Display // nil: silent
+	// Desired: the Clusterfile says what the cluster is to be, and not only where its hosts are. Status compares with it, or else
+	// with what the cluster was made from.
+	Desired bool
 }
 
 // View is a running cluster as this machine reaches it. Nothing is changed by looking, so hosts are not held.
@@ -28,6 +31,8 @@ type View struct {
 	cluster      *runtime.Cluster
 	distribution runtime.Distribution
 	closeHosts   func() error
+	want, was    *clusterfile.File // the cluster as it is to be, and as it was made; was is nil where that is not known
+	desired      bool
 }
 
 // Open connects to the hosts of a cluster. Those that cannot be reached are kept as lost; that none can is an
@@ -46,7 +51,7 @@ func Open(ctx context.Context, o ViewOptions) (_ *View, err error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &View{cluster: c, closeHosts: closeHosts}
+	v := &View{cluster: c, closeHosts: closeHosts, want: o.Clusterfile, desired: o.Desired}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, v.Close())
@@ -94,7 +99,10 @@ func Open(ctx context.Context, o ViewOptions) (_ *View, err error) {
 	if err != nil || defined == nil {
 		return v, err
 	}
-	c.File = over(defined, c.File)
+	c.File, v.was = over(defined, c.File), defined
+	if !v.desired {
+		v.want = c.File
+	}
 	for _, h := range c.Hosts {
 		for _, m := range c.File.Machines() {
 			if m.Address == h.Spec.Address {

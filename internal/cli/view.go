@@ -66,6 +66,7 @@ func (a *app) view(cmd *cobra.Command, o *viewFlags, do func(*cluster.View) erro
 	defer a.close(&err)
 	v, err := cluster.Open(cmd.Context(), cluster.ViewOptions{
 		Clusterfile: desired, Dial: a.dialer(&o.sshFlags), Distributions: distributions(), Display: a.display,
+		Desired: o.clusterfile != "",
 	})
 	if err != nil {
 		return err
@@ -172,9 +173,10 @@ func newStatus(a *app) *cobra.Command {
 		Use:   "status",
 		Short: "Tell how a cluster is",
 		Long: `status asks all hosts and the cluster: nodes and their versions, what does not work, and
-how the cluster differs from what this machine knows of it. It exits with 1 where
-something is wrong or differs.`,
+how hosts, image, registry, labels and taints differ from what the cluster was made from, or from the
+Clusterfile of -f, as sealer apply would find it. It exits with 1 where something is wrong or differs.`,
 		Example: `  sealer status
+  sealer status -f Clusterfile
   sealer status --name shop -o json`,
 		Args: noArgs,
 	}
