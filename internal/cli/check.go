@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealerio/sealer/cluster"
-	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/runtime"
 )
 
@@ -191,12 +190,7 @@ in part, and those that are clean already, are fine.`,
   sealer reset --yes --force --name shop`,
 		Args: noArgs,
 	}
-	f := cmd.Flags()
-	f.StringVarP(&o.clusterfile, "Clusterfile", "f", "", "file that describes the cluster")
-	f.StringVar(&o.name, "name", "", "name of the cluster (default "+clusterfile.DefaultName+")")
-	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
-	f.BoolVar(&o.force, "force", false, "go on where a host cannot be reached, and say which")
-	o.add(cmd)
+	o.addTo(cmd, "go on where a host cannot be reached, and say which")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		o.all = true
 		return a.delete(cmd, o)

@@ -222,18 +222,24 @@ Clusterfile, name them where that is gone. It can be repeated.`,
   sealer delete --all --yes --masters 10.0.0.1 --nodes 10.0.0.2`,
 		Args: noArgs,
 	}
+	o.addTo(cmd, "go on where a host cannot be reached, and say which; delete pods that do not leave a node")
 	f := cmd.Flags()
-	f.StringVarP(&o.clusterfile, "Clusterfile", "f", "", "file that describes the cluster")
-	f.StringVar(&o.name, "name", "", "name of the cluster (default "+clusterfile.DefaultName+")")
 	f.BoolVarP(&o.all, "all", "a", false, "delete the whole cluster; --masters and --nodes are then all of its hosts")
-	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
-	f.BoolVar(&o.force, "force", false, "go on where a host cannot be reached, and say which; delete pods that do not leave a node")
 	f.DurationVar(&o.timeout, "timeout", cluster.DefaultDrainTimeout, "how long pods may take to leave a node")
 	f.BoolVar(&o.dryRun, "dry-run", false, "with --masters or --nodes: print the plan and change nothing")
 	f.Bool("prune", false, "as in older sealers; hosts are always cleaned as a whole")
-	o.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.delete(cmd, o) }
 	return cmd
+}
+
+// addTo declares what delete and reset have in common; force says what --force does.
+func (o *deleteFlags) addTo(cmd *cobra.Command, force string) {
+	f := cmd.Flags()
+	f.StringVarP(&o.clusterfile, "Clusterfile", "f", "", "file that describes the cluster")
+	f.StringVar(&o.name, "name", "", "name of the cluster (default "+clusterfile.DefaultName+")")
+	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
+	f.BoolVar(&o.force, "force", false, force)
+	o.add(cmd)
 }
 
 func (a *app) delete(cmd *cobra.Command, o deleteFlags) (err error) {

@@ -77,7 +77,7 @@ func contextFor(t *testing.T, name string) string {
 const wrapper = `#!/bin/sh
 export SEALER_ROOT='%s' SEALER_CONFIG='%s'
 case $1 in
-run) set -- "$@" -f '%s' --progress plain ;;
+run|gen) set -- "$@" -f '%s' --progress plain ;;
 esac
 exec '%s' "$@"
 `
