@@ -223,39 +223,11 @@ type budget struct {
 	Status struct{ DisruptionsAllowed int }
 }
 
-// protects: its selector takes the pod (https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors).
+// protects: its selector takes the pod.
 func (b budget) protects(p drainedPod) bool {
-	var s struct {
-		MatchLabels      map[string]string
-		MatchExpressions []struct {
-			Key, Operator string
-			Values        []string
-		}
-	}
+	var s selector
 	if b.Metadata.Namespace != p.Metadata.Namespace || len(b.Spec.Selector) == 0 || json.Unmarshal(b.Spec.Selector, &s) != nil {
 		return false
 	}
-	for k, v := range s.MatchLabels {
-		if p.Metadata.Labels[k] != v {
-			return false
-		}
-	}
-	for _, e := range s.MatchExpressions {
-		value, has := p.Metadata.Labels[e.Key]
-		ok := false
-		switch e.Operator {
-		case "In":
-			ok = has && slices.Contains(e.Values, value)
-		case "NotIn":
-			ok = !has || !slices.Contains(e.Values, value)
-		case "Exists":
-			ok = has
-		case "DoesNotExist":
-			ok = !has
-		}
-		if !ok {
-			return false
-		}
-	}
-	return true
+	return s.matches(p.Metadata.Labels)
 }

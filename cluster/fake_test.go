@@ -135,6 +135,7 @@ func putImage(t *testing.T, cs content.Store, config ocispec.Image, layer string
 type bed struct {
 	opts  cluster.RunOptions
 	hosts map[string]*fakeHost
+	api   *fakeAPI
 	out   bytes.Buffer
 }
 
@@ -175,9 +176,10 @@ func newBedOf(t *testing.T, clusterfileText string, ext clusterimage.Extension, 
 	binary := filepath.Join(t.TempDir(), "sealer-node")
 	require.NoError(t, os.WriteFile(binary, []byte("the node program"), 0o755))
 
-	b := &bed{hosts: map[string]*fakeHost{}}
+	b := &bed{hosts: map[string]*fakeHost{}, api: newFakeAPI()}
 	for i, m := range f.Machines() {
 		b.hosts[m.String()] = newFakeHost(m, fmt.Sprintf("h%d", i+1))
+		b.api.answer(b.hosts[m.String()])
 	}
 	b.opts = cluster.RunOptions{
 		Image: img, ImageName: "registry.example.com/app:v1", Content: cs, Clusterfile: f,

@@ -140,7 +140,13 @@ func (r *run) launch(h *runtime.Host) []runtime.Step {
 		steps = append(steps, runtime.Step{
 			Name: l.name,
 			Key:  hex.EncodeToString(all.Sum(nil))[:32], // of all up to here: they may build upon one another
-			Do:   func(ctx context.Context, log io.Writer) error { return r.start(ctx, h, l, log) },
+			Do: func(ctx context.Context, log io.Writer) error {
+				if l.app == "" {
+					return r.start(ctx, h, l, log)
+				}
+				n, err := r.startNoted(ctx, h, l, log)
+				return r.ofCluster(ctx, h, l.app, n, err)
+			},
 		})
 	}
 	return append(steps, runtime.Step{
@@ -152,14 +158,18 @@ func (r *run) launch(h *runtime.Host) []runtime.Step {
 }
 
 // inRootfs lets commands find the programs that the image brings, behind those of the host.
-const inRootfs = `PATH=$PATH:$ROOTFS/bin; export PATH; `
+//
+// The folder $SEALER_NOTING goes before all, where there is one; $SEALER_PATH is the path without it.
+const inRootfs = `PATH=$PATH:$ROOTFS/bin:$CLUSTER_ROOTFS/bin; SEALER_PATH=$PATH; PATH=${SEALER_NOTING:+$SEALER_NOTING:}$PATH; export PATH SEALER_PATH; `
 
-func (r *run) start(ctx context.Context, h *runtime.Host, l launched, log io.Writer) error {
+func (r *run) start(ctx context.Context, h *runtime.Host, l launched, log io.Writer, env ...string) error {
 	command := host.Command{
 		Argv: []string{"sh", "-c", inRootfs + l.command},
 		Dir:  h.Rootfs,
-		Env: append(r.launchEnvironment(h, l.app), "ROOTFS="+h.Rootfs, "KUBECONFIG="+r.distribution.Kubectl().Kubeconfig,
-			"HELM_CACHE_HOME="+path.Join(h.Rootfs, ".cache", "helm")), // not in root's home, where it would stay
+		Env: slices.Concat(r.launchEnvironment(h, l.app), env, []string{
+			"ROOTFS=" + h.Rootfs, "CLUSTER_ROOTFS=" + cmp.Or(r.clusterRootfs, h.Rootfs), "KUBECONFIG=" + r.distribution.Kubectl().Kubeconfig,
+			"HELM_CACHE_HOME=" + path.Join(h.Rootfs, ".cache", "helm"), // not in root's home, where it would stay
+		}),
 		Stdout: log, Stderr: log, Mutates: true,
 	}
 	if l.app == "" {
@@ -167,7 +177,7 @@ func (r *run) start(ctx context.Context, h *runtime.Host, l launched, log io.Wri
 	}
 	command.Dir = path.Join(h.Rootfs, clusterimage.ApplicationDir(l.app))
 	if app, _ := r.extension().Application(l.app); app.Type == clusterimage.HelmApp && len(app.Cmds) == 0 {
-		look := host.Command{Argv: []string{"sh", "-c", inRootfs + "command -v helm >/dev/null"}, Env: []string{"ROOTFS=" + h.Rootfs}}
+		look := host.Command{Argv: []string{"sh", "-c", inRootfs + "command -v helm >/dev/null"}, Env: []string{"ROOTFS=" + h.Rootfs, "CLUSTER_ROOTFS=" + cmp.Or(r.clusterRootfs, h.Rootfs)}}
 		err := h.Runner.Run(ctx, look)
 		if _, failed := errors.AsType[*host.ExitError](err); failed {
 			return &NoHelmError{App: l.app}

@@ -15,7 +15,7 @@ import (
 )
 
 // inRootfs stands before every command of an image.
-const inRootfs = "sh -c PATH=$PATH:$ROOTFS/bin; export PATH; "
+const inRootfs = "sh -c PATH=$PATH:$ROOTFS/bin:$CLUSTER_ROOTFS/bin; SEALER_PATH=$PATH; PATH=${SEALER_NOTING:+$SEALER_NOTING:}$PATH; export PATH SEALER_PATH; "
 
 const rootfs = "/var/lib/sealer/node/rootfs/x"
 

@@ -68,6 +68,8 @@ type run struct {
 	registries *registries
 	// applied is what an Apply has found, which then runs this; nil otherwise.
 	applied *applied
+	// clusterRootfs is that of the cluster's image on the host, where Image is an application's.
+	clusterRootfs string
 }
 
 func (r *run) plan() (plan, error) {

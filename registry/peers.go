@@ -27,7 +27,7 @@ import (
 
 // Peers are registries that hold the same content. What is pushed to one of them is fetched by the others before the
 // push is answered, as far as they can be reached; and each asks the others, when it starts and from time to time,
-// for what it lacks. Of two images that were pushed under one tag the later one stays. Nothing is ever deleted.
+// for what it lacks. Of two images that were pushed under one tag the later one stays. What Unpublish has taken away is not brought back.
 type Peers struct {
 	// Self is this registry's URL, as its peers have it among theirs: https://10.0.0.1:5000.
 	Self string
@@ -283,6 +283,9 @@ func (r *replicator) catchUp(ctx context.Context, peer string) error {
 	var errs []error
 	for _, t := range theirs {
 		if have, ok := ours[t.Repository+":"+t.Tag]; ok && (have.Digest == t.Digest || !t.Time.After(have.Time)) {
+			continue
+		}
+		if removed(r.root, t) {
 			continue
 		}
 		fetching, cancel := context.WithTimeout(ctx, fetchPatience)

@@ -35,6 +35,7 @@ type runFlags struct {
 	name        string
 	env         []string
 	dryRun      bool
+	applicationFlags
 }
 
 func newRun(a *app) *cobra.Command {
@@ -47,11 +48,16 @@ SSH: it sends the content, serves the packed images on the first control plane, 
 Kubernetes and starts the image's CMD. The image is taken from the local store, or pulled.
 
 A run that was cut is continued by the same command. Without --masters the cluster is
-this machine, without SSH.`,
+this machine, without SSH.
+
+An image of applications alone runs on a cluster that is there: that of --name, or the only
+one this machine knows. Only what its control planes lack is sent; it is launched part by
+part, each waited for. sealer app looks after it.`,
 		Example: `  sealer run registry.example.com/team/shop:v1 --masters 10.0.0.1 --nodes 10.0.0.2,10.0.0.3
   sealer run shop:v1 -m 10.0.0.1 -n 10.0.0.2-10.0.0.9 -u admin --pk ~/.ssh/site --ask-passwd
   sealer run shop:v1 -f Clusterfile --dry-run
-  sealer run shop:v1`,
+  sealer run shop:v1
+  sealer run registry.example.com/team/redis:v1 --name prod --env REPLICAS=3`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 && o.clusterfile != "" {
 				return nil
@@ -64,6 +70,8 @@ this machine, without SSH.`,
 	f.StringVar(&o.name, "name", "", "name of the cluster (default "+clusterfile.DefaultName+")")
 	f.StringArrayVarP(&o.env, "env", "e", nil, "value for the image's templates and commands (NAME=VALUE, repeatable)")
 	f.BoolVar(&o.dryRun, "dry-run", false, "look at the hosts, print the plan and change nothing")
+	f.StringVar(&o.as, "as", "", "what an application image's application is called (default: the last part of its image's name)")
+	o.applicationFlags.addTo(cmd)
 	o.add(cmd)
 	a.addRegistryFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -77,9 +85,12 @@ this machine, without SSH.`,
 }
 
 func (a *app) run(cmd *cobra.Command, o runFlags, image string) (err error) {
-	desired, err := o.desired(a, cmd)
-	if err != nil {
-		return err
+	desired, desiredErr := o.desired(a, cmd)
+	settings := desired
+	if desiredErr != nil { // an application's file needs no Cluster
+		if settings, err = o.settings(a, cmd); err != nil || image == "" {
+			return desiredErr
+		}
 	}
 	if image == "" {
 		image = desired.Image
@@ -97,6 +108,17 @@ func (a *app) run(cmd *cobra.Command, o runFlags, image string) (err error) {
 	if err != nil {
 		return err
 	}
+	if cluster.IsApplication(img) {
+		return a.runApplication(ctx, cmd, applicationRun{
+			ssh: &o.sshFlags, settings: settings, cluster: o.clusterName(settings), name: o.as, logFile: logFile, dryRun: o.dryRun, timeout: o.readyTimeout,
+		}, st, tag, img)
+	}
+	if desiredErr != nil {
+		return desiredErr
+	}
+	if o.as != "" {
+		return usagef(cmd, "--as is for images of applications alone, and %s holds a cluster", tag.Name)
+	}
 	return cluster.Run(ctx, cluster.RunOptions{
 		Image:         img,
 		ImageName:     tag.Name,
@@ -110,11 +132,16 @@ func (a *app) run(cmd *cobra.Command, o runFlags, image string) (err error) {
 		LogFile:       logFile,
 		DryRun:        o.dryRun,
 		Out:           a.streams.Out,
+		ReadyTimeout:  o.readyTimeout,
 	})
 }
 
 // desired joins the Clusterfile and the flags.
 func (o *runFlags) desired(a *app, cmd *cobra.Command) (*clusterfile.File, error) {
+	return o.read(a, cmd, clusterfile.Parse)
+}
+
+func (o *runFlags) read(a *app, cmd *cobra.Command, parse func(string, []byte) (*clusterfile.File, error)) (*clusterfile.File, error) {
 	if err := o.resolve(a, cmd); err != nil {
 		return nil, err
 	}
@@ -128,7 +155,7 @@ func (o *runFlags) desired(a *app, cmd *cobra.Command) (*clusterfile.File, error
 			return nil, fmt.Errorf("reading the Clusterfile: %w", err)
 		}
 		fromFlags := file
-		if file, err = clusterfile.Parse(o.clusterfile, src); err != nil {
+		if file, err = parse(o.clusterfile, src); err != nil {
 			return nil, err
 		}
 		if err := a.resolveSecrets(cmd, file); err != nil {
@@ -151,6 +178,7 @@ func (o *runFlags) desired(a *app, cmd *cobra.Command) (*clusterfile.File, error
 		}
 		file.Env[key] = value
 	}
+	o.over(cmd, file)
 	return file, file.Validate()
 }
 

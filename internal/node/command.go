@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealerio/sealer/internal/version"
+	"github.com/sealerio/sealer/registry"
 )
 
 // Exit statuses.
@@ -275,6 +276,23 @@ func (c *commands) registry() *cobra.Command {
 	publish.Flags().StringVar(&image, "image", "", "digest of the ClusterImage")
 	require(publish, "image")
 
+	unpublish := c.leaf("unpublish", "Take away the packed images of a ClusterImage that no other named image packs", func(ctx context.Context, n *Node) (any, error) {
+		d, err := digest.Parse(image)
+		if err != nil {
+			return nil, usageError{fmt.Errorf("--image %q: %w", image, err)}
+		}
+		return nil, n.Unpublish(ctx, d)
+	})
+	unpublish.Flags().StringVar(&image, "image", "", "digest of the ClusterImage")
+	require(unpublish, "image")
+	lacks := c.leaf("lacks", "Tell which of the images on standard input the registry does not have", func(_ context.Context, n *Node) (any, error) {
+		var names []string
+		if err := readJSON(c.In, "the list of images", &names); err != nil {
+			return nil, err
+		}
+		return registry.Lacks(n.registryDir(), names)
+	})
+
 	serve := c.leaf("serve", "Serve images until told to stop; the systemd unit runs it", func(ctx context.Context, n *Node) (any, error) {
 		return nil, n.Serve(ctx, c.Err)
 	})
@@ -286,7 +304,7 @@ func (c *commands) registry() *cobra.Command {
 	uninstall := c.leaf("uninstall", "Stop the registry and remove its unit; images stay", func(ctx context.Context, n *Node) (any, error) {
 		return nil, n.UninstallRegistry(ctx)
 	})
-	return group("registry", "The registry on this host", prepare, publish, serve, install, uninstall)
+	return group("registry", "The registry on this host", prepare, publish, unpublish, lacks, serve, install, uninstall)
 }
 
 func (c *commands) clean() *cobra.Command {

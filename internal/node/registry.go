@@ -46,6 +46,49 @@ func (n *Node) Publish(ctx context.Context, image digest.Digest) (err error) {
 	return n.publishTrees(ctx, img)
 }
 
+// Unpublish takes the packed images of a ClusterImage out of the host's registry, but for those that other images of the host,
+// by their names, pack as well. Nothing happens where the host does not have the image any more.
+func (n *Node) Unpublish(ctx context.Context, image digest.Digest) (err error) {
+	st, err := n.openStore()
+	if err != nil {
+		return err
+	}
+	release, err := st.Hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	if err := image.Validate(); err != nil {
+		return fmt.Errorf("finding image %q: %w", image, err)
+	}
+	if _, err := os.Stat(st.BlobPath(image)); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	img, err := n.image(ctx, st, image)
+	if err != nil {
+		return err
+	}
+	named, err := st.List(ctx)
+	if err != nil {
+		return err
+	}
+	var others []*clusterimage.Image
+	for _, t := range named {
+		if t.Descriptor.Digest == image {
+			continue
+		}
+		other, err := n.image(ctx, st, t.Descriptor.Digest)
+		if errors.Is(err, clusterimage.ErrNotClusterImage) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		others = append(others, other)
+	}
+	return registry.Unpublish(ctx, st, img, others, n.registryDir())
+}
+
 // publishTrees publishes the registry's folders that the image's rootfs has of an older tool.
 func (n *Node) publishTrees(ctx context.Context, img *clusterimage.Image) error {
 	for _, r := range img.Rootfs {

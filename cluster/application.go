@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/distribution/reference"
+
+	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/runtime"
+)
+
+// ApplicationOptions say which application image is run on which cluster, and how. Image, ImageName and Content are the
+// application's; Clusterfile has the cluster's name and hosts, as ClusterfilePath has it after a run: all else of the
+// cluster is asked of it. ReadyTimeout is how long each part of the application may take to become ready.
+type ApplicationOptions struct {
+	RunOptions
+	// Name of the application. Default ApplicationName(ImageName).
+	Name string
+	// Settings go over what the image says, and over what was said before: Env, Applications with their files, Cmd, Apps. nil: nothing.
+	Settings *clusterfile.File
+	// Upgrade makes an application that is there one of this image; without it another image's is an error.
+	Upgrade bool
+}
+
+// ApplicationName is what an application is called where nobody says so: the last part of its image's name, "shop" of
+// registry.example.com/team/shop:v1.
+func ApplicationName(image string) string {
+	name := image
+	if ref, err := reference.ParseNormalizedNamed(image); err == nil {
+		name = reference.Path(ref)
+	}
+	return strings.Trim(strings.NewReplacer("_", "-", ".", "-").Replace(path.Base(name)), "-")
+}
+
+// IsApplication tells whether an image is one of applications alone, which runs on a cluster that is there.
+func IsApplication(image *clusterimage.Image) bool {
+	for _, r := range image.Rootfs {
+		if !r.Absent {
+			return r.Extension.Type == clusterimage.AppInstaller
+		}
+	}
+	return false
+}
+
+// RunApplication runs an application image on a cluster: the control planes get what they lack of it, serve what it
+// packs, and one of them launches it, part by part, each waited for. What it has made is kept in the cluster.
+// Where it was cut, the same call goes on; where it is complete, nothing is changed.
+func RunApplication(ctx context.Context, o ApplicationOptions) (err error) {
+	o.RunOptions = o.withDefaults()
+	if err := o.validate(); err != nil {
+		return fmt.Errorf("running an application: %w", err)
+	}
+	if !IsApplication(o.Image) {
+		return &NoApplicationError{Image: o.ImageName}
+	}
+	if o.Name == "" {
+		o.Name = ApplicationName(o.ImageName)
+	}
+	if !nameRule.MatchString(o.Name) {
+		return &ApplicationNameError{Name: o.Name}
+	}
+	a := &application{run: &run{RunOptions: o.RunOptions}, name: o.Name, how: o}
+	done, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	if err := a.describe(ctx); err != nil {
+		return err
+	}
+	if err := a.look(ctx); err != nil {
+		return err
+	}
+	p, err := a.plan()
+	if err != nil {
+		return err
+	}
+	if o.DryRun {
+		_, err := io.WriteString(o.Out, p.String())
+		return err
+	}
+	ctx, release, err := a.hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := a.look(ctx); err != nil { // another operator may have been there
+		return err
+	}
+	if p, err = a.plan(); err != nil {
+		return err
+	}
+	if err := a.executor.execute(ctx, p); err != nil {
+		return a.failed(err)
+	}
+	return a.report()
+}
+
+// application is an application image's way onto a cluster, or off it.
+type application struct {
+	*run
+	name     string
+	how      ApplicationOptions
+	kept     *folder
+	executor *executor
+	records  []*applicationRecord
+	record   *applicationRecord // as it is to be; kept when something is launched
+	fresh    bool               // there is no record in the cluster yet
+	sending  int64              // bytes
+}
+
+// open reaches the cluster, and recalls what it was made from.
+func (a *application) open(ctx context.Context) (_ func() error, err error) {
+	name := a.Clusterfile.Name
+	if a.kept, err = openFolder(a.StateDir, name); err != nil {
+		return nil, err
+	}
+	closers := []func() error{a.kept.close}
+	done := func() error {
+		var errs []error
+		for _, c := range slices.Backward(closers) {
+			errs = append(errs, c())
+		}
+		return errors.Join(errs...)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, done())
+		}
+	}()
+	var lost []error
+	c, closeHosts, err := connect(ctx, a.Clusterfile, a.Dial, a.Distributions.Marks(), a.Display, func(m clusterfile.Host, err error) {
+		lost = append(lost, err)
+		a.lost = append(a.lost, &runtime.Host{Spec: m, Lost: err})
+	})
+	if err != nil {
+		return nil, err
+	}
+	closers = append(closers, closeHosts)
+	a.cluster = c
+	if len(c.Hosts) == 0 {
+		return nil, &ConnectError{lost}
+	}
+	there := false
+	for _, h := range c.Hosts {
+		switch s := h.Facts.State; {
+		case s == nil:
+		case s.Cluster != name:
+			return nil, &MisnamedError{Host: h.String(), Cluster: s.Cluster, Named: name}
+		default:
+			there = true
+		}
+	}
+	if !there {
+		return nil, &BareError{Image: a.ImageName, Cluster: name}
+	}
+	// Hosts that were named and never joined are none of the cluster's.
+	c.Hosts = slices.DeleteFunc(c.Hosts, func(h *runtime.Host) bool { return h.Facts.State == nil })
+	if err := a.recallFile(ctx); err != nil {
+		return nil, err
+	}
+	contact, err := a.recallContact(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.Contact = contact
+	if r := a.Clusterfile.Registry; r.Domain != "" {
+		c.Registry.Domain, c.Registry.Port = r.Domain, r.Port
+	}
+	return done, nil
+}
+
+// settle makes of what was said before and what is said now the Clusterfile of this run.
+func (a *application) settle(before applicationSettings) {
+	said := before.file()
+	if a.how.Settings != nil {
+		said = a.how.Settings.Over(said)
+	}
+	file := *a.cluster.File
+	file.Env = maps.Clone(file.Env)
+	if file.Env == nil {
+		file.Env = map[string]string{}
+	}
+	maps.Copy(file.Env, said.Env)
+	settings := settingsOf(said)
+	file.Apps, file.Cmd, file.Applications, file.Configs, file.Plugins = said.Apps, said.Cmd, said.Applications, settings.Configs, nil
+	a.Clusterfile, a.cluster.File = &file, &file
+	a.record.Settings = settings
+}
+
+// describe tells the cluster what the application's image holds.
+func (a *application) describe(ctx context.Context) error {
+	c, state := a.cluster, a.cluster.Contact.Facts.State
+	describe(c, a.RunOptions)
+	if err := describeOlder(ctx, c, a.RunOptions); err != nil {
+		return err
+	}
+	c.Metadata = clusterimage.Metadata{ClusterRuntime: state.Runtime, KubeVersion: state.KubeVersion}
+	var problems []runtime.Problem
+	for _, h := range c.Hosts {
+		r, err := a.Image.Platform(platformOf(h))
+		if err == nil && r.Absent {
+			err = errors.New("the local store has another platform of it only")
+		}
+		if err != nil {
+			problems = append(problems, runtime.Problem{
+				Host: h.String(), Check: "platform", What: fmt.Sprintf("the image %q cannot run here: %v", a.ImageName, err),
+				Fix: "build the application for this platform as well, with --platform",
+			})
+		}
+	}
+	if len(problems) > 0 {
+		return &runtime.PreflightError{Problems: problems}
+	}
+	return nil
+}
+
+// look reads how far the application is, and whether what is asked for can be.
+func (a *application) look(ctx context.Context) (err error) {
+	contact, err := a.recallContact(ctx)
+	if err != nil {
+		return err
+	}
+	a.cluster.Contact = contact
+	if a.records, err = a.api().records(ctx); err != nil {
+		return err
+	}
+	have := a.find(a.name)
+	if have == nil && a.how.Upgrade {
+		return a.unknown(a.name)
+	}
+	a.record, a.fresh = &applicationRecord{Name: a.name}, have == nil
+	if have != nil {
+		copied := *have
+		a.record = &copied
+		switch {
+		case have.Deleting:
+			return &ApplicationStateError{Name: a.name, Why: "is being deleted", Fix: "end that first: sealer app delete " + a.name}
+		case have.Digest != a.cluster.Digest && !a.how.Upgrade:
+			return &ApplicationStateError{
+				Name: a.name, Why: fmt.Sprintf("is there already, of the image %q (%s)", have.Image, have.Digest),
+				Fix: "sealer app upgrade " + a.name + " " + a.ImageName + ", or another name for this one: --as NAME",
+			}
+		case have.Digest != a.cluster.Digest:
+			// After an upgrade that failed, what was well last is what one goes back to.
+			if have.complete() {
+				a.record.Former = &applicationVersion{have.Image, have.Digest}
+			}
+			if f := a.record.Former; f != nil && f.Digest == a.cluster.Digest {
+				a.record.Former = nil
+			}
+			a.record.Done, a.record.Applications, a.record.Ended = nil, nil, time.Time{}
+		}
+	}
+	a.settle(a.record.Settings)
+	a.record.Image, a.record.Digest = a.ImageName, a.cluster.Digest
+	if err := a.checkLaunch(); err != nil {
+		return err
+	}
+	return a.measure(ctx)
+}
+
+// checkLaunch looks for what makes the launch impossible.
+func (a *application) checkLaunch() error {
+	rootfs, err := a.Image.Platform(platformOf(a.cluster.Server()))
+	if err != nil {
+		return err
+	}
+	if err := clusterimage.CheckKubeVersion(rootfs.Config.Config.Labels[clusterimage.LabelKubeVersion], a.cluster.KubeVersion()); err != nil {
+		return fmt.Errorf("checking the image %q: %w", a.ImageName, err)
+	}
+	for _, app := range a.cluster.File.Applications {
+		if _, ok := rootfs.Extension.Application(app.Name); !ok {
+			return &LaunchError{Image: a.ImageName, App: app.Name, Err: noSuchApplication(rootfs.Extension)}
+		}
+	}
+	list, err := a.launches()
+	if err == nil && len(list) == 0 {
+		err = &NothingLaunchedError{Image: a.ImageName, Have: applicationNames(rootfs.Extension)}
+	}
+	return err
+}
+
+// find is the record of an application image's.
+func (a *application) find(name string) *applicationRecord {
+	i := slices.IndexFunc(a.records, func(r *applicationRecord) bool { return r.Name == name && !r.OfCluster })
+	if i < 0 {
+		return nil
+	}
+	return a.records[i]
+}
+
+// unknown says that there is no such application, and which there are.
+func (a *application) unknown(name string) error {
+	e := &UnknownApplicationError{Cluster: a.cluster.File.Name, Name: name}
+	for _, r := range a.records {
+		if r.OfCluster {
+			e.OfCluster = e.OfCluster || r.Name == name
+			continue
+		}
+		e.Have = append(e.Have, r.Name)
+	}
+	return e
+}
+
+// hold keeps others off the cluster, and makes ready to change it.
+func (a *application) hold(ctx context.Context) (context.Context, func(), error) {
+	held, release, err := a.kept.hold(ctx, a.cluster, a.Distributions.Marks())
+	if err != nil {
+		return nil, nil, err
+	}
+	a.executor = newExecutor(a.cluster, a.kept.journal, a.Display, a.LogFile)
+	a.executor.begin(func(h *runtime.Host) runtime.HostState { return *h.Facts.State }) // it stays the cluster's
+	return held, release, nil
+}
+
+// report is the last line.
+func (a *application) report() error {
+	c := a.cluster.File.Name
+	if a.executor.changed() == 0 {
+		_, err := fmt.Fprintf(a.Out, "application %q of %s is complete on cluster %q: nothing to change\n", a.name, a.ImageName, c)
+		return err
+	}
+	_, err := fmt.Fprintf(a.Out, "application %q of %s is ready on cluster %q\n", a.name, a.ImageName, c)
+	return errors.Join(err, a.reportLost("do not have its images yet; their registries fetch them when they are back"))
+}
+
+// reportLost names the control planes that could not be reached.
+func (a *application) reportLost(what string) error {
+	var names []string
+	for _, h := range a.lost {
+		if h.Spec.Role == clusterfile.ControlPlane {
+			names = append(names, h.String())
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(a.Out, "could not be reached, and %s: %s\n", what, strings.Join(names, ", "))
+	return err
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// ApplicationStatus is how an application is.
+type ApplicationStatus struct {
+	Name   string `json:"name"`
+	Image  string `json:"image"`
+	Digest string `json:"digest"`
+	// Origin is OriginImage, or OriginCluster for what the cluster's own image has launched.
+	Origin string `json:"origin"`
+	// Applications are those of the image that are launched.
+	Applications []string  `json:"applications"`
+	Since        time.Time `json:"since"` // when this image was launched
+	Ready        bool      `json:"ready"`
+	Why          []string  `json:"why,omitempty"` // it is not
+}
+
+// Applications are all that run on the cluster, as it keeps them, in the order of their names.
+func (v *View) Applications(ctx context.Context) ([]ApplicationStatus, error) {
+	if _, err := v.contact(); err != nil {
+		return nil, err
+	}
+	api := api{v.cluster, v.distribution.Kubectl()}
+	records, err := api.records(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list := []ApplicationStatus{}
+	for _, r := range records {
+		s := ApplicationStatus{Name: r.Name, Image: r.Image, Digest: r.Digest, Origin: r.origin(), Applications: r.Applications, Since: r.Begun}
+		if s.Applications == nil {
+			s.Applications = []string{}
+		}
+		switch {
+		case r.Deleting:
+			s.Why = append(s.Why, "it is being deleted; sealer app delete "+r.Name+" goes on with that")
+		case r.Former != nil:
+			s.Why = append(s.Why, fmt.Sprintf("its upgrade from %s has not come to its end; sealer app upgrade %s goes on with it, or back", r.Former.Image, r.Name))
+		case r.Ended.IsZero():
+			s.Why = append(s.Why, "its launch has not come to its end; the same command goes on with it")
+		}
+		state, err := api.state(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range state.unready {
+			s.Why = append(s.Why, p.String())
+		}
+		s.Ready = len(s.Why) == 0
+		list = append(list, s)
+	}
+	return list, nil
+}

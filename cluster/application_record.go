@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/host"
+	"github.com/sealerio/sealer/runtime"
+)
+
+// What runs on a cluster is kept in the cluster: a Secret for each application. It is where the objects are that it speaks
+// of, comes back with them from a snapshot, and outlives every single host and the operator's machine. A Secret and no
+// ConfigMap, since variables of applications may be passwords.
+const (
+	recordNamespace = "kube-system"
+	recordPrefix    = "sealer-application."
+	recordLabel     = "sealer.io/application"
+	recordKey       = "record.json"
+	recordVersion   = "v1"
+)
+
+// maxRecord is what a Secret may hold: https://kubernetes.io/docs/concepts/configuration/secret/#restriction-data-size.
+const maxRecord = 1 << 20
+
+// applicationRecord is what is kept of an application.
+type applicationRecord struct {
+	SchemaVersion string `json:"schemaVersion"`
+	Name          string `json:"name"`
+	Image         string `json:"image"`
+	Digest        string `json:"digest"`
+	// OfCluster: it was launched with the cluster's own image.
+	OfCluster bool      `json:"ofCluster,omitempty"`
+	Begun     time.Time `json:"begun"`          // the launch of this image
+	Ended     time.Time `json:"ended,omitzero"` // zero: it has not come to its end
+	Deleting  bool      `json:"deleting,omitempty"`
+	// Applications are the ones of the image that are launched.
+	Applications []string            `json:"applications,omitempty"`
+	Settings     applicationSettings `json:"settings,omitzero"`
+	Done         []string            `json:"done,omitempty"` // keys of the commands that went through, of this image
+	Objects      []objectRef         `json:"objects,omitempty"`
+	Releases     []releaseRef        `json:"releases,omitempty"`
+	// Versions are all images of it of which the hosts may have something.
+	Versions []applicationVersion `json:"versions,omitempty"`
+	// Former is what runs, or ran, while an upgrade has not come to its end.
+	Former *applicationVersion `json:"former,omitempty"`
+
+	// made is when the Secret was, by the API server's clock: what is older was there before the application.
+	made time.Time
+}
+
+type applicationVersion struct {
+	Image  string `json:"image"`
+	Digest string `json:"digest"`
+}
+
+// applicationSettings are what the user said beside the image.
+type applicationSettings struct {
+	Env          map[string]string         `json:"env,omitempty"`
+	Apps         []string                  `json:"apps,omitempty"`
+	Cmd          []string                  `json:"cmd,omitempty"`
+	Applications []clusterfile.Application `json:"applications,omitempty"`
+	Configs      []clusterfile.Config      `json:"configs,omitempty"`
+}
+
+func settingsOf(f *clusterfile.File) applicationSettings {
+	configs := slices.DeleteFunc(slices.Clone(f.Configs), func(c clusterfile.Config) bool { return c.App == "" })
+	return applicationSettings{f.Env, f.Apps, f.Cmd, f.Applications, configs}
+}
+
+// file has the settings in a Clusterfile's form.
+func (s applicationSettings) file() *clusterfile.File {
+	return &clusterfile.File{Env: s.Env, Apps: s.Apps, Cmd: s.Cmd, Applications: s.Applications, Configs: s.Configs}
+}
+
+// The values of ApplicationStatus.Origin: with an image of its own, or with the cluster's.
+const (
+	OriginImage   = "image"
+	OriginCluster = "cluster"
+)
+
+func (a *applicationRecord) origin() string {
+	if a.OfCluster {
+		return OriginCluster
+	}
+	return OriginImage
+}
+
+var nameRule = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?$`)
+
+// secretName is that of the Secret. Applications of a cluster's image may have names that Secrets must not have.
+func (a *applicationRecord) secretName() string {
+	name := a.Name
+	if !nameRule.MatchString(name) {
+		sum := sha256.Sum256([]byte(name))
+		name = hex.EncodeToString(sum[:10])
+	}
+	return recordPrefix + a.origin() + "." + name
+}
+
+func (a *applicationRecord) complete() bool { return !a.Ended.IsZero() && !a.Deleting }
+
+// recordSecret is what is read and written of Secret (v1).
+type recordSecret struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Metadata   struct {
+		Name              string            `json:"name"`
+		Namespace         string            `json:"namespace"`
+		Labels            map[string]string `json:"labels,omitempty"`
+		CreationTimestamp *time.Time        `json:"creationTimestamp,omitempty"`
+	} `json:"metadata"`
+	Type string            `json:"type"`
+	Data map[string][]byte `json:"data"`
+}
+
+func (s recordSecret) record() (*applicationRecord, error) {
+	var a applicationRecord
+	if err := json.Unmarshal(s.Data[recordKey], &a); err != nil {
+		return nil, fmt.Errorf("reading the record of an application in the Secret %s/%s: %w", recordNamespace, s.Metadata.Name, err)
+	}
+	if a.SchemaVersion != recordVersion {
+		return nil, &recordVersionError{name: s.Metadata.Name, version: a.SchemaVersion}
+	}
+	if s.Metadata.CreationTimestamp != nil {
+		a.made = *s.Metadata.CreationTimestamp
+	}
+	return &a, nil
+}
+
+// recordVersionError is a record of another sealer.
+type recordVersionError struct{ name, version string }
+
+func (e *recordVersionError) Error() string {
+	return fmt.Sprintf("the Secret %s/%s has schemaVersion %q, this sealer reads %q", recordNamespace, e.name, e.version, recordVersion)
+}
+
+// Hint says which sealer reads it.
+func (e *recordVersionError) Hint() string {
+	return "use the sealer that installed the application, or a later one"
+}
+
+// records are those of all applications, by name.
+func (a api) records(ctx context.Context) ([]*applicationRecord, error) {
+	c := a.kubectl.Command("get", "secrets", "--namespace", recordNamespace, "--selector", recordLabel, "--output", "json", "--request-timeout", "30s")
+	c.Secret = true // its output is kept out of errors
+	data, err := host.Output(ctx, a.cluster.Server().Runner, c)
+	if err != nil {
+		return nil, fmt.Errorf("reading which applications there are: %w", err)
+	}
+	var list struct{ Items []recordSecret }
+	if err := json.Unmarshal(data, &list); err != nil {
+		return nil, fmt.Errorf("reading which applications there are: %w", err)
+	}
+	var all []*applicationRecord
+	for _, s := range list.Items {
+		r, err := s.record()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	slices.SortFunc(all, func(x, y *applicationRecord) int { return strings.Compare(x.Name, y.Name) })
+	return all, nil
+}
+
+// keep writes the record, as a whole.
+func (a api) keep(ctx context.Context, rec *applicationRecord) error {
+	rec.SchemaVersion = recordVersion
+	data, err := json.Marshal(rec)
+	if err == nil && len(data) > maxRecord {
+		err = fmt.Errorf("it takes %d bytes, a Secret holds %d", len(data), maxRecord)
+	}
+	if err != nil {
+		return fmt.Errorf("keeping the record of the application %q: %w", rec.Name, err)
+	}
+	s := recordSecret{APIVersion: "v1", Kind: "Secret", Type: "sealer.io/application", Data: map[string][]byte{recordKey: data}}
+	s.Metadata.Name, s.Metadata.Namespace = rec.secretName(), recordNamespace
+	s.Metadata.Labels = map[string]string{recordLabel: rec.origin(), "app.kubernetes.io/managed-by": "sealer"}
+	text, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("keeping the record of the application %q: %w", rec.Name, err)
+	}
+	c := a.kubectl.Command("apply", "--server-side", "--force-conflicts", "--field-manager", "sealer", "--filename", "-", "--output", "json")
+	c.Stdin, c.Secret, c.Mutates = bytes.NewReader(text), true, true
+	answer, err := host.Output(ctx, a.cluster.Server().Runner, c)
+	if err != nil {
+		return fmt.Errorf("keeping the record of the application %q: %w", rec.Name, err)
+	}
+	var kept recordSecret
+	if err := json.Unmarshal(answer, &kept); err != nil {
+		return fmt.Errorf("keeping the record of the application %q: %w", rec.Name, err)
+	}
+	if kept.Metadata.CreationTimestamp != nil {
+		rec.made = *kept.Metadata.CreationTimestamp
+	}
+	return nil
+}
+
+// forget deletes the record.
+func (a api) forget(ctx context.Context, log io.Writer, rec *applicationRecord) error {
+	return a.change(ctx, log, "delete", "secret", rec.secretName(), "--namespace", recordNamespace, "--ignore-not-found")
+}
+
+// ofCluster keeps what an application of the cluster's own image has made. err is how its launch ended.
+func (r *run) ofCluster(ctx context.Context, h *runtime.Host, name string, n notes, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	records, readErr := r.api().records(ctx)
+	if readErr != nil {
+		return errors.Join(err, readErr)
+	}
+	rec := &applicationRecord{Name: name}
+	for _, have := range records {
+		if have.Name == name && have.OfCluster {
+			rec = have
+		}
+	}
+	rec.Image, rec.Digest, rec.OfCluster = r.ImageName, r.cluster.Digest, true
+	rec.Begun, rec.Ended, rec.Applications = time.Now().UTC(), time.Time{}, []string{name}
+	rec.add(n, r.cluster.Digest)
+	if err == nil {
+		rec.Ended = time.Now().UTC()
+	}
+	if keepErr := r.api().keep(ctx, rec); keepErr != nil {
+		return errors.Join(err, keepErr)
+	}
+	return errors.Join(err, forgetNotes(ctx, h))
+}

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Bounds of what an error says.
+const (
+	maxParts  = 10
+	maxEvents = 6
+)
+
+// appPod is what is read of Pod (v1) to say why a workload is not ready.
+type appPod struct {
+	Metadata struct {
+		Name, Namespace string
+		Labels          map[string]string
+	}
+	Status struct {
+		Phase                                    string
+		Conditions                               []struct{ Type, Status, Reason, Message string }
+		InitContainerStatuses, ContainerStatuses []containerStatus
+	}
+}
+
+func (p appPod) containers() []containerStatus {
+	return slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses)
+}
+
+// why says what keeps a pod from being ready, as far as it tells.
+func (p appPod) why() string {
+	for _, c := range p.containers() {
+		if w := c.State.Waiting; w != nil && w.Reason != "PodInitializing" && w.Reason != "ContainerCreating" {
+			return strings.TrimSuffix(w.Reason+": "+w.Message, ": ")
+		}
+	}
+	for _, c := range p.Status.Conditions {
+		if c.Status != "True" && (c.Type == "PodScheduled" || c.Type == "Ready") && c.Message != "" {
+			return c.Message
+		}
+	}
+	return ""
+}
+
+// pods are those of the workloads that are not ready.
+func (a *application) pods(ctx context.Context, s applicationState) (map[string][]appPod, error) {
+	byPart := map[string][]appPod{}
+	seen := map[string][]appPod{}
+	for _, p := range s.unready {
+		ns := p.Metadata.Namespace
+		if ns == "" || len(p.Spec.Selector.MatchLabels)+len(p.Spec.Selector.MatchExpressions) == 0 {
+			continue
+		}
+		if _, asked := seen[ns]; !asked {
+			var list struct{ Items []appPod }
+			if err := a.api().get(ctx, &list, "get", "pods", "--namespace", ns); err != nil {
+				return nil, err
+			}
+			seen[ns] = list.Items
+		}
+		for _, pod := range seen[ns] {
+			if p.Spec.Selector.matches(pod.Metadata.Labels) && pod.Status.Phase != "Succeeded" {
+				byPart[p.ref.id()] = append(byPart[p.ref.id()], pod)
+			}
+		}
+	}
+	return byPart, nil
+}
+
+// hopeless is an *ApplicationNotReadyError where waiting is of no use: a Job has failed, or a pod wants an image that
+// no registry of the cluster has.
+func (a *application) hopeless(ctx context.Context, s applicationState) error {
+	if slices.ContainsFunc(s.unready, func(p part) bool { return p.never }) {
+		e := a.notReady(ctx, applicationState{slices.DeleteFunc(slices.Clone(s.unready), func(p part) bool { return !p.never })})
+		e.After = ""
+		return e
+	}
+	pods, err := a.pods(ctx, s)
+	if err != nil {
+		return err
+	}
+	wanted := map[string]string{} // image → pod
+	for _, list := range pods {
+		for _, pod := range list {
+			for _, c := range pod.containers() {
+				if w := c.State.Waiting; w != nil && cannotPull(w.Reason) {
+					wanted[normal(c.Image)] = pod.Metadata.Namespace + "/" + pod.Metadata.Name
+				}
+			}
+		}
+	}
+	for _, name := range a.cluster.Images {
+		delete(wanted, normal(name))
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	lacks, err := a.lacks(ctx, wanted)
+	if err != nil || len(lacks) == 0 {
+		return err
+	}
+	e := &ApplicationNotReadyError{Name: a.name, Unpacked: true}
+	for _, image := range lacks {
+		e.Parts = append(e.Parts, fmt.Sprintf("the pod %s wants the image %s, which nobody packed", wanted[image], image))
+	}
+	return e
+}
+
+// lacks are the images that the registry of the control plane that is asked does not have.
+func (a *application) lacks(ctx context.Context, images map[string]string) ([]string, error) {
+	var names, lacks []string
+	for name := range images {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	err := nodeCall{in: names, out: &lacks, reads: true}.run(ctx, a.cluster.Server(), "registry", "lacks")
+	return lacks, err
+}
+
+// notReady says all that is known of why.
+func (a *application) notReady(ctx context.Context, s applicationState) *ApplicationNotReadyError {
+	// The time is up: what is asked for now is for the message alone, and may fail.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	e := &ApplicationNotReadyError{Name: a.name, After: a.ReadyTimeout.String()}
+	pods, _ := a.pods(ctx, s)
+	for i, p := range s.unready {
+		if i == maxParts {
+			e.Parts = append(e.Parts, fmt.Sprintf("and %d more", len(s.unready)-i))
+			break
+		}
+		text := p.String()
+		for _, pod := range pods[p.ref.id()] {
+			if why := pod.why(); why != "" {
+				text += fmt.Sprintf(" (pod %s: %s)", pod.Metadata.Name, why)
+				break
+			}
+		}
+		e.Parts = append(e.Parts, text)
+	}
+	e.Events = a.events(ctx, s)
+	return e
+}
+
+// events are the last warnings about the workloads that are not ready, and about what they have made.
+func (a *application) events(ctx context.Context, s applicationState) []string {
+	type event struct {
+		Reason, Message          string
+		LastTimestamp, EventTime *time.Time
+		InvolvedObject           struct{ Kind, Name string }
+		Metadata                 struct{ CreationTimestamp *time.Time }
+	}
+	at := func(e event) time.Time {
+		for _, t := range []*time.Time{e.LastTimestamp, e.EventTime, e.Metadata.CreationTimestamp} {
+			if t != nil && !t.IsZero() {
+				return *t
+			}
+		}
+		return time.Time{}
+	}
+	asked := map[string]bool{}
+	var found []event
+	for _, p := range s.unready {
+		ns := p.ref.Namespace
+		if asked[ns] {
+			continue
+		}
+		asked[ns] = true
+		var list struct{ Items []event }
+		if a.api().get(ctx, &list, "get", "events", "--namespace", ns, "--field-selector", "type!=Normal") != nil {
+			continue
+		}
+		for _, e := range list.Items {
+			if slices.ContainsFunc(s.unready, func(p part) bool {
+				return p.ref.Namespace == ns && (e.InvolvedObject.Name == p.ref.Name || strings.HasPrefix(e.InvolvedObject.Name, p.ref.Name+"-"))
+			}) {
+				found = append(found, e)
+			}
+		}
+	}
+	slices.SortStableFunc(found, func(x, y event) int { return at(y).Compare(at(x)) })
+	var lines []string
+	for _, e := range found[:min(len(found), maxEvents)] {
+		lines = append(lines, fmt.Sprintf("%s %s %s: %s: %s", at(e).UTC().Format(time.TimeOnly), strings.ToLower(e.InvolvedObject.Kind), e.InvolvedObject.Name, e.Reason, e.Message))
+	}
+	return lines
+}
