@@ -190,7 +190,7 @@ func (a *application) removeObjects(ctx context.Context, refs []objectRef, log i
 		for _, o := range now {
 			say(log, "deleting %s", o)
 		}
-		c := a.api().kubectl.Command("delete", "--filename", "-", "--ignore-not-found", "--wait", "--cascade", "foreground",
+		c := a.api().kubectl.Command("delete", "--filename", "-", "--ignore-not-found", "--wait", "--cascade=foreground",
 			"--timeout", strconv.Itoa(int(a.ReadyTimeout.Seconds()))+"s")
 		c.Stdin, c.Stdout, c.Stderr, c.Mutates = bytes.NewReader(manifestOf(now)), log, log, true
 		if err := a.cluster.Server().Runner.Run(ctx, c); err != nil {
