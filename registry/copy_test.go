@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -175,6 +176,33 @@ func TestPush_ResumesUpload(t *testing.T) {
 	require.Less(t, proxy.Received(), int64(large+large/4), "what had arrived was not sent again")
 	require.GreaterOrEqual(t, proxy.Count("PUT", "/blobs/uploads/"), 2)
 	_, err = newClient(t).Pull(ctx, newStore(t), strings.TrimPrefix(server.URL, "http://")+"/c:1", registry.PullOptions{})
+	require.NoError(t, err)
+}
+
+// A registry may send an upload elsewhere once it has seen it: all of it goes there.
+func TestPush_RedirectedUpload(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	up, target := newUpstream(t), newUpstream(t)
+	st := newStore(t)
+	desc, err := newClient(t).Pull(ctx, st, up.push(t, "a/b:1", image(t, "linux/amd64", layer(1, 4<<20))), registry.PullOptions{})
+	require.NoError(t, err)
+	elsewhere := httptest.NewServer(target.Config.Handler)
+	t.Cleanup(elsewhere.Close)
+	var redirected atomic.Int32
+	target.step(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPut || !strings.Contains(r.URL.Path, "/uploads/") || r.Host != target.host {
+			return false
+		}
+		redirected.Add(1)
+		_, _ = io.Copy(io.Discard, r.Body)
+		http.Redirect(w, r, elsewhere.URL+r.URL.RequestURI(), http.StatusTemporaryRedirect)
+		return true
+	})
+	_, err = newClient(t).Push(ctx, st, desc, target.host+"/c:1")
+	require.NoError(t, err)
+	require.EqualValues(t, 2, redirected.Load(), "the configuration and the layer")
+	_, err = newClient(t).Pull(ctx, newStore(t), target.host+"/c:1", registry.PullOptions{})
 	require.NoError(t, err)
 }
 
