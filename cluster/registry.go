@@ -94,13 +94,18 @@ func (r *registries) prepare(ctx context.Context, h *runtime.Host, log io.Writer
 	return nil
 }
 
+// registryService is what sealer-node makes of the registry on a host.
+func registryService(h *runtime.Host) runtime.Service {
+	return runtime.Service{Host: h, Name: "sealer-registry"}
+}
+
 // start runs the registry, anew where its program or its peers are others.
 func (r *registries) start(h *runtime.Host, program string) runtime.Step {
 	return runtime.Step{
 		Name: "starting the registry",
 		Key:  r.where(h) + " " + program,
 		Done: func(ctx context.Context) (bool, error) {
-			return asks(ctx, h, "systemctl", "is-active", "--quiet", "sealer-registry.service")
+			return registryService(h).Active(ctx)
 		},
 		Do: func(ctx context.Context, log io.Writer) error {
 			return nodeCall{log: log}.run(ctx, h, "registry", "install")

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/runtime"
 )
 
@@ -84,7 +83,7 @@ func (v *View) Status(ctx context.Context) (*Status, error) {
 	for i, h := range c.Hosts {
 		s.Unwell = append(s.Unwell, probes[i]...)
 		if s.Hosts[i].Registry == "stopped" {
-			s.Unwell = append(s.Unwell, h.String()+": the registry of the packed images does not run (journalctl -u sealer-registry.service)")
+			s.Unwell = append(s.Unwell, h.String()+": the registry of the packed images does not run (journalctl -u sealer-registry; under OpenRC /var/log/sealer-registry.log)")
 		}
 		if n := s.Hosts[i]; n.Problem != "" && h.Lost == nil && h.Facts.State != nil {
 			s.Unwell = append(s.Unwell, h.String()+": "+n.Problem)
@@ -152,12 +151,20 @@ func (v *View) hostStatus(h *runtime.Host, nodes []nodeObject, asked bool) HostS
 
 // registryState is whether the host serves the packed images: "running", "stopped", or nothing where it never did.
 func registryState(ctx context.Context, h *runtime.Host) (string, error) {
-	out, err := host.Output(ctx, h.Runner, host.Command{Argv: []string{"sh", "-c", registryQuestion}})
-	return strings.TrimSpace(string(out)), err
+	service := registryService(h)
+	there, err := asks(ctx, h, "test", "-e", service.File())
+	if err != nil || !there {
+		return "", err
+	}
+	active, err := service.Active(ctx)
+	switch {
+	case err != nil:
+		return "", err
+	case active:
+		return "running", nil
+	}
+	return "stopped", nil
 }
-
-const registryQuestion = `[ -e /etc/systemd/system/sealer-registry.service ] || exit 0
-if systemctl is-active --quiet sealer-registry.service; then echo running; else echo stopped; fi`
 
 // ask puts the distribution's questions to a host. Those of a host that is no part of the cluster yet are not asked.
 func (v *View) ask(ctx context.Context, h *runtime.Host) ([]string, error) {

@@ -76,14 +76,14 @@ func TestView_Status(t *testing.T) {
 	// One host is away, and the first control plane does not answer.
 	b.hosts["10.0.0.4"].unreachable = errors.New("no route to host")
 	b.hosts["10.0.0.1"].On("^kubectl get --raw /readyz", hosttest.Answer{Code: 1})
-	b.hosts["10.0.0.3"].On("sealer-registry.service", hosttest.Answer{Stdout: "stopped\n"})
+	b.hosts["10.0.0.3"].On("is-active --quiet sealer-registry", hosttest.Answer{Code: 3})
 	s, err = b.view(t).Status(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, "10.0.0.2", s.Contact)
 	require.Equal(t, []string{"10.0.0.1 h1", "10.0.0.2 h2", "10.0.0.3 h3", "10.0.0.4 "}, names(s))
 	require.Equal(t, "no route to host", s.Hosts[3].Problem)
 	require.Contains(t, s.Unwell, "no route to host")
-	require.Contains(t, s.Unwell, "10.0.0.3: the registry of the packed images does not run (journalctl -u sealer-registry.service)")
+	require.Contains(t, s.Unwell, "10.0.0.3: the registry of the packed images does not run (journalctl -u sealer-registry; under OpenRC /var/log/sealer-registry.log)")
 	require.False(t, s.Well())
 }
 

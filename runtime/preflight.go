@@ -144,7 +144,15 @@ func (k *checker) machine() {
 	}
 }
 
-// SystemdProblems is for distributions, and parts of a cluster, that need systemd on a host.
+// InitProblems is for distributions whose services systemd or OpenRC may run.
+func InitProblems(h *Host) []Problem {
+	if h.Facts.Init == "systemd" || h.Facts.Init == OpenRC {
+		return nil
+	}
+	return []Problem{{h.String(), "init", fmt.Sprintf("process 1 is %q, neither systemd nor OpenRC", h.Facts.Init), "use hosts that boot with systemd or OpenRC"}}
+}
+
+// SystemdProblems is for distributions that need systemd on a host.
 func SystemdProblems(h *Host) []Problem {
 	if h.Facts.Init == "systemd" {
 		return nil

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -318,7 +319,24 @@ func (o *deleteFlags) known(a *app, cmd *cobra.Command) (*clusterfile.File, erro
 	}
 	file, err := fromFlags.desired(a, cmd)
 	o.sshFlags = fromFlags.sshFlags
-	return file, err
+	if err != nil || len(file.Hosts) > 0 || o.clusterfile == "" {
+		return file, err
+	}
+	// It says nothing of hosts: they are those that the run was given on its command line.
+	path := cluster.ClusterfilePath(filepath.Join(a.root, "clusters"), file.Name)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return file, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading what is known of the cluster: %w", err)
+	}
+	made, err := clusterfile.Parse(path, data)
+	if err != nil {
+		return nil, err
+	}
+	file.Hosts = made.Hosts
+	return file, nil
 }
 
 // unknownClusterError is for a cluster that this machine did not make, or has deleted.

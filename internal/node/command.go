@@ -74,7 +74,8 @@ func (c *commands) root() *cobra.Command {
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.PersistentFlags().StringVar(&c.node.Root, "root", DefaultRoot, "folder of everything that is kept")
-	cmd.PersistentFlags().StringVar(&c.node.UnitDir, "unit-dir", "/etc/systemd/system", "folder of systemd units")
+	cmd.PersistentFlags().StringVar(&c.node.UnitDir, "unit-dir", "", "folder of systemd units (default /etc/systemd/system)")
+	cmd.PersistentFlags().StringVar(&c.node.InitDir, "init-dir", "", "folder of OpenRC's services (default /etc/init.d on a host that it has booted)")
 	return cmd
 }
 

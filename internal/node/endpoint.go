@@ -93,8 +93,9 @@ func (n *Node) InstallEndpoint(ctx context.Context, c EndpointConfig, o UnitOpti
 		return err
 	}
 	u := systemUnit{
-		name: EndpointUnit,
-		text: func(sandbox bool) string { return n.endpointUnit(o.Program, sandbox) },
+		name:    EndpointUnit,
+		command: "endpoint serve",
+		text:    func(sandbox bool) string { return n.endpointUnit(o.Program, sandbox) },
 		answers: func(ctx context.Context) error {
 			conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", c.Listen)
 			if err != nil {

@@ -35,6 +35,7 @@ func Init() bool { return rootfs.Init() }
 type Node struct {
 	root, run string
 	unitDir   string
+	initDir   string // of OpenRC's services; empty where the host boots with systemd
 	log       *slog.Logger
 }
 
@@ -42,6 +43,8 @@ type Node struct {
 type Options struct {
 	Root    string       // default DefaultRoot
 	UnitDir string       // of the registry's unit; default /etc/systemd/system
+	// InitDir is for the registry's service in the place of a unit. Default /etc/init.d, where the host was booted by OpenRC.
+	InitDir string
 	Logger  *slog.Logger // default: silent
 }
 
@@ -52,6 +55,9 @@ func New(o Options) (*Node, error) {
 	}
 	if o.UnitDir == "" {
 		o.UnitDir = "/etc/systemd/system"
+		if o.InitDir == "" && bootedByOpenRC() {
+			o.InitDir = "/etc/init.d"
+		}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -60,7 +66,7 @@ func New(o Options) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the root folder: %w", err)
 	}
-	n := &Node{root: root, run: filepath.Join(root, "run"), unitDir: o.UnitDir, log: o.Logger}
+	n := &Node{root: root, run: filepath.Join(root, "run"), unitDir: o.UnitDir, initDir: o.InitDir, log: o.Logger}
 	if root == DefaultRoot {
 		n.run = DefaultRun
 	}

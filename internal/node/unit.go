@@ -71,10 +71,11 @@ func (e *UnitError) Unwrap() error { return e.Err }
 // Hint says where to look.
 func (e *UnitError) Hint() string { return "look at `journalctl -u " + e.Unit + "` on the host" }
 
-// systemUnit is a systemd unit that runs a command of this program.
+// systemUnit is a systemd unit that runs a command of this program; under OpenRC it is a service.
 type systemUnit struct {
-	name string
-	text func(sandbox bool) string
+	name    string
+	command string // of this program: "registry serve"
+	text    func(sandbox bool) string
 	// answers: it does what it is for.
 	answers func(context.Context) error
 	// since is a file: what runs is older than it, and has to be started again. Empty: it follows what changes.
@@ -84,6 +85,9 @@ type systemUnit struct {
 // install writes the unit, enables and starts it, and waits until it answers. One that answers
 // already and has nothing new is left alone. Where systemd cannot sandbox the unit, as in some containers, it runs without.
 func (n *Node) install(ctx context.Context, u systemUnit, o UnitOptions) error {
+	if n.initDir != "" {
+		return n.startService(ctx, o, u)
+	}
 	err := n.startUnit(ctx, o, u, true)
 	if err != nil && exitStatus(ctx, u.name) == exitNamespace {
 		n.log.Warn("systemd cannot sandbox the unit here; running it without", "unit", u.name)
@@ -149,7 +153,10 @@ func (u systemUnit) wait(ctx context.Context, o UnitOptions) error {
 
 // upToDate tells whether what runs is started from the program and the configuration that are there now.
 func (u systemUnit) upToDate(ctx context.Context) bool {
-	pid := property(ctx, u.name, "MainPID")
+	return u.freshProcess(property(ctx, u.name, "MainPID"))
+}
+
+func (u systemUnit) freshProcess(pid string) bool {
 	if pid == "" || pid == "0" {
 		return false
 	}
@@ -167,6 +174,9 @@ func (u systemUnit) upToDate(ctx context.Context) bool {
 
 // uninstall stops and removes a unit. One that is not there is no error.
 func (n *Node) uninstall(ctx context.Context, unit string) error {
+	if n.initDir != "" {
+		return n.removeService(ctx, service(unit))
+	}
 	file := filepath.Join(n.unitDir, unit)
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -207,6 +217,7 @@ func (n *Node) InstallRegistry(ctx context.Context, o UnitOptions) error {
 	}
 	return n.install(ctx, systemUnit{
 		name:    RegistryUnit,
+		command: "registry serve",
 		text:    func(sandbox bool) string { return n.unit(o.Program, c.Port, sandbox) },
 		answers: func(ctx context.Context) error { return answers(ctx, client, c.Port) },
 		since:   filepath.Join(n.registryDir(), configFile),

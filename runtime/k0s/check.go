@@ -35,9 +35,7 @@ func (d Distribution) Check(c *runtime.Cluster) []runtime.Problem {
 		add := func(check, fix, format string, args ...any) {
 			problems = append(problems, runtime.Problem{Host: h.String(), Check: check, What: fmt.Sprintf(format, args...), Fix: fix})
 		}
-		if isController(h) || h.Facts.Init != runtime.OpenRC { // the registry on control planes is a unit of systemd
-			problems = append(problems, runtime.SystemdProblems(h)...)
-		}
+		problems = append(problems, runtime.InitProblems(h)...)
 		least := int64(workerMemory)
 		if isController(h) {
 			least = controllerMemory

@@ -66,9 +66,6 @@ func serverAsked(c *runtime.Cluster) settings {
 func (d Distribution) Check(c *runtime.Cluster) []runtime.Problem {
 	problems := d.checkImage(c)
 	problems = append(problems, checkClusterfile(c)...)
-	for _, h := range c.ControlPlanes() { // they serve the registry
-		problems = append(problems, runtime.SystemdProblems(h)...)
-	}
 	for _, h := range c.Hosts {
 		problems = append(problems, checkHost(c, h)...)
 	}
@@ -196,9 +193,6 @@ func checkHost(c *runtime.Cluster, h *runtime.Host) []runtime.Problem {
 			problems = append(problems, runtime.Problem{Host: h.String(), Check: check, What: fmt.Sprintf(format, args...), Fix: fix})
 		}
 	}
-	if h.Facts.Init != "systemd" && h.Facts.Init != runtime.OpenRC && !isServer(h) {
-		add("init", "use hosts that boot with systemd or OpenRC", "process 1 is %q, neither systemd nor OpenRC", h.Facts.Init)
-	}
 	// docs.k3s.io/installation/requirements; a machine sold with 2 GB has a little less.
 	cpus, memory := 1, int64(480)
 	if isServer(h) {
@@ -214,6 +208,7 @@ func checkHost(c *runtime.Cluster, h *runtime.Host) []runtime.Problem {
 	if minor, err := semver.NewVersion(c.KubeVersion()); err == nil && h.Facts.Cgroup == 1 && minor.Minor() >= 35 && !acceptsCgroup1(c, h) {
 		add("cgroup", "boot the host with cgroup v2, or accept v1 with kubelet-arg: fail-cgroupv1=false in the K3s document of the Clusterfile", "it has cgroup v1, which the kubelet of %s refuses", c.KubeVersion())
 	}
+	problems = append(problems, runtime.InitProblems(h)...)
 	return append(problems, runtime.PortProblems(h, ports(c, h)...)...)
 }
 

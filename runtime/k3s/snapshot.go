@@ -57,7 +57,17 @@ rm -rf db.new
 rm -f /var/lib/rancher/k3s/server/db/reset-flag
 exec "$1" server --cluster-reset --cluster-reset-restore-path="$2"
 `
-	isTar = `[ "$(od -An -tx1 -N2 "$1" | tr -d ' ')" = 1f8b ]`
+	// The last 32 bytes of a snapshot of etcd are the SHA-256 of all before them (etcd, etcdutl/snapshot); pages are of 512 bytes or more.
+	checkEtcd = `set -eu
+[ -s "$1" ] || { echo "there is no snapshot $1" >&2; exit 1; }
+size=$(stat -c %s "$1")
+[ $((size % 512)) = 32 ] || { echo "$1 is no snapshot of etcd, or was cut" >&2; exit 1; }
+want=$(tail -c 32 "$1" | od -An -v -tx1 | tr -d ' \n')
+have=$(head -c "$((size - 32))" "$1" | sha256sum)
+[ "$want" = "${have%% *}" ] || { echo "$1 is damaged: its checksum is another" >&2; exit 1; }
+`
+	checkSQLite = `tar -tzf "$1" db/state.db token >/dev/null`
+	isTar       = `[ "$(od -An -tx1 -N2 "$1" | tr -d ' ')" = 1f8b ]`
 )
 
 // Snapshot saves etcd's data by k3s, or SQLite's by stopping k3s for as long as that takes.
@@ -105,7 +115,10 @@ func (d Distribution) Restore(c *runtime.Cluster, h *runtime.Host, file string) 
 			others = append(others, other)
 		}
 	}
-	var steps []runtime.Step
+	steps := []runtime.Step{{
+		Name: "checking the snapshot",
+		Do:   func(ctx context.Context, log io.Writer) error { return check(ctx, h, file, log) },
+	}}
 	for _, other := range others {
 		steps = append(steps, runtime.Step{
 			Name: "stopping k3s on " + other.String(),
@@ -125,15 +138,51 @@ func (d Distribution) Restore(c *runtime.Cluster, h *runtime.Host, file string) 
 	return steps
 }
 
+// NotEtcdError is a snapshot of SQLite for a cluster that has etcd by now.
+type NotEtcdError struct{ Host, File string }
+
+func (e *NotEtcdError) Error() string {
+	return fmt.Sprintf("%s: the snapshot %s is one of SQLite, and the cluster's data is in etcd", e.Host, e.File)
+}
+
+// Hint says where it belongs.
+func (e *NotEtcdError) Hint() string {
+	return "restore it into a cluster of one control plane that has not had others: sealer delete --all, and sealer run"
+}
+
+// check reads the snapshot to its end, while the cluster still runs.
+func check(ctx context.Context, h *runtime.Host, file string, log io.Writer) error {
+	have, err := present(ctx, h)
+	if err != nil {
+		return err
+	}
+	if have["datastore-endpoint"] != nil {
+		return &ExternalError{Host: h.String()}
+	}
+	sqlite, err := succeeds(ctx, h, "sh", "-c", isTar, "sh", file)
+	if err != nil {
+		return err
+	}
+	if !sqlite {
+		return run(ctx, h, log, "sh", "-c", checkEtcd, "sh", file)
+	}
+	if err := run(ctx, h, log, "sh", "-c", checkSQLite, "sh", file); err != nil {
+		return err
+	}
+	etcd, err := succeeds(ctx, h, "test", "-e", etcdData)
+	if err == nil && etcd {
+		err = &NotEtcdError{Host: h.String(), File: file}
+	}
+	return err
+}
+
 func (d Distribution) restore(ctx context.Context, c *runtime.Cluster, h *runtime.Host, file string, log io.Writer) error {
 	have, err := present(ctx, h)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case have == nil:
+	}
+	if have == nil {
 		return fmt.Errorf("%s: it has no %s, which holds the token that the data is sealed with", h, configFile)
-	case have["datastore-endpoint"] != nil:
-		return &ExternalError{Host: h.String()}
 	}
 	sqlite, err := succeeds(ctx, h, "sh", "-c", isTar, "sh", file)
 	if err != nil {

@@ -5,10 +5,8 @@
 package e2e
 
 import (
-	"context"
-	"encoding/json"
-	"os"
-	"path/filepath"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -36,58 +34,59 @@ spec:
 `
 )
 
-// A cluster of k3s or k0s is, to its user, like one of kubeadm: it is made, looked at, made again without change, and deleted.
+// The suite with k3s and k0s: their doubles, or the programs that K3S_BIN and K0S_BIN name.
 func TestDistributions(t *testing.T) {
 	for _, d := range []struct {
-		name, version, image, settings string
-		build                          func(context.Context, string, string) (string, error)
+		bed
+		program, version, next, settings string
 	}{
-		{"k3s", lab.K3sVersion, shared.K3sImage(lab.K3sVersion), k3sSettings, shared.BuildK3s},
-		{"k0s", lab.K0sVersion, shared.K0sImage(lab.K0sVersion), k0sSettings, shared.BuildK0s},
+		{
+			bed: bed{
+				kubectl: []string{"/usr/local/bin/k3s", "kubectl", "--cache-dir", "/tmp/kubectl"},
+				peers:   etcdPeers("/var/lib/rancher/k3s/server/tls/etcd", "server-ca.crt", "client.crt", "client.key"),
+			},
+			program: "k3s", version: lab.K3sVersion, next: lab.K3sNextVersion, settings: k3sSettings,
+		},
+		{ // from 1.36 on k0s reads another form of drop-ins for containerd
+			bed: bed{
+				kubectl: []string{"/usr/local/bin/k0s", "kubectl", "--kubeconfig", "/var/lib/k0s/pki/admin.conf", "--cache-dir", "/tmp/kubectl"},
+				peers:   etcdPeers("/var/lib/k0s/pki", "etcd/ca.crt", "apiserver-etcd-client.crt", "apiserver-etcd-client.key"),
+			},
+			program: "k0s", version: lab.K0sPreviousVersion, next: lab.K0sVersion, settings: k0sSettings,
+		},
 	} {
-		t.Run(d.name, func(t *testing.T) {
-			_, err := d.build(t.Context(), d.name, d.version)
+		t.Run(d.program, func(t *testing.T) {
+			b := &d.bed
+			b.name, b.site, b.lab = d.program, "suite", fiveHosts(t)
+			b.h = b.lab.Hosts.Hosts
+			require.NoError(t, b.lab.TrustHosts(b.site))
+			b.clusterfile(t, d.settings)
+			releases, err := lab.Releases(t.Context(), d.program, d.version, d.next)
 			require.NoError(t, err)
-			require.NoError(t, shared.TrustHosts(d.name))
-			file := filepath.Join(t.TempDir(), "Clusterfile")
-			text := "apiVersion: sealer.io/v2\nkind: Cluster\nmetadata: {name: " + d.name + "}\nspec: {env: []}\n" + d.settings
-			require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
-			before := snapshots(t)
-			login := []string{"--pk", shared.Hosts.KeyFile, "--name", d.name}
-			t.Cleanup(func() {
-				if t.Failed() {
-					_, err := shared.Run(context.WithoutCancel(t.Context()), d.name, append([]string{"delete", "--all", "--yes"}, login...)...)
-					t.Log("deleting the cluster of a test that failed:", err)
-				}
-			})
-
-			sealer(t, d.name, shared.RunImageArgs(d.image, file)...)
-			var status struct {
-				Runtime string
-				Hosts   []struct {
-					Host, Version string
-					Ready         bool
-				}
-				Unwell, Drift []string
+			for _, r := range releases {
+				_, err := b.lab.BuildRelease(t.Context(), b.site, r)
+				require.NoError(t, err)
+				b.versions = append(b.versions, release{b.lab.ReleaseImage(r), r.Version, kubeletVersion(r.Version)})
 			}
-			out, stderr, code := runAny(t, d.name, append([]string{"status", "-o", "json"}, login...)...)
-			require.Zero(t, code, "%s\n%s", out, stderr)
-			require.NoError(t, json.Unmarshal([]byte(out), &status))
-			require.Equal(t, d.name, status.Runtime)
-			require.Len(t, status.Hosts, 2)
-			for _, h := range status.Hosts {
-				require.True(t, h.Ready, h.Host)
-				require.NotEmpty(t, h.Version)
+			if releases[0].Images == "" { // else what runs is no double
+				b.journal = "/var/log/" + d.program + "-double.jsonl"
 			}
-			require.Contains(t, sealer(t, d.name, shared.RunImageArgs(d.image, file)...), "nothing to change")
-			require.Contains(t, sealer(t, d.name, append([]string{"cert", "check"}, login...)...), "(CA)")
-
-			worker := shared.Hosts.Hosts[1].Address.String()
-			sealer(t, d.name, append([]string{"delete", "--yes", "--nodes", worker}, login...)...)
-			sealer(t, d.name, append([]string{"join", "--nodes", worker}, login...)...)
-
-			sealer(t, d.name, append([]string{"delete", "--all", "--yes"}, login...)...)
-			require.Equal(t, before, snapshots(t), "the hosts are as they were")
+			b.live(t)
 		})
 	}
+}
+
+// kubeletVersion is what a node of k0s says of itself, which leaves out the last number, or of k3s.
+func kubeletVersion(version string) string {
+	before, _, k0s := strings.Cut(version, "+k0s")
+	if k0s {
+		return before + "+k0s"
+	}
+	return version
+}
+
+// etcdPeers asks etcd itself for the names of its members, with the API server's certificate.
+func etcdPeers(dir, ca, cert, key string) string {
+	return fmt.Sprintf("cd %s && curl -s --max-time 20 --cacert %s --cert %s --key %s -d {} https://127.0.0.1:2379/v3/cluster/member/list"+
+		` | grep -o '"name":"[^"]*"' | cut -d '"' -f 4`, dir, ca, cert, key)
 }

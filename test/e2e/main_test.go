@@ -23,20 +23,33 @@ import (
 // cluster delete it, and so test that, too.
 var shared *lab.Lab
 
+// five is shared with five hosts of its own; see fiveHosts.
+var five *lab.Lab
+
+// labName tells two runs on one machine apart.
+func labName() string {
+	if name := os.Getenv("SEALER_LAB"); name != "" {
+		return name
+	}
+	return "lab"
+}
+
 func TestMain(m *testing.M) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
-	name := os.Getenv("SEALER_LAB") // two runs at once need two names
-	if name == "" {
-		name = "lab"
-	}
 	var err error
-	shared, err = lab.Open(ctx, lab.Options{Hosts: 2, Name: name, Out: os.Stderr})
+	shared, err = lab.Open(ctx, lab.Options{Hosts: 2, Name: labName(), Out: os.Stderr})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "setting up the end-to-end tests:", err)
 		os.Exit(1)
 	}
 	code := m.Run()
+	if five != nil {
+		if err := five.Close(ctx); err != nil {
+			fmt.Fprintln(os.Stderr, "taking the suite's hosts down:", err)
+			code = 1
+		}
+	}
 	if err := shared.Close(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "taking the end-to-end tests down:", err)
 		code = 1

@@ -9,66 +9,78 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 )
 
-// K3sVersion and K0sVersion are what tests take where they need no other. Any version may be asked for.
+// The versions of the doubles that tests take. Any may be asked for.
 const (
-	K3sVersion = "v1.36.1+k3s1"
-	K0sVersion = "v1.36.3+k0s.2"
+	K3sVersion         = "v1.36.1+k3s1"
+	K3sNextVersion     = "v1.36.2+k3s1"
+	K0sVersion         = "v1.36.3+k0s.2"
+	K0sPreviousVersion = "v1.35.7+k0s.0"
 )
 
-// K3sImage is the name of the base image of k3s in a version in the lab's registry; BuildK3s makes it.
-func (l *Lab) K3sImage(version string) string { return l.doubleImage("k3s", version) }
-
-// K0sImage is the name of the base image of k0s in a version in the lab's registry; BuildK0s makes it.
-func (l *Lab) K0sImage(version string) string { return l.doubleImage("k0s", version) }
-
-func (l *Lab) doubleImage(program, version string) string {
-	return l.Registry + "/sealer/" + program + ":" + strings.ReplaceAll(version, "+", "-")
+// Release is k3s or k0s in one version, to be packed into a base image.
+type Release struct {
+	// Program is k3s or k0s.
+	Program, Version string
+	// Bin is the path of a real program, Images that of an archive of its images, and Install that of k3s' install script; all empty
+	// for a double. Without Install sealer makes the service itself.
+	Bin, Images, Install string
 }
 
-// BuildK3s builds K3sImage with the double of k3s, or with the program that K3S_BIN names, which has to be of the version.
-func (l *Lab) BuildK3s(ctx context.Context, root, version string) (digest string, err error) {
-	return l.buildDouble(ctx, root, "k3s", version)
+// Releases are two versions of k3s or k0s, the second newer than the first: doubles of the versions, or else what the environment names,
+// K3S_BIN with K3S_IMAGES and K3S_INSTALL and, where there is another one to upgrade to, K3S_NEXT_BIN with K3S_NEXT_IMAGES and K3S_NEXT_INSTALL.
+// For k0s the names begin with K0S. A program whose images are not named has to be a double, and gets a double's.
+func Releases(ctx context.Context, program, version, next string) ([]Release, error) {
+	prefix := strings.ToUpper(program)
+	if os.Getenv(prefix+"_BIN") == "" {
+		return []Release{{Program: program, Version: version}, {Program: program, Version: next}}, nil
+	}
+	var all []Release
+	for _, p := range []string{prefix, prefix + "_NEXT"} {
+		r := Release{Program: program, Bin: os.Getenv(p + "_BIN"), Images: os.Getenv(p + "_IMAGES"), Install: os.Getenv(p + "_INSTALL")}
+		if r.Bin == "" {
+			break
+		}
+		argv := map[string][]string{"k3s": {"--version"}, "k0s": {"version"}}[program]
+		out, err := exec.CommandContext(ctx, r.Bin, argv...).Output()
+		if err != nil {
+			return nil, fmt.Errorf("asking %s for its version: %w", r.Bin, err)
+		}
+		if r.Version = regexp.MustCompile(`v1\.\d+\.\d+\+k[03]s[.\d]+`).FindString(string(out)); r.Version == "" {
+			return nil, fmt.Errorf("asking %s for its version: it says %q", r.Bin, out)
+		}
+		all = append(all, r)
+	}
+	return all, nil
 }
 
-// BuildK0s builds K0sImage with the double of k0s, or with the program that K0S_BIN names, which has to be of the version.
-func (l *Lab) BuildK0s(ctx context.Context, root, version string) (digest string, err error) {
-	return l.buildDouble(ctx, root, "k0s", version)
+// ReleaseImage is the name of the release's base image in the lab's registry; BuildRelease makes it.
+func (l *Lab) ReleaseImage(r Release) string {
+	return l.Registry + "/sealer/" + r.Program + ":" + strings.ReplaceAll(r.Version, "+", "-")
 }
 
-func (l *Lab) buildDouble(ctx context.Context, root, program, version string) (string, error) {
-	dir := filepath.Join(l.Dir, program+"-"+version)
-	if err := l.WriteDouble(ctx, program, version, dir); err != nil {
+// BuildRelease builds ReleaseImage.
+func (l *Lab) BuildRelease(ctx context.Context, root string, r Release) (digest string, err error) {
+	dir := filepath.Join(l.Dir, r.Program+"-"+r.Version)
+	if err := l.WriteRelease(ctx, r, dir); err != nil {
 		return "", err
 	}
-	return l.Run(ctx, root, "build", "-t", l.doubleImage(program, version), "--build-arg", "VERSION="+version, dir)
+	return l.Run(ctx, root, "build", "-t", l.ReleaseImage(r), "--build-arg", "VERSION="+r.Version, dir)
 }
 
-// WriteDouble puts a build context for a base image with the double of k3s or k0s into dir: the repository's template,
-// the program, k3s' install script, and the list of its images, which the lab's registry holds afterwards.
-func (l *Lab) WriteDouble(ctx context.Context, program, version, dir string) error {
-	double, err := l.Double(ctx, program, version)
-	if err != nil {
-		return err
-	}
+// WriteRelease puts a build context for a base image into dir: the repository's template, the program, k3s' install script, and the list of
+// its images, which the lab's registry holds afterwards, or the archive of them.
+func (l *Lab) WriteRelease(ctx context.Context, r Release, dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("clearing the base image's folder: %w", err)
 	}
-	for from, to := range map[string]string{
-		filepath.Join(l.Source, "rootfs-templates", "shared"): dir,
-		filepath.Join(l.Source, "rootfs-templates", program):  dir,
-		filepath.Join(double, "bin"):                          filepath.Join(dir, "bin"),
-		filepath.Join(double, "scripts"):                      filepath.Join(dir, "scripts"),
-	} {
-		if err := linkTree(from, to); err != nil {
-			return err
-		}
-	}
-	if own := os.Getenv(strings.ToUpper(program) + "_BIN"); own != "" {
-		if err := replaceFile(own, filepath.Join(dir, "bin", program)); err != nil {
+	for _, from := range []string{"shared", r.Program} {
+		if err := linkTree(filepath.Join(l.Source, "rootfs-templates", from), dir); err != nil {
 			return err
 		}
 	}
@@ -84,10 +96,41 @@ func (l *Lab) WriteDouble(ctx context.Context, program, version, dir string) err
 	if err := os.WriteFile(filepath.Join(dir, "Kubefile"), []byte(text), 0o600); err != nil {
 		return fmt.Errorf("writing the Kubefile: %w", err)
 	}
-	if _, err := l.components(ctx, "push", "--dir", double, "--to", "http://"+l.Registry); err != nil {
-		return err
+	files := map[string]string{"bin/" + r.Program: r.Bin, "scripts/k3s-install.sh": r.Install}
+	if r.Images == "" {
+		double, err := l.Double(ctx, r.Program, r.Version)
+		if err != nil {
+			return err
+		}
+		if r.Bin == "" {
+			if err := linkTree(filepath.Join(double, "scripts"), filepath.Join(dir, "scripts")); err != nil {
+				return err
+			}
+			files["bin/"+r.Program] = filepath.Join(double, "bin", r.Program)
+		}
+		files["imageList"] = filepath.Join(double, "images.txt")
+		if _, err := l.components(ctx, "push", "--dir", double, "--to", "http://"+l.Registry); err != nil {
+			return err
+		}
+	} else {
+		archive := "images/" + filepath.Base(r.Images)
+		files[archive] = r.Images
+		if err := os.WriteFile(filepath.Join(dir, "imageList"), []byte("archive:"+archive+"\n"), 0o600); err != nil {
+			return fmt.Errorf("listing the images: %w", err)
+		}
 	}
-	return replaceFile(filepath.Join(double, "images.txt"), filepath.Join(dir, "imageList"))
+	for to, from := range files {
+		if from == "" {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, to)), 0o755); err != nil {
+			return fmt.Errorf("making the base image's folder: %w", err)
+		}
+		if err := replaceFile(from, filepath.Join(dir, to)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Double makes the folder of a double, program k3s or k0s, in a version: bin, scripts, images (an OCI layout), images.txt.

@@ -56,6 +56,7 @@ type Lab struct {
 	version  string // of Kubernetes
 	out      io.Writer
 	registry *testregistry.Registry
+	borrowed bool // Dir and the registry are another lab's
 }
 
 // Open builds and starts everything. The binaries must be in bin (make build).
@@ -140,6 +141,13 @@ func (l *Lab) Previous(ctx context.Context) (*Lab, error) {
 	l.Say("the components are there after %s", time.Since(began).Round(time.Second))
 	_, err = l.components(ctx, "push", "--dir", previous.Components, "--to", "http://"+l.Registry)
 	return &previous, err
+}
+
+// With is this lab with hosts of its own, under a name of their own. Close takes down those hosts alone, and is to be called before that of l.
+func (l *Lab) With(ctx context.Context, count int, name string) (*Lab, error) {
+	other := *l
+	other.borrowed, other.Hosts = true, nil
+	return &other, other.openHosts(ctx, Options{Hosts: count, Name: name})
 }
 
 func (l *Lab) components(ctx context.Context, args ...string) ([]byte, error) {
@@ -227,6 +235,9 @@ func (l *Lab) Close(ctx context.Context) error {
 	var errs []error
 	if l.Hosts != nil {
 		errs = append(errs, l.Hosts.Down(ctx))
+	}
+	if l.borrowed {
+		return errors.Join(errs...)
 	}
 	if l.registry != nil {
 		errs = append(errs, l.registry.Close())

@@ -1,0 +1,170 @@
+//go:build e2e
+
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// testForeign finds something else of a runtime on each host, and tells all of it at once.
+func testForeign(t *testing.T, b *bed) {
+	for i, f := range []string{
+		"mkdir -p /etc/kubernetes && touch /etc/kubernetes/kubelet.conf",
+		"mkdir -p /var/lib/rancher/k3s/server && touch /var/lib/rancher/k3s/server/token",
+		"printf '#!/bin/sh\\n' >/usr/local/bin/k3s",
+		"printf '[Service]\\nExecStart=/bin/true\\n' >/etc/systemd/system/k0scontroller.service && systemctl daemon-reload",
+		"systemd-run --quiet --unit k0sworker sleep 600",
+	} {
+		b.exec(t, b.h[i], "sh", "-ec", f)
+	}
+	undo := func() {
+		for _, h := range b.h {
+			_, _ = h.Exec(context.WithoutCancel(t.Context()), "sh", "-c", "systemctl stop k0sworker; rm -rf /etc/kubernetes /var/lib/rancher /usr/local/bin/k3s /etc/systemd/system/k0scontroller.service; systemctl daemon-reload")
+		}
+	}
+	t.Cleanup(undo)
+	before := map[string]string{}
+	for _, h := range b.h {
+		before[h.Name] = b.snapshot(t, h)
+	}
+	says := func(i int, what string) string {
+		return b.h[i].Address.String() + ": " + what + " is installed on it, and not by sealer [foreign]"
+	}
+	b.refused(t, b.runArgs(b.versions[0].image, b.h[:3], b.h[3:]), "nothing was changed",
+		says(0, "Kubernetes by kubeadm (/etc/kubernetes/kubelet.conf)"),
+		says(1, "k3s (/var/lib/rancher/k3s/server/token)"),
+		says(2, "part of k3s (/usr/local/bin/k3s)"),
+		says(3, "part of k0s (k0scontroller.service)"),
+		says(4, "k0s (k0sworker.service)"))
+	for _, h := range b.h {
+		require.Equal(t, before[h.Name], b.snapshot(t, h))
+	}
+	undo()
+	b.asFound(t, b.h...)
+}
+
+func testOneNode(t *testing.T, b *bed) {
+	b.sealer(t, b.runArgs(b.versions[0].image, b.h[:1], nil)...)
+	b.status(t, b.versions[0].kubelet, 1)
+	b.ready(t, b.h[0])
+	require.Empty(t, b.on(t, b.h[0], "get", "nodes", "-o", "jsonpath={.items[*].spec.taints}"), "pods can run nowhere else")
+	require.Contains(t, b.sealer(t, b.runArgs(b.versions[0].image, b.h[:1], nil)...), "nothing to change")
+}
+
+func testOneAndTwo(t *testing.T, b *bed) {
+	b.sealer(t, b.args("join", "--nodes", addresses(b.h[3:]...))...)
+	b.ready(t, b.h[0], b.h[3], b.h[4])
+	require.Contains(t, b.sealer(t, b.args("join", "--nodes", addresses(b.h[3:]...))...), "nothing to change")
+	b.status(t, b.versions[0].kubelet, 3)
+}
+
+func testThreeAndTwo(t *testing.T, b *bed) {
+	b.sealer(t, b.args("join", "--masters", addresses(b.h[1:3]...))...)
+	b.ready(t, b.h...)
+	b.members(t, b.h[:3]...)
+	b.status(t, b.versions[0].kubelet, 5)
+}
+
+// testLost has the first control plane, which made the cluster, lose its power, and the same host come back in its place.
+func testLost(t *testing.T, b *bed) {
+	first, second := b.h[0], b.h[1]
+	looked := b.beforeLoss(t)
+	require.NoError(t, first.Kill(t.Context()))
+	back := looked()
+	b.eventuallyReady(t, second, 4)
+	b.refused(t, b.args("delete", "--masters", addresses(first), "--yes"), "--force")
+	b.sealer(t, b.args("delete", "--masters", addresses(first), "--yes", "--force")...)
+	b.ready(t, second, b.h[2], b.h[3], b.h[4])
+	b.members(t, second, b.h[2])
+
+	require.NoError(t, first.Start(t.Context()))
+	b.sealer(t, b.args("delete", "--masters", addresses(first), "--yes")...)
+	b.asFound(t, first)
+	b.sealer(t, b.args("join", "--masters", addresses(first))...)
+	b.ready(t, b.h...)
+	b.members(t, b.h[:3]...)
+	back()
+}
+
+func testReplacedWorker(t *testing.T, b *bed) {
+	worker := b.h[4]
+	b.sealer(t, b.args("delete", "--nodes", addresses(worker), "--yes")...)
+	b.asFound(t, worker)
+	b.ready(t, b.h[:4]...)
+	b.sealer(t, b.args("join", "--nodes", addresses(worker))...)
+	b.ready(t, b.h...)
+}
+
+func testShrink(t *testing.T, b *bed) {
+	b.sealer(t, b.args("delete", "--yes", "--masters", addresses(b.h[1:3]...), "--nodes", addresses(b.h[4]))...)
+	b.ready(t, b.h[0], b.h[3])
+	b.members(t, b.h[0])
+	b.asFound(t, b.h[1], b.h[2], b.h[4])
+	b.refused(t, b.args("delete", "--masters", addresses(b.h[0]), "--yes"), "no control plane left")
+	b.sealer(t, b.args("delete", "--all", "--yes")...)
+	b.asFound(t, b.h...)
+}
+
+func testAtOnce(t *testing.T, b *bed) {
+	b.sealer(t, b.runArgs(b.versions[0].image, b.h[:3], b.h[3:])...)
+	b.ready(t, b.h...)
+	b.members(t, b.h[:3]...)
+	b.sealer(t, b.args("reset", "--yes")...)
+	b.asFound(t, b.h...)
+}
+
+func testDatastore(t *testing.T, b *bed) {
+	first := b.h[0]
+	b.on(t, first, "create", "configmap", "kept", "--from-literal", "a=b")
+	saved := filepath.Join(t.TempDir(), "saved.db")
+	require.Equal(t, saved, b.sealer(t, b.args("etcd", "snapshot", "-o", saved)...))
+	info, err := os.Stat(saved)
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode())
+	b.on(t, first, "delete", "configmap", "kept")
+	b.on(t, first, "create", "configmap", "later", "--from-literal", "a=b")
+
+	damaged := filepath.Join(t.TempDir(), "damaged.db")
+	data, err := os.ReadFile(saved)
+	require.NoError(t, err)
+	changed := slices.Clone(data)
+	changed[len(data)/2] ^= 0xff
+	for _, bad := range [][]byte{data[:len(data)/2], changed} {
+		require.NoError(t, os.WriteFile(damaged, bad, 0o600))
+		b.refused(t, b.args("etcd", "restore", damaged, "--yes"), "checking the snapshot")
+	}
+	b.on(t, first, "get", "configmap", "later")
+
+	b.sealer(t, b.args("etcd", "restore", saved, "--yes")...)
+	b.on(t, first, "get", "configmap", "kept")
+	_, err = first.Exec(t.Context(), append(b.kubectl, "get", "configmap", "later")...)
+	require.Error(t, err)
+	b.eventuallyReady(t, first, 5)
+	b.members(t, b.h[:3]...)
+}
+
+func testCertificatesOf(t *testing.T, b *bed) {
+	require.Contains(t, b.sealer(t, b.args("cert", "check")...), "(CA)")
+	served := func(i int) string {
+		return b.exec(t, b.h[i], "sh", "-c", "openssl s_client -connect 127.0.0.1:6443 </dev/null 2>/dev/null | openssl x509 -noout -startdate -ext subjectAltName")
+	}
+	before := served(1)
+	b.sealer(t, b.args("cert", "renew")...)
+	require.NotEqual(t, strings.Split(before, "\n")[0], strings.Split(served(1), "\n")[0], "it began later")
+	b.sealer(t, b.args("cert", "--alt-names", "k8s.example.com,192.0.2.7")...)
+	for i := range 3 {
+		require.Contains(t, served(i), "DNS:k8s.example.com")
+		require.Contains(t, served(i), "192.0.2.7")
+	}
+	b.eventuallyReady(t, b.h[0], 5)
+	b.status(t, b.versions[0].kubelet, 5)
+}

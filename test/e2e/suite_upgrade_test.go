@@ -1,0 +1,69 @@
+//go:build e2e
+
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// testUpgradeOf takes three control planes and two workers to the next version: the control planes one after the other, then the workers.
+func testUpgradeOf(t *testing.T, b *bed) {
+	if len(b.versions) < 2 {
+		t.Skip("there is no program of a next version")
+	}
+	b.asked(t)
+	require.Contains(t, b.sealer(t, b.args("upgrade", b.versions[1].image, "--yes")...), "on 5 hosts")
+	b.status(t, b.versions[1].kubelet, 5)
+	b.members(t, b.h[:3]...)
+	require.Empty(t, b.on(t, b.h[0], "get", "nodes", "-o", "jsonpath={.items[*].spec.unschedulable}"))
+	b.inOrder(t, b.wellAsked(t))
+	// The Clusterfile names no hosts: they are known.
+	require.Contains(t, b.sealer(t, b.args("upgrade", b.versions[1].image, "--yes", "-f", b.file)...), "nothing to do")
+}
+
+// inOrder: each control plane ran the new version only when the one before was ready with it, and the workers after all of them.
+func (b *bed) inOrder(t *testing.T, all [][]entry) {
+	t.Helper()
+	if b.journal == "" {
+		return
+	}
+	var ready time.Time
+	for i, host := range all {
+		started := slices.IndexFunc(host, func(e entry) bool {
+			return e.Version == b.versions[1].version && e.Event == "run" && slices.Contains([]string{"server", "agent", "controller", "worker"}, e.Args[0])
+		})
+		require.NotEqual(t, -1, started, "%s: %+v", b.h[i], host)
+		require.True(t, host[started].Time.After(ready), "%s began before another was ready", b.h[i])
+		if i > 2 {
+			continue // workers, at once
+		}
+		at := slices.IndexFunc(host[started:], func(e entry) bool { return e.Event == "ready" })
+		require.NotEqual(t, -1, at, "%s: %+v", b.h[i], host)
+		ready = host[started+at].Time
+	}
+}
+
+func testRollback(t *testing.T, b *bed) {
+	if len(b.versions) < 2 {
+		t.Skip("there is no program of a next version")
+	}
+	args := b.args("rollback", b.versions[0].image, "--yes")
+	if minor(b.versions[0].version) != minor(b.versions[1].version) {
+		b.refused(t, args, "newer than", "sealer etcd restore")
+		return
+	}
+	b.sealer(t, args...)
+	b.status(t, b.versions[0].kubelet, 5)
+	b.members(t, b.h[:3]...)
+	b.wellAsked(t)
+}
+
+// minor is the v1.36 of v1.36.1+k3s1.
+func minor(version string) string { return strings.Join(strings.Split(version, ".")[:2], ".") }
