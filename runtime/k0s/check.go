@@ -113,21 +113,25 @@ func (Distribution) Images(c *runtime.Cluster) []string {
 	case "calico":
 		images = append(images, image("calico-cni", "calico", "cni"), image("calico-node", "calico", "node"), image("calico-kube-controllers", "calico", "kubecontrollers"))
 	}
-	if balancing(c) {
-		pod := func(section, standard string) string {
-			if name := textAt(c, "network", "nodeLocalLoadBalancing", section, "image", "image"); name != "" {
-				return runtime.Repository(name)
-			}
-			return standard
-		}
-		switch textAt(c, "network", "nodeLocalLoadBalancing", "type") {
-		case "", typeEnvoy:
-			images = append(images, pod("envoyProxy", "envoy-distroless"))
-		case typeTraefik:
-			images = append(images, pod("traefik", "traefik"))
-		}
+	if name := balancerImage(c); name != "" && balancing(c) {
+		images = append(images, name)
 	}
 	return images
+}
+
+// balancerImage is the repository of the nodes' load balancers; empty for a type that there is not.
+func balancerImage(c *runtime.Cluster) string {
+	section, standard := "", ""
+	switch textAt(c, "network", "nodeLocalLoadBalancing", "type") {
+	case "", typeEnvoy:
+		section, standard = "envoyProxy", "envoy-distroless"
+	case typeTraefik:
+		section, standard = "traefik", "traefik"
+	}
+	if name := textAt(c, "network", "nodeLocalLoadBalancing", section, "image", "image"); name != "" {
+		return runtime.Repository(name)
+	}
+	return standard
 }
 
 // balancing tells whether nodes will have load balancers of their own, in a new cluster.

@@ -11,6 +11,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -36,10 +37,16 @@ func (d Distribution) Init(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
 	}
 }
 
-// balances is the default for a new cluster: with more than one control plane, and nothing else before them, each node
-// finds them by a load balancer of its own.
+// balances is the default for a new cluster: with nothing else before its control planes, each node finds them by a load balancer
+// of its own. A cluster that begins with one of them may get more: it has balancers, too, where the image packs them; one on SQLite stays alone.
 func balances(c *runtime.Cluster) bool {
-	return len(c.ControlPlanes()) > 1 && textAt(c, "api", "externalAddress") == ""
+	if textAt(c, "api", "externalAddress") != "" {
+		return false
+	}
+	if len(c.ControlPlanes()) > 1 {
+		return true
+	}
+	return joinable(c) && slices.ContainsFunc(c.Images, func(image string) bool { return runtime.Repository(image) == balancerImage(c) })
 }
 
 // configure writes k0s.yaml, once k0s itself on this host has found it good, and the unit. Validation looks at the

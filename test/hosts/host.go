@@ -120,9 +120,9 @@ func (h Host) booted(ctx context.Context, config *ssh.ClientConfig) error {
 		return err
 	}
 	defer session.Close()
-	out, err := session.Output("systemctl is-system-running --wait")
-	// A unit that failed is a fact about the host, which a test may want to see, not a reason to wait.
-	if state := strings.TrimSpace(string(out)); state != "running" && state != "degraded" {
+	out, err := session.Output("if [ -d /run/openrc ]; then cat /run/openrc/softlevel; else systemctl is-system-running --wait; fi")
+	// A unit that failed is a fact about the host, which a test may want to see, not a reason to wait. OpenRC names its runlevel.
+	if state := strings.TrimSpace(string(out)); state != "running" && state != "degraded" && state != "default" {
 		return fmt.Errorf("system is %q: %w", state, errors.Join(err))
 	}
 	return nil
@@ -181,7 +181,7 @@ func (s *Set) wait(ctx context.Context) error {
 func (s *Set) explain(ctx context.Context, h Host) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
-	out, err := h.Exec(ctx, "sh", "-c", "systemctl --failed --no-legend; systemctl list-jobs --no-legend; journalctl -n 20 --no-pager")
+	out, err := h.Exec(ctx, "sh", "-c", "systemctl --failed --no-legend; systemctl list-jobs --no-legend; journalctl -n 20 --no-pager; rc-status --all")
 	s.log.Warn("a host does not come up", "host", h.Name, "says", string(out), "error", err)
 }
 

@@ -51,6 +51,8 @@ type Options struct {
 	// firewall have one. Without it there is none, as on machines that hang on a switch of their own: then routes to
 	// addresses that only exist as NAT rules, such as a Kubernetes service network, have to be added by whoever needs them.
 	DefaultRoute bool
+	// OpenRC makes hosts that boot with OpenRC, and have no systemd at all.
+	OpenRC bool
 	// OwnEngine starts an engine even where one already answers.
 	OwnEngine bool
 	// Detached leaves the hosts running when the process ends, for Open to find. Without it the next Up takes hosts
@@ -210,7 +212,7 @@ func removeLeftovers(ctx context.Context, o Options) error {
 }
 
 func (s *Set) make(ctx context.Context, o Options) error {
-	image, err := buildImage(ctx, o.Dir, o.Log)
+	image, err := buildImage(ctx, o.Dir, o.OpenRC, o.Log)
 	if err != nil {
 		return err
 	}

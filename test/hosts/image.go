@@ -26,7 +26,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-//go:embed recipe
+// The recipe in recipe is for hosts that boot with systemd; of recipe-openrc the files go over it.
+//
+//go:embed recipe recipe-openrc
 var recipe embed.FS
 
 // hostImage is a root file system in a compressed tar archive.
@@ -36,12 +38,16 @@ type hostImage struct {
 }
 
 // buildImage makes the host image from Debian packages, unless one of the same recipe is in the cache.
-func buildImage(ctx context.Context, dir string, log *slog.Logger) (hostImage, error) {
+func buildImage(ctx context.Context, dir string, openRC bool, log *slog.Logger) (hostImage, error) {
 	codename, err := debianCodename()
 	if err != nil {
 		return hostImage{}, fmt.Errorf("building the host image: %w", err)
 	}
-	key, err := imageKey(codename)
+	folders := []string{"recipe"}
+	if openRC {
+		folders = append(folders, "recipe-openrc")
+	}
+	key, err := imageKey(codename, folders)
 	if err != nil {
 		return hostImage{}, fmt.Errorf("building the host image: %w", err)
 	}
@@ -62,7 +68,7 @@ func buildImage(ctx context.Context, dir string, log *slog.Logger) (hostImage, e
 	}
 	log.Info("building the host image", "suite", codename, "path", image.Path)
 	begin := time.Now()
-	if err := bootstrap(ctx, codename, image.Path); err != nil {
+	if err := bootstrap(ctx, codename, folders[len(folders)-1], image.Path); err != nil {
 		return hostImage{}, fmt.Errorf("building the host image: %w", err)
 	}
 	log.Info("built the host image", "took", time.Since(begin).Round(time.Second))
@@ -70,25 +76,28 @@ func buildImage(ctx context.Context, dir string, log *slog.Logger) (hostImage, e
 }
 
 // imageKey changes with everything that the image is made of, except for the versions of the packages.
-func imageKey(codename string) (string, error) {
+func imageKey(codename string, folders []string) (string, error) {
 	sum := sha256.New()
 	fmt.Fprintln(sum, codename, runtime.GOARCH)
-	files, err := recipe.ReadDir("recipe")
-	if err != nil {
-		return "", err
-	}
-	for _, file := range files {
-		data, err := recipe.ReadFile("recipe/" + file.Name())
+	for _, folder := range folders {
+		files, err := recipe.ReadDir(folder)
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintln(sum, file.Name(), len(data))
-		sum.Write(data)
+		for _, file := range files {
+			data, err := recipe.ReadFile(folder + "/" + file.Name())
+			if err != nil {
+				return "", err
+			}
+			fmt.Fprintln(sum, file.Name(), len(data))
+			sum.Write(data)
+		}
 	}
 	return hex.EncodeToString(sum.Sum(nil))[:16], nil
 }
 
-func bootstrap(ctx context.Context, codename, path string) error {
+// bootstrap makes an image of what a folder of recipe lists, and customizes it with the script there.
+func bootstrap(ctx context.Context, codename, folder, path string) error {
 	program, err := lookSystemPath("mmdebstrap")
 	if err != nil {
 		return &MissingError{Program: "mmdebstrap"}
@@ -98,16 +107,16 @@ func bootstrap(ctx context.Context, codename, path string) error {
 		return err
 	}
 	defer os.RemoveAll(work)
-	for name, mode := range map[string]os.FileMode{"host-setup.sh": 0o755, "host-setup.service": 0o644, "customize.sh": 0o755} {
-		data, err := recipe.ReadFile("recipe/" + name)
+	for name, mode := range map[string]os.FileMode{"recipe/host-setup.sh": 0o755, "recipe/host-setup.service": 0o644, folder + "/customize.sh": 0o755} {
+		data, err := recipe.ReadFile(name)
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(work, name), data, mode); err != nil {
+		if err := os.WriteFile(filepath.Join(work, filepath.Base(name)), data, mode); err != nil {
 			return err
 		}
 	}
-	packages, err := recipe.ReadFile("recipe/packages.txt")
+	packages, err := recipe.ReadFile(folder + "/packages.txt")
 	if err != nil {
 		return err
 	}
@@ -125,7 +134,7 @@ func bootstrap(ctx context.Context, codename, path string) error {
 		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
 		"--dpkgopt=path-exclude=/usr/share/locale/*",
 		"--customize-hook=install -D " + quote(filepath.Join(work, "host-setup.sh")) + ` "$1"/usr/local/lib/testhost/setup`,
-		"--customize-hook=cp " + quote(filepath.Join(work, "host-setup.service")) + ` "$1"/etc/systemd/system/`,
+		"--customize-hook=install -D -m 644 " + quote(filepath.Join(work, "host-setup.service")) + ` "$1"/etc/systemd/system/host-setup.service`, // where there is no systemd it does nothing
 		"--customize-hook=" + quote(filepath.Join(work, "customize.sh")) + ` "$1"`,
 		"--aptopt=Acquire::Retries \"3\"",
 	}
