@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"sigs.k8s.io/yaml"
 
@@ -181,7 +182,18 @@ func (d Distribution) rejoin(ctx context.Context, c *runtime.Cluster, h, o *runt
 	}
 	from := *c
 	from.Contact = h // whom the other one joins
-	if err := installUnit(ctx, o, installFlags(c, o, true), log); err != nil {
+	// Nothing but the data is another one: the flags stay as they were, which the Clusterfile may have said.
+	flags, there, err := installed(ctx, o)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !there:
+		flags = installFlags(c, o, true)
+	case !slices.Contains(flags, tokenFlag):
+		flags = append(flags, tokenFlag)
+	}
+	if err := installUnit(ctx, o, flags, log); err != nil {
 		return err
 	}
 	// The snapshot may know the member that was: it counts, and does not come any more.

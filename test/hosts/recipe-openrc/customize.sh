@@ -10,6 +10,8 @@ printf 'PermitRootLogin yes\nPasswordAuthentication yes\nUseDNS no\n' >"$root/et
 # Devices and file systems are the machine's.
 printf 'rc_sys="docker"\nrc_logger="NO"\n' >>"$root/etc/rc.conf"
 ln -sf openrc-init "$root/sbin/init"
+# Those of Debian's packages are for its old init, and name services that are not there.
+rm -f "$root"/etc/init.d/hwclock.sh "$root"/etc/init.d/kmod "$root"/etc/init.d/procps "$root"/etc/init.d/ssh "$root"/etc/init.d/sudo
 cat >"$root/etc/init.d/host-setup" <<-'EOF'
 	#!/sbin/openrc-run
 	description="Turn a container into a test host"
@@ -17,22 +19,22 @@ cat >"$root/etc/init.d/host-setup" <<-'EOF'
 		/usr/local/lib/testhost/setup
 	}
 EOF
-cat >"$root/etc/init.d/sshd" <<-'EOF'
+cat >"$root/etc/init.d/testhost-sshd" <<-'EOF'
 	#!/sbin/openrc-run
 	supervisor=supervise-daemon
 	command=/usr/sbin/sshd
 	command_args="-D -e"
-	pidfile=/run/sshd-supervisor.pid
+	pidfile=/run/testhost-sshd.pid
 	output_log=/var/log/sshd.log
 	error_log=/var/log/sshd.log
 	start_pre() {
 		mkdir -p /run/sshd /run/lock
 	}
 EOF
-chmod 755 "$root/usr/local/lib/testhost/setup" "$root/etc/init.d/host-setup" "$root/etc/init.d/sshd"
+chmod 755 "$root/usr/local/lib/testhost/setup" "$root/etc/init.d/host-setup" "$root/etc/init.d/testhost-sshd"
 rm -rf "$root"/etc/runlevels/*/* "$root/etc/systemd"
 ln -s /etc/init.d/host-setup "$root/etc/runlevels/sysinit/host-setup"
-ln -s /etc/init.d/sshd "$root/etc/runlevels/default/sshd"
+ln -s /etc/init.d/testhost-sshd "$root/etc/runlevels/default/testhost-sshd"
 
 # Nothing in the image may be the same on two hosts, and nothing may hint at where packages could be fetched.
 rm -f "$root"/etc/ssh/ssh_host_* "$root"/etc/apt/sources.list "$root"/etc/apt/sources.list.d/*
