@@ -124,7 +124,7 @@ func (k *checker) machine() {
 	if !hostnameRule.MatchString(f.NodeName()) || len(f.Hostname) > 63 || f.NodeName() == "localhost" {
 		k.add("hostname", "give each host a name of its own: hostnamectl set-hostname NAME", "the host name %q cannot be the name of a node", f.Hostname)
 	}
-	if f.MachineID == "" {
+	if f.MachineID == "" && f.Init != OpenRC { // systemd makes one; elsewhere kubelets do without
 		k.add("machine-id", "run systemd-machine-id-setup on the host", "/etc/machine-id is empty")
 	}
 	for _, dir := range f.ReadOnly {

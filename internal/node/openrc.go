@@ -44,8 +44,7 @@ respawn_max=0
 rc_ulimit="-n 1048576"
 umask=0077
 depend() {
-	need localmount
-	after net
+	after localmount net
 }
 `, strings.Fields(u.command)[0], name, quoteShell(program), quoteShell(" --root "+quoteShell(n.root)+" "+u.command))
 }

@@ -148,7 +148,7 @@ place_service_routes() {
 		unit=$STATE/sealer-service-route
 		{
 			printf '#!/sbin/openrc-run\ndescription="Route to the services of Kubernetes, on a host without a default route"\n'
-			printf 'depend() {\n\tneed net\n\tbefore %s\n}\n' "$1"
+			printf 'depend() {\n\tafter net\n\tbefore %s\n}\n' "$1"
 			printf 'start() {\n%s\n}\nstop() {\n%s\n\treturn 0\n}\n' "$add" "$del"
 		} >"$unit"
 		place "$unit" /etc/init.d/sealer-service-route 0755

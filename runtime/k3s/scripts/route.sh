@@ -22,7 +22,7 @@ if [ -d /run/openrc ] && [ ! -d /run/systemd/system ]; then
 		#!/sbin/openrc-run
 		description="Default route for k3s, on a host that has none"
 		depend() {
-			need net
+			after net
 			before k3s k3s-agent
 		}
 		start() {

@@ -147,8 +147,55 @@ create_env_file() {
 	sh -c export | while read -r _ v; do echo "$v"; done | grep -Ei '^(NO|HTTP|HTTPS)_PROXY' >>"$FILE_K3S_ENV" || true
 }
 
+create_openrc_service_file() {
+	LOG_FILE=/var/log/$SYSTEM_NAME.log
+	info "openrc: Creating service file $FILE_K3S_SERVICE"
+	cat >"$FILE_K3S_SERVICE" <<EOF
+#!/sbin/openrc-run
+
+depend() {
+    after network-online
+    want cgroups
+}
+
+start_pre() {
+    rm -f /tmp/k3s.*
+}
+
+supervisor=supervise-daemon
+name=$SYSTEM_NAME
+command="$BIN_DIR/k3s"
+command_args="$CMD_K3S_EXEC
+    >>$LOG_FILE 2>&1"
+
+output_log=$LOG_FILE
+error_log=$LOG_FILE
+
+pidfile="/var/run/$SYSTEM_NAME.pid"
+respawn_delay=5
+respawn_max=0
+
+set -o allexport
+if [ -f /etc/environment ]; then . /etc/environment; fi
+if [ -f $FILE_K3S_ENV ]; then . $FILE_K3S_ENV; fi
+set +o allexport
+EOF
+	chmod 0755 "$FILE_K3S_SERVICE"
+	mkdir -p /etc/logrotate.d
+	cat >"/etc/logrotate.d/$SYSTEM_NAME" <<EOF
+$LOG_FILE {
+	missingok
+	notifempty
+	copytruncate
+}
+EOF
+}
+
 create_service_file() {
-	[ "$HAS_SYSTEMD" = true ] || { printf '#!/sbin/openrc-run\ncommand="%s/k3s"\ncommand_args="%s"\n' "$BIN_DIR" "$CMD_K3S" >"$FILE_K3S_SERVICE"; chmod 0755 "$FILE_K3S_SERVICE"; return; }
+	if [ "$HAS_OPENRC" = true ]; then
+		create_openrc_service_file
+		return
+	fi
 	info "systemd: Creating service file $FILE_K3S_SERVICE"
 	cat >"$FILE_K3S_SERVICE" <<EOF
 [Unit]
