@@ -41,8 +41,8 @@ type Node struct {
 
 // Options say where the node keeps things.
 type Options struct {
-	Root    string       // default DefaultRoot
-	UnitDir string       // of the registry's unit; default /etc/systemd/system
+	Root    string // default DefaultRoot
+	UnitDir string // of the registry's unit; default /etc/systemd/system
 	// InitDir is for the registry's service in the place of a unit. Default /etc/init.d, where the host was booted by OpenRC.
 	InitDir string
 	Logger  *slog.Logger // default: silent
