@@ -22,8 +22,9 @@ import (
 // double, which is cheap and real where it counts: processes under systemd, on hosts, over SSH.
 func TestApply(t *testing.T) {
 	const root = "apply"
-	image := shared.K3sImage(lab.K3sVersion)
-	_, err := shared.BuildK3s(t.Context(), root, lab.K3sVersion)
+	release := lab.Release{Program: "k3s", Version: lab.K3sVersion}
+	image := shared.ReleaseImage(release)
+	_, err := shared.BuildRelease(t.Context(), root, release)
 	require.NoError(t, err)
 	require.NoError(t, shared.TrustHosts(root))
 	first, second := shared.Hosts.Hosts[0], shared.Hosts.Hosts[1]
