@@ -181,11 +181,21 @@ func Restore(ctx context.Context, o DatastoreOptions) (err error) {
 		return err
 	}
 	defer release()
+	if len(steps) > len(restore) { // it was sent: its copy holds all of the cluster's secrets
+		defer func() { err = errors.Join(err, removeCopy(ctx, h, file)) }()
+	}
 	if err := d.do(held, "restoring the cluster's data", h, steps); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintf(d.Out, "cluster %q has the data of %s\n", d.cluster.File.Name, d.File)
 	return err
+}
+
+// removeCopy also works when ctx has ended.
+func removeCopy(ctx context.Context, h *runtime.Host, file string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+	defer cancel()
+	return h.Runner.Run(ctx, host.Command{Argv: []string{"rm", "-f", "--", file}, Mutates: true})
 }
 
 func (d *datastore) do(ctx context.Context, name string, h *runtime.Host, steps []runtime.Step) error {

@@ -108,10 +108,21 @@ func testShrink(t *testing.T, b *bed) {
 	b.sealer(t, b.args("delete", "--yes", "--masters", addresses(b.h[1:3]...), "--nodes", addresses(b.h[4]))...)
 	b.ready(t, b.h[0], b.h[3])
 	b.members(t, b.h[0])
+	b.takeSnapshots(t)
 	b.asFound(t, b.h[1], b.h[2], b.h[4])
 	b.refused(t, b.args("delete", "--masters", addresses(b.h[0]), "--yes"), "no control plane left")
 	b.sealer(t, b.args("delete", "--all", "--yes")...)
+	b.takeSnapshots(t)
 	b.asFound(t, b.h...)
+}
+
+// takeSnapshots removes what was saved, and stays on hosts that are deleted. Of what was sent to be restored there is no copy.
+func (b *bed) takeSnapshots(t *testing.T) {
+	t.Helper()
+	for _, h := range b.h {
+		kept := b.exec(t, h, "sh", "-c", "cd /var/lib/sealer 2>/dev/null || exit 0; ls snapshots 2>/dev/null; rm -rf snapshots; rmdir /var/lib/sealer 2>/dev/null || :")
+		require.NotContains(t, kept, "restore-")
+	}
 }
 
 func testAtOnce(t *testing.T, b *bed) {
