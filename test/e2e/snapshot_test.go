@@ -18,9 +18,14 @@ find /etc /usr /opt /root /home /srv /var/lib /var/spool -xdev \
 	\( -path /var/lib/systemd -o -path /var/lib/private -o -path /var/lib/dbus -o -path /etc/resolv.conf \) -prune \
 	-o -printf '%p %y %m %U:%G %l\n' | sort
 find /etc -xdev -type f ! -name resolv.conf -exec sha256sum {} + | sort -k2
-systemctl list-unit-files --no-legend --no-pager | sort
-systemctl list-units --no-legend --no-pager --plain --type service,socket --state active | awk '{print $1}' |
-	grep -v -E '^(systemd-|user@|user-runtime|dbus|session-)' | sort
+if command -v rc-update >/dev/null; then
+	rc-update show
+	rc-status --all --nocolor 2>/dev/null | sed 's/([0-9]*)//; s/[0-9][0-9:]*//'
+else
+	systemctl list-unit-files --no-legend --no-pager | sort
+	systemctl list-units --no-legend --no-pager --plain --type service,socket --state active | awk '{print $1}' |
+		grep -v -E '^(systemd-|user@|user-runtime|dbus|session-)' | sort
+fi
 iptables-save | grep -v '^#' | sed 's/\[[0-9]*:[0-9]*\]//' | grep '^-' || true
 ip -o link | awk '{print $2}' | sed 's/@.*//' | sort
 ip route

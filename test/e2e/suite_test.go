@@ -97,7 +97,7 @@ func fiveHosts(t *testing.T) *lab.Lab {
 	t.Helper()
 	if five == nil {
 		var err error
-		five, err = shared.With(t.Context(), 5, labName()+"-five")
+		five, err = shared.With(t.Context(), lab.Options{Hosts: 5, Name: labName() + "-five"})
 		require.NoError(t, err)
 	}
 	return five

@@ -36,6 +36,8 @@ type Options struct {
 	Hosts int
 	// Name tells labs on one machine apart; see hosts.Options.
 	Name string
+	// OpenRC makes hosts that boot with OpenRC instead of systemd.
+	OpenRC bool
 	// Out is told what is being done, and gets what sealer prints on stderr. The default is silence.
 	Out io.Writer
 }
@@ -144,10 +146,10 @@ func (l *Lab) Previous(ctx context.Context) (*Lab, error) {
 }
 
 // With is this lab with hosts of its own, under a name of their own. Close takes down those hosts alone, and is to be called before that of l.
-func (l *Lab) With(ctx context.Context, count int, name string) (*Lab, error) {
+func (l *Lab) With(ctx context.Context, o Options) (*Lab, error) {
 	other := *l
 	other.borrowed, other.Hosts = true, nil
-	return &other, other.openHosts(ctx, Options{Hosts: count, Name: name})
+	return &other, other.openHosts(ctx, o)
 }
 
 func (l *Lab) components(ctx context.Context, args ...string) ([]byte, error) {
@@ -165,7 +167,7 @@ func (l *Lab) components(ctx context.Context, args ...string) ([]byte, error) {
 func (l *Lab) openHosts(ctx context.Context, o Options) error {
 	l.Say("starting %d hosts without a route out", o.Hosts)
 	began := time.Now()
-	set, err := hosts.Up(ctx, hosts.Options{Name: o.Name, Count: o.Hosts, DefaultRoute: true, Log: slog.New(slog.NewTextHandler(l.out, nil))})
+	set, err := hosts.Up(ctx, hosts.Options{Name: o.Name, Count: o.Hosts, DefaultRoute: true, OpenRC: o.OpenRC, OwnEngine: o.OpenRC, Log: slog.New(slog.NewTextHandler(l.out, nil))})
 	if err != nil {
 		return err
 	}
