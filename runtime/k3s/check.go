@@ -160,13 +160,14 @@ func checkClusterfile(c *runtime.Cluster) []runtime.Problem {
 			Fix: "leave cluster-init out, or name an external datastore with datastore-endpoint",
 		})
 	}
-	for _, keys := range []settings{c.File.K3s.Server, c.File.K3s.Agent} {
-		if keys["docker"] == true || keys["container-runtime-endpoint"] != nil {
+	for _, of := range []struct {
+		name string
+		keys settings
+	}{{"server", c.File.K3s.Server}, {"agent", c.File.K3s.Agent}} {
+		if why := hostRuntime(c, of.keys); why != "" {
 			problems = append(problems, runtime.Problem{
-				Check: "clusterfile", What: "the K3s document names a container runtime of the host's own, which would not ask the cluster's registry for images",
-				Fix: "leave docker and container-runtime-endpoint out: k3s brings containerd",
+				Check: "clusterfile", What: of.name + "." + why, Fix: "leave docker and container-runtime-endpoint out: k3s brings containerd",
 			})
-			break
 		}
 	}
 	for _, of := range []struct {
@@ -184,6 +185,26 @@ func checkClusterfile(c *runtime.Cluster) []runtime.Problem {
 		}
 	}
 	return problems
+}
+
+// hostRuntime is why the packed images would not come to a container runtime that is the host's own; empty where none is asked for.
+// Nothing but the cluster's registry has them, and it wants a password: registries.yaml gives both to the containerd that k3s brings, and
+// to no other (docs.k3s.io/advanced). docker takes mirrors for docker.io alone, and knows no password for them
+// (docs.docker.com/docker-hub/image-library/mirror).
+func hostRuntime(c *runtime.Cluster, keys settings) string {
+	if keys["docker"] == true {
+		for _, image := range c.Images {
+			if domain, _, _ := strings.Cut(image, "/"); domain != "docker.io" {
+				return "docker of the K3s document: docker takes mirrors for images of docker.io alone, and could not pull " + image + " from the cluster's registry"
+			}
+		}
+		return "docker of the K3s document: docker knows no password for a mirror, and the cluster's registry, which alone has the packed images, wants one"
+	}
+	if endpoint, ok := keys["container-runtime-endpoint"].(string); ok && endpoint != "" {
+		return "container-runtime-endpoint of the K3s document: k3s gives the runtime at " + endpoint +
+			" neither the cluster's registry nor its password, so it would ask the images' own registries"
+	}
+	return ""
 }
 
 func checkHost(c *runtime.Cluster, h *runtime.Host) []runtime.Problem {

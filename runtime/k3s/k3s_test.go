@@ -500,6 +500,7 @@ func TestCheck(t *testing.T) {
 	c.File.K3s.Server["helm-controller-arg"] = []string{"x"}
 	c.File.K3s.Server["cluster-init"] = false
 	c.File.K3s.Server["docker"] = true
+	c.File.K3s.Agent["container-runtime-endpoint"] = "unix:///run/containerd/containerd.sock"
 	c.File.K3s.Server["bind-address"] = "10.0.0.1"
 	c.File.K3s.Agent["node-external-ip"] = []string{"192.0.2.1"}
 	c.Metadata.ClusterRuntimeVersion = "v1.36.2+k3s1"

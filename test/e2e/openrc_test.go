@@ -41,8 +41,9 @@ func TestOpenRC(t *testing.T) {
 
 	t.Run("the registry is started again", func(t *testing.T) {
 		b.exec(t, b.h[0], "rc-service", "sealer-registry", "stop")
-		_, err := l.Run(t.Context(), b.site, b.args("status")...)
-		require.ErrorContains(t, err, "registry")
+		out, err := l.Run(t.Context(), b.site, b.args("status")...)
+		require.Error(t, err)
+		require.Contains(t, out, "the registry of the packed images does not run")
 		b.sealer(t, run...)
 		b.status(t, r.Version, 2)
 	})

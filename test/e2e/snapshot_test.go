@@ -20,7 +20,7 @@ find /etc /usr /opt /root /home /srv /var/lib /var/spool -xdev \
 find /etc -xdev -type f ! -name resolv.conf -exec sha256sum {} + | sort -k2
 if command -v rc-update >/dev/null; then
 	rc-update show
-	rc-status --all --nocolor 2>/dev/null | sed 's/([0-9]*)//; s/[0-9][0-9:]*//'
+	rc-status --all --nocolor 2>/dev/null | grep -v '^ \* ' | sed 's/([0-9]*)//; s/[0-9][0-9:]*//'
 else
 	systemctl list-unit-files --no-legend --no-pager | sort
 	systemctl list-units --no-legend --no-pager --plain --type service,socket --state active | awk '{print $1}' |
