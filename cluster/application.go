@@ -175,9 +175,6 @@ func (a *application) open(ctx context.Context) (_ func() error, err error) {
 		return nil, err
 	}
 	c.Contact = contact
-	if r := a.Clusterfile.Registry; r.Domain != "" {
-		c.Registry.Domain, c.Registry.Port = r.Domain, r.Port
-	}
 	return done, nil
 }
 

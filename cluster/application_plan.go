@@ -23,6 +23,9 @@ func (a *application) plan() (plan, error) {
 	if err := a.findBinaries(); err != nil {
 		return plan{}, err
 	}
+	if err := a.reachable(); err != nil {
+		return plan{}, err
+	}
 	verb := "running"
 	if a.record.Former != nil {
 		verb = "upgrading"
@@ -32,6 +35,8 @@ func (a *application) plan() (plan, error) {
 	lead := []*runtime.Host{a.cluster.Server()}
 	p.add("sending what the control planes lack", planes, a.bring)
 	p.add("serving the packed images on all control planes", planes, a.publish)
+	p.add("pushing the packed images", lead, a.pushed)
+	p.add("pointing the hosts at the registry", a.cluster.Hosts, a.pointed)
 	p.add("preparing its files", lead, a.prepare)
 	p.add("launching the application", lead, a.launchParts)
 	p.add("finishing", lead, a.end)
@@ -131,6 +136,9 @@ func (a *application) bring(h *runtime.Host) []runtime.Step {
 
 // publish serves the packed images beside those that are served already.
 func (a *application) publish(h *runtime.Host) []runtime.Step {
+	if a.external() {
+		return nil
+	}
 	return []runtime.Step{{
 		Name: a.stepName("publishing the packed images"),
 		Key:  a.cluster.Digest,
@@ -340,6 +348,9 @@ func (a *application) dropVersion(ctx context.Context, h *runtime.Host, v applic
 	})
 	if used || v.Digest == h.Facts.State.ImageDigest {
 		return nil
+	}
+	if a.external() {
+		return call.run(ctx, h, "rootfs", "remove", "--image", v.Digest)
 	}
 	if err := call.run(ctx, h, "registry", "unpublish", "--image", v.Digest); err != nil {
 		return err

@@ -118,6 +118,9 @@ func (a *application) lacks(ctx context.Context, images map[string]string) ([]st
 	for name := range images {
 		names = append(names, name)
 	}
+	if a.external() {
+		return nil, nil // what others have put there is not known
+	}
 	slices.Sort(names)
 	err := nodeCall{in: names, out: &lacks, reads: true}.run(ctx, a.cluster.Server(), "registry", "lacks")
 	return lacks, err

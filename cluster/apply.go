@@ -299,7 +299,7 @@ func (a *applying) sort(ctx context.Context, r *run) error {
 		}
 	}
 	a.cluster.File = a.all
-	a.cluster.Registry = runtime.Registry{Domain: a.all.Registry.Domain, Port: a.all.Registry.Port, Servers: controlPlaneIPs(a.cluster)}
+	useRegistry(a.cluster)
 	return nil
 }
 

@@ -37,6 +37,7 @@ type RunOptions struct {
 	Dial        DialFunc
 	// NodeBinary is the path of a sealer-node for an architecture (Go's name).
 	NodeBinary    func(arch string) (string, error)
+	Pusher        ImagePusher // nil: clusters with an external registry are refused
 	Distributions runtime.Distributions
 	Display       *progress.Display // nil: silent
 	StateDir      string            // what is kept of clusters, one folder each
@@ -158,6 +159,9 @@ func (r *run) carryOut(ctx context.Context, kept *folder) error {
 		return err
 	}
 	if err := r.checkImage(); err != nil {
+		return err
+	}
+	if err := r.checkExternal(ctx); err != nil {
 		return err
 	}
 	if err := r.readOriginals(ctx); err != nil {

@@ -250,8 +250,14 @@ func (c comparison) node(h *runtime.Host) *nodeObject {
 
 // registries are the control planes that serve under another address than they are to.
 func (c comparison) registries() []Change {
-	want := runtime.Registry{Domain: c.want.Registry.Domain, Port: c.want.Registry.Port}.Endpoint()
 	var list []Change
+	if c.was != nil && !c.want.Registry.Same(c.was.Registry) {
+		list = append(list, Change{Op: OpChange, About: AboutRegistry, Note: "where images come from, its login, CA or names"})
+	}
+	if c.want.Registry.External != nil {
+		return list
+	}
+	want := runtime.Registry{Domain: c.want.Registry.Domain, Port: c.want.Registry.Port}.Endpoint()
 	for _, m := range c.want.ControlPlanes() {
 		h := c.member(m)
 		if h == nil {

@@ -60,7 +60,7 @@ func connect(ctx context.Context, f *clusterfile.File, dial DialFunc, marks []ru
 		})
 	}
 	_ = g.Wait()
-	c := &runtime.Cluster{File: f, Registry: runtime.Registry{Domain: f.Registry.Domain, Port: f.Registry.Port}}
+	c := &runtime.Cluster{File: f}
 	closeAll := func() error {
 		var errs []error
 		for _, h := range found {
@@ -90,9 +90,7 @@ func connect(ctx context.Context, f *clusterfile.File, dial DialFunc, marks []ru
 		return nil, nil, errors.Join(err, closeAll())
 	}
 	task.Done(nil)
-	if len(c.Hosts) > 0 {
-		c.Registry.Servers = controlPlaneIPs(c)
-	}
+	useRegistry(c)
 	return c, closeAll, nil
 }
 
@@ -107,13 +105,14 @@ func describe(c *runtime.Cluster, o RunOptions) {
 			c.Images = append(c.Images, p.Name)
 		}
 	}
+	c.Registry.Domains = domains(c.Images)
 	for _, h := range c.Hosts {
 		r, err := o.Image.Platform(platformOf(h))
 		if err != nil || r.Absent {
 			continue // Preflight says so
 		}
 		h.Platform = platforms.Format(platforms.Normalize(r.Platform))
-		h.DiskNeed = diskNeed(h, o.Image, r)
+		h.DiskNeed = diskNeed(h, o.Image, r, c.Registry.External)
 	}
 	for _, r := range o.Image.Rootfs {
 		if r.Absent {
@@ -164,7 +163,7 @@ const (
 )
 
 // diskNeed is what the image takes on a host: the blobs sent to it, and what is unpacked from them.
-func diskNeed(h *runtime.Host, img *clusterimage.Image, r clusterimage.Rootfs) int64 {
+func diskNeed(h *runtime.Host, img *clusterimage.Image, r clusterimage.Rootfs, external bool) int64 {
 	need := int64(reserve)
 	for _, l := range r.Manifest.Layers {
 		need += l.Size * rootfsGrowth
@@ -173,7 +172,7 @@ func diskNeed(h *runtime.Host, img *clusterimage.Image, r clusterimage.Rootfs) i
 		if p.Platform == h.Platform {
 			need += p.Size * imageGrowth
 		}
-		if h.Spec.Role == clusterfile.ControlPlane {
+		if h.Spec.Role == clusterfile.ControlPlane && !external {
 			need += p.Size
 		}
 	}

@@ -60,7 +60,7 @@ func (r *run) content(h *runtime.Host) []runtime.Step {
 // blobs are what a host needs: its platform's rootfs, and on control planes, which serve the packed images, those of all
 // platforms among the hosts.
 func (r *run) blobs(ctx context.Context, h *runtime.Host) ([]ocispec.Descriptor, error) {
-	if h.Spec.Role == clusterfile.ControlPlane {
+	if h.Spec.Role == clusterfile.ControlPlane && !r.external() {
 		var want []ocispec.Platform
 		for _, other := range r.cluster.Hosts {
 			p, err := platforms.Parse(other.Platform)
@@ -263,6 +263,6 @@ func (r *run) given(h *runtime.Host) map[string]string {
 	return map[string]string{
 		"ClusterName": c.File.Name, "KubeVersion": c.KubeVersion(), "PauseImage": c.PauseImage(),
 		"HostIP": h.IP(), "HostName": h.Facts.NodeName(), "HostRole": string(h.Spec.Role),
-		"RegistryDomain": c.Registry.Domain, "RegistryPort": strconv.Itoa(c.Registry.Port), "RegistryURL": c.Registry.Endpoint(),
+		"RegistryDomain": c.Registry.Domain, "RegistryPort": strconv.Itoa(c.Registry.Port), "RegistryURL": path.Join(c.Registry.Name(), c.Registry.Path),
 	}
 }

@@ -31,6 +31,15 @@ type definition struct {
 	// K3s has File.K3s with its types, which JSON does not keep.
 	K3sServer map[string]typed `json:"k3sServer,omitempty"`
 	K3sAgent  map[string]typed `json:"k3sAgent,omitempty"`
+	// Registry has the secrets of File.Registry, which JSON does not keep either.
+	Registry registrySecrets `json:"registry,omitzero"`
+}
+
+// registrySecrets are what control planes have anyway: the registry's login stands in their container runtime's files.
+type registrySecrets struct {
+	Password string `json:"password,omitempty"`
+	CAKey    string `json:"caKey,omitempty"`
+	External string `json:"external,omitempty"`
 }
 
 // typed is a value of a document of kind K3s.
@@ -92,6 +101,10 @@ func marshalDefinition(f *clusterfile.File) ([]byte, error) {
 	if f.K3s != nil {
 		d.K3sServer, d.K3sAgent = typedOf(f.K3s.Server), typedOf(f.K3s.Agent)
 	}
+	d.Registry = registrySecrets{Password: f.Registry.Password.Reveal(), CAKey: f.Registry.CAKey.Reveal()}
+	if e := f.Registry.External; e != nil {
+		d.Registry.External = e.Password.Reveal()
+	}
 	data, err := json.MarshalIndent(d, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("writing the cluster's definition: %w", err)
@@ -112,6 +125,10 @@ func parseDefinition(data []byte) (*clusterfile.File, error) {
 	f := d.File
 	for i := range f.Hosts {
 		f.Hosts[i].SSH = clusterfile.SSH{}
+	}
+	f.Registry.Password, f.Registry.CAKey = clusterfile.Secret(d.Registry.Password), clusterfile.Secret(d.Registry.CAKey)
+	if e := f.Registry.External; e != nil {
+		e.Password = clusterfile.Secret(d.Registry.External)
 	}
 	for _, doc := range f.Kubeadm {
 		numbers(doc)
@@ -150,10 +167,21 @@ func define(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
 		return nil
 	}
 	data, err := marshalDefinition(c.File)
-	sum := sha256.Sum256(data)
+	// Keys can be read by all on the host: none is made from a password.
+	public := *c.File
+	public.Registry.Password, public.Registry.CAKey = "", ""
+	if e := public.Registry.External; e != nil {
+		open := *e
+		open.Password = ""
+		public.Registry.External = &open
+	}
+	key, keyErr := marshalDefinition(&public)
+	err = errors.Join(err, keyErr)
+	sum := sha256.Sum256(key)
 	return []runtime.Step{{
 		Name: "keeping the cluster's definition",
 		Key:  hex.EncodeToString(sum[:16]),
+		Done: func(ctx context.Context) (bool, error) { return runtime.SameFile(ctx, h.Runner, definitionFile, data) },
 		Do: func(ctx context.Context, _ io.Writer) error {
 			if err != nil {
 				return err

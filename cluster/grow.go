@@ -103,7 +103,7 @@ func (r *run) complete(h *runtime.Host) bool {
 // shared are the cluster's registries.
 func (r *run) shared() *registries {
 	if r.registries == nil {
-		r.registries = &registries{cluster: r.cluster}
+		r.registries = &registries{cluster: r.cluster, changed: map[*runtime.Host]bool{}}
 	}
 	return r.registries
 }

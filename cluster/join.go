@@ -26,6 +26,7 @@ type JoinOptions struct {
 	Content       content.Provider
 	Dial          DialFunc
 	NodeBinary    func(arch string) (string, error)
+	Pusher        ImagePusher // as in RunOptions
 	Distributions runtime.Distributions
 	Display       *progress.Display
 	StateDir      string
@@ -100,7 +101,7 @@ func Join(ctx context.Context, o JoinOptions) (err error) {
 		return fmt.Errorf("joining hosts: %w", err)
 	}
 	r := &run{RunOptions: RunOptions{
-		Clusterfile: all, Content: o.Content, Dial: o.Dial, NodeBinary: o.NodeBinary, Distributions: o.Distributions,
+		Clusterfile: all, Content: o.Content, Dial: o.Dial, NodeBinary: o.NodeBinary, Pusher: o.Pusher, Distributions: o.Distributions,
 		Display: o.Display, StateDir: o.StateDir, LogFile: o.LogFile, DryRun: o.DryRun, Out: o.Out,
 	}.withDefaults()}
 	closeHosts, err := r.connect(ctx, &named)
@@ -153,6 +154,7 @@ func (r *run) recallFile(ctx context.Context) error {
 	if defined != nil {
 		r.Clusterfile = over(defined, r.Clusterfile)
 		r.cluster.File = r.Clusterfile
+		useRegistry(r.cluster)
 		for _, h := range r.cluster.Hosts { // labels, taints and environment of those that were there before
 			for _, m := range r.Clusterfile.Hosts {
 				if m.Address == h.Spec.Address {

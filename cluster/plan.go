@@ -100,6 +100,8 @@ func (r *run) plan() (plan, error) {
 	add("plugins before the installation of hosts", false, c.Hosts, r.hooks(clusterfile.PreInitHost))
 	add("serving the packed images", false, []*runtime.Host{r.shared().source()}, r.registry)
 	add("serving the packed images on all control planes", false, r.shared().others(), r.registry)
+	add("pushing the packed images", false, lead, r.pushExternal)
+	add("asking the external registry from every host", false, c.Hosts, r.askExternal)
 	add("installing "+r.distribution.Name(), false, c.Hosts, func(h *runtime.Host) []runtime.Step { return r.distribution.Install(c, h) })
 	if r.applied != nil {
 		add("changing settings of control planes", true, r.serverFirst(), r.adjusting)

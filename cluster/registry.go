@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/runtime"
@@ -22,6 +23,7 @@ type registryAccess struct {
 	CAKey    string `json:"caKey,omitempty"`
 	Username string `json:"username"`
 	Password string `json:"password"`
+	Changed  bool   `json:"changed,omitempty"`
 }
 
 // registries are the registries of a cluster's control planes: one CA and the same credentials, made by the first of
@@ -29,6 +31,8 @@ type registryAccess struct {
 type registries struct {
 	cluster *runtime.Cluster
 	made    registryAccess
+	mu      sync.Mutex
+	changed map[*runtime.Host]bool // what a registry that runs has to start anew for
 }
 
 // source is the control plane whose CA and credentials the others take over: one that has them already, or else the first.
@@ -50,7 +54,11 @@ func (r *registries) others() []*runtime.Host {
 // where stands for what a host's registry is made from.
 func (r *registries) where(h *runtime.Host) string {
 	reg := r.cluster.Registry
-	return reg.Endpoint() + " " + h.IP() + " with " + strings.Join(r.peers(h), ",")
+	where := reg.Endpoint() + " " + h.IP() + " with " + strings.Join(r.peers(h), ",")
+	if names := r.cluster.File.Registry.Names; len(names) > 0 {
+		where += " as " + strings.Join(names, ",")
+	}
+	return where
 }
 
 // peers are the addresses of the other registries.
@@ -74,10 +82,18 @@ func (r *registries) prepare(ctx context.Context, h *runtime.Host, log io.Writer
 	for _, ip := range r.peers(h) {
 		args = append(args, "--peer", ip)
 	}
+	own := r.cluster.File.Registry
+	for _, name := range own.Names {
+		args = append(args, "--alt-name", name)
+	}
 	var made registryAccess
 	call := nodeCall{log: log, out: &made, secret: true}
 	if h == r.source() {
 		args = append(args, "--share")
+		if own.CA != "" || own.Username != "" {
+			args = append(args, "--adopt")
+			call.in = registryAccess{CA: own.CA, CAKey: own.CAKey.Reveal(), Username: own.Username, Password: own.Password.Reveal()}
+		}
 	} else {
 		args, call.in = append(args, "--adopt"), r.made
 	}
@@ -86,6 +102,11 @@ func (r *registries) prepare(ctx context.Context, h *runtime.Host, log io.Writer
 	}
 	if made.CA == "" || made.Username == "" || made.Password == "" {
 		return errors.New("sealer-node gave no certificate or no credentials for the registry")
+	}
+	if made.Changed {
+		r.mu.Lock()
+		r.changed[h] = true
+		r.mu.Unlock()
 	}
 	if h == r.source() {
 		r.made = made
@@ -105,6 +126,12 @@ func (r *registries) start(h *runtime.Host, program string) runtime.Step {
 		Name: "starting the registry",
 		Key:  r.where(h) + " " + program,
 		Done: func(ctx context.Context) (bool, error) {
+			r.mu.Lock()
+			changed := r.changed[h]
+			r.mu.Unlock()
+			if changed {
+				return false, nil
+			}
 			return registryService(h).Active(ctx)
 		},
 		Do: func(ctx context.Context, log io.Writer) error {
@@ -115,6 +142,9 @@ func (r *registries) start(h *runtime.Host, program string) runtime.Step {
 
 // registry serves the packed images on a control plane, over TLS, with credentials made for this cluster.
 func (r *run) registry(h *runtime.Host) []runtime.Step {
+	if r.external() {
+		return nil
+	}
 	return []runtime.Step{
 		r.shared().init(h),
 		{

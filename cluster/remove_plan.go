@@ -56,7 +56,7 @@ func (m *removal) rest() *run {
 	f.Hosts = slices.DeleteFunc(slices.Clone(f.Hosts), func(k clusterfile.Host) bool { return goes(k.Address) })
 	c.Hosts = slices.DeleteFunc(slices.Clone(c.Hosts), func(h *runtime.Host) bool { return goes(h.Spec.Address) || h.Facts.State == nil })
 	c.File = &f
-	c.Registry.Servers = controlPlaneIPs(&c)
+	useRegistry(&c)
 	o := m.RunOptions
 	o.Clusterfile = &f
 	return &run{RunOptions: o, cluster: &c, distribution: m.distribution}
@@ -179,7 +179,7 @@ func (m *removal) strike(h *runtime.Host) runtime.Step {
 			m.Clusterfile, m.cluster.File = &f, &f
 			m.cluster.Hosts = slices.DeleteFunc(slices.Clone(m.cluster.Hosts), same)
 			m.lost = slices.DeleteFunc(slices.Clone(m.lost), same)
-			m.cluster.Registry.Servers = controlPlaneIPs(m.cluster)
+			useRegistry(m.cluster)
 			return nil
 		},
 	}
@@ -199,15 +199,18 @@ func (r *run) repointing() []phase {
 	rest := phase{name: "pointing the hosts at the control planes that stay"}
 	for _, h := range r.cluster.Hosts {
 		steps := append(endpoint(r.cluster, r.distribution, h), r.hostsFile(h, r.apiServerIP(h)))
-		if d, ok := r.distribution.(runtime.Repointer); ok {
+		if d, ok := r.distribution.(runtime.Repointer); ok && !r.external() { // an external registry stays where it is
 			steps = append(steps, d.Repoint(r.cluster, h)...)
 		}
 		rest.work = append(rest.work, work{h, steps})
 	}
-	list := []phase{
-		{name: "the registry's peers", work: peers([]*runtime.Host{r.shared().source()})},
-		{name: "the registry's peers on the other control planes", work: peers(r.shared().others())},
-		rest,
+	list := []phase{rest}
+	if !r.external() {
+		list = []phase{
+			{name: "the registry's peers", work: peers([]*runtime.Host{r.shared().source()})},
+			{name: "the registry's peers on the other control planes", work: peers(r.shared().others())},
+			rest,
+		}
 	}
 	return slices.DeleteFunc(list, func(p phase) bool { return len(p.work) == 0 })
 }

@@ -113,6 +113,9 @@ func (o UpgradeOptions) carryOut(ctx context.Context, kept *folder) (err error) 
 		_, err := fmt.Fprintf(o.Out, "cluster %q is at %s on %s: nothing to do\n", c.File.Name, u.target, hosts(len(c.Hosts)))
 		return err
 	}
+	if err := u.checkExternal(ctx); err != nil {
+		return err
+	}
 	p, err := u.plan()
 	if err != nil {
 		return err

@@ -34,7 +34,7 @@ func (f *File) Over(base *File) *File {
 	if len(f.Hosts) == 0 {
 		out.Hosts = slices.Clone(base.Hosts)
 	}
-	if f.Registry == (Registry{DefaultRegistryDomain, DefaultRegistryPort}) {
+	if !f.Registry.said() {
 		out.Registry = base.Registry
 	}
 	out.Aliases = slices.Concat(base.Aliases, f.Aliases)

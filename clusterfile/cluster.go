@@ -106,21 +106,6 @@ func (s *source) aliases(f *File, spec *node) {
 	}
 }
 
-func (s *source) registry(spec *node) Registry {
-	r := Registry{DefaultRegistryDomain, DefaultRegistryPort}
-	local := spec.at("registry", "localRegistry")
-	if d := local.text("domain"); d != "" {
-		r.Domain = d
-		if !domainRule.MatchString(d) || !strings.Contains(d, ".") {
-			s.fail(local.at("domain"), "%q is not a domain name with a dot in it", d)
-		}
-	}
-	if p := local.child("port"); p != nil && p.kind == scalarNode {
-		r.Port, _ = port(p.scalar)
-	}
-	return r
-}
-
 func (s *source) ssh(n *node) SSH {
 	c := n.child("ssh")
 	if c == nil {
@@ -245,11 +230,8 @@ func (f *File) Validate() error {
 	if !nameRule.MatchString(f.Name) {
 		fail("name: %q must be lower-case letters, digits and dashes", f.Name)
 	}
-	if !domainRule.MatchString(f.Registry.Domain) || !strings.Contains(f.Registry.Domain, ".") {
-		fail("registry.domain: %q is not a domain name with a dot in it", f.Registry.Domain)
-	}
-	if f.Registry.Port < 1 || f.Registry.Port > 65535 {
-		fail("registry.port: %d is not a port", f.Registry.Port)
+	if err := f.Registry.validate(); err != nil {
+		errs = append(errs, err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.Env)) {
 		if !envRule.MatchString(name) {
@@ -280,7 +262,7 @@ func (f *File) Validate() error {
 func FromFlags(controlPlanes, workers string, ssh SSH) (*File, error) {
 	f := &File{
 		Name: DefaultName, Env: map[string]string{}, Kubeadm: map[string]map[string]any{},
-		Registry: Registry{DefaultRegistryDomain, DefaultRegistryPort},
+		Registry: defaultRegistry(),
 	}
 	for _, group := range []struct {
 		list string

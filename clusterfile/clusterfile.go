@@ -30,7 +30,7 @@ type File struct {
 	Apps    []string // replaces the image's LAUNCH where it is not nil; they go before Cmd
 	Hosts   []Host   // none: the cluster is this machine
 	Aliases []Alias
-	// Registry is the address of the cluster's own registry.
+	// Registry is where hosts have the packed images from.
 	Registry Registry
 	// Configs are files put into the rootfs before it is used, in order.
 	Configs []Config
@@ -157,12 +157,6 @@ func (t Taint) String() string {
 type Alias struct {
 	IP        string
 	Hostnames []string
-}
-
-// Registry is the address under which hosts reach the cluster's registry.
-type Registry struct {
-	Domain string
-	Port   int
 }
 
 // ControlPlanes are the control plane hosts, the first one first.

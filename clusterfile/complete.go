@@ -99,7 +99,7 @@ func (f *File) Marshal() ([]byte, error) {
 	cluster := wholeCluster{
 		APIVersion: "sealer.io/v2", Kind: "Cluster", Metadata: savedName{f.Name},
 		Spec: wholeSpec{
-			Image: f.Image, Env: pairs(f.Env), Cmd: f.Cmd, Apps: f.Apps, Registry: savedRegistry{savedLocal{f.Registry.Domain, f.Registry.Port}},
+			Image: f.Image, Env: pairs(f.Env), Cmd: f.Cmd, Apps: f.Apps, Registry: f.Registry.saved(true),
 		},
 	}
 	for _, a := range f.Aliases {

@@ -44,7 +44,7 @@ func parse(name string, src []byte, base bool) (*File, error) {
 		return nil, err
 	}
 	s := &source{name: name, lines: strings.Split(string(src), "\n")}
-	f := &File{Name: DefaultName, Registry: Registry{DefaultRegistryDomain, DefaultRegistryPort}, Kubeadm: map[string]map[string]any{}}
+	f := &File{Name: DefaultName, Registry: defaultRegistry(), Kubeadm: map[string]map[string]any{}}
 	seen := map[string]*node{}
 	for _, doc := range s.documents(src) {
 		s.document(f, doc, seen, shapes)

@@ -28,15 +28,6 @@ type savedSpec struct {
 	Hosts    []savedHost   `yaml:"hosts,omitempty"`
 }
 
-type savedRegistry struct {
-	Local savedLocal `yaml:"localRegistry"`
-}
-
-type savedLocal struct {
-	Domain string `yaml:"domain"`
-	Port   int    `yaml:"port"`
-}
-
 type savedHost struct {
 	IPs   []string `yaml:"ips"`
 	Roles []string `yaml:"roles"`
@@ -71,7 +62,7 @@ func saved(l SSH) savedSSH {
 func (f *File) Inventory() ([]byte, error) {
 	c := savedCluster{
 		APIVersion: "sealer.io/v2", Kind: "Cluster", Metadata: savedName{f.Name},
-		Spec: savedSpec{Image: f.Image, Registry: savedRegistry{savedLocal{f.Registry.Domain, f.Registry.Port}}},
+		Spec: savedSpec{Image: f.Image, Registry: f.Registry.saved(false)},
 	}
 	for _, h := range f.Hosts {
 		c.Spec.Hosts = append(c.Spec.Hosts, savedHost{

@@ -17,6 +17,7 @@ type Secret = secret.Text
 type Reference struct {
 	Source ReferenceSource
 	Name   string // of the variable, or the path of the file; empty for a prompt
+	Whole  bool   // all lines of it, not the first one alone
 }
 
 // ReferenceSource is a kind of place where secrets are.
@@ -46,7 +47,7 @@ func ParseReference(s Secret) (Reference, bool) {
 	if !ok || name == "" || source != string(FromEnv) && source != string(FromFile) {
 		return Reference{}, false
 	}
-	return Reference{ReferenceSource(source), name}, true
+	return Reference{Source: ReferenceSource(source), Name: name}, true
 }
 
 // Place is where something stands in a Clusterfile.
@@ -62,11 +63,12 @@ func (p Place) String() string { return fmt.Sprintf("%s:%d: %s", p.File, p.Line,
 // comes back is the secret, even where it looks like a reference.
 func (f *File) ResolveSecrets(get func(Reference) (Secret, error)) error {
 	known := map[Reference]Secret{}
-	resolve := func(s *Secret) error {
+	resolveAs := func(s *Secret, whole bool) error {
 		ref, ok := ParseReference(*s)
 		if !ok {
 			return nil
 		}
+		ref.Whole = whole
 		value, asked := known[ref]
 		if !asked {
 			var err error
@@ -77,6 +79,23 @@ func (f *File) ResolveSecrets(get func(Reference) (Secret, error)) error {
 		}
 		*s = value
 		return nil
+	}
+	resolve := func(s *Secret) error { return resolveAs(s, false) }
+	passwords, texts := f.Registry.references()
+	for _, s := range passwords {
+		if err := resolve(s); err != nil {
+			return err
+		}
+	}
+	for _, t := range texts {
+		s := Secret(*t)
+		if err := resolveAs(&s, true); err != nil {
+			return err
+		}
+		*t = s.Reveal()
+	}
+	if err := resolveAs(&f.Registry.CAKey, true); err != nil {
+		return err
 	}
 	if f.K3s != nil {
 		for _, keys := range []map[string]any{f.K3s.Server, f.K3s.Agent} {

@@ -111,7 +111,8 @@ func (k keychain) Resolve(target authn.Resource) (authn.Authenticator, error) {
 // credentials are those of Options.Logins for a repository, else docker's for its host.
 func (c *Client) credentials(src source, h *hostState) (authn.Authenticator, error) {
 	for _, l := range c.o.Logins {
-		if src.via == "" && canonicalDomain(l.Host) == canonicalDomain(src.host) && slices.Contains(l.Repositories, src.path) {
+		if src.via == "" && canonicalDomain(l.Host) == canonicalDomain(src.host) &&
+			(len(l.Repositories) == 0 || slices.Contains(l.Repositories, src.path)) {
 			return &authn.Basic{Username: l.Username, Password: l.Password.Reveal()}, nil
 		}
 	}
@@ -129,7 +130,7 @@ func (c *Client) Login(ctx context.Context, host, user, password string) error {
 	if user == "" || password == "" {
 		return fmt.Errorf("logging in to %s: the user or the password is empty", host)
 	}
-	if err := c.verifyLogin(ctx, host, user, password); err != nil {
+	if err := c.verifyLogin(ctx, host, &authn.Basic{Username: user, Password: password}); err != nil {
 		return &LoginError{Host: host, Err: err}
 	}
 	cf, err := c.keys.load(true)
@@ -183,12 +184,11 @@ func loginHost(host string) (string, error) {
 	return host, nil
 }
 
-func (c *Client) verifyLogin(ctx context.Context, host, user, password string) error {
+func (c *Client) verifyLogin(ctx context.Context, host string, auth authn.Authenticator) error {
 	h, err := c.host(ctx, host)
 	if err != nil {
 		return err
 	}
-	auth := &authn.Basic{Username: user, Password: password}
 	rt, err := c.authorize(ctx, h, auth, nil)
 	if err != nil {
 		return err

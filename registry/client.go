@@ -37,6 +37,11 @@ type Options struct {
 	// and HOST/*.cert with *.key for client certificates. The default is
 	// /etc/docker/certs.d.
 	CertsDir string
+	// Authorities have signed the certificates of hosts (host or host:port, as in references), in PEM, besides those that this
+	// machine trusts and those of CertsDir.
+	Authorities map[string][]byte
+	// Dial makes the connections; proxies are then not asked. The default is the network of this machine.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// Jobs is how many blobs are in transfer at once. The default is 8. Four blobs of less than 1 MiB, and four questions,
 	// count as one: what they take is not the network but the time until the registry answers.
 	Jobs int
@@ -69,7 +74,7 @@ type Options struct {
 // Login is a user of one registry.
 type Login struct {
 	Host         string   // docker.io, registry.example.com:5000
-	Repositories []string // without the host: team/app
+	Repositories []string // without the host: team/app; none: all of them
 	Username     string
 	Password     secret.Text
 }
@@ -169,7 +174,8 @@ func NewClient(o Options) (*Client, error) {
 	if o.Transport == nil {
 		c.transports = &hostTransports{
 			jobs: o.Jobs, certsDir: o.CertsDir, insecure: c.listedInsecure,
-			common: newTransport(o.Jobs, &tls.Config{MinVersion: tls.VersionTLS12}),
+			authorities: o.Authorities, dial: o.Dial,
+			common: newTransport(o.Jobs, &tls.Config{MinVersion: tls.VersionTLS12}, o.Dial),
 		}
 		c.base = &guard{byHost: c.transports, allowed: c.plainAllowed, userAgent: o.UserAgent}
 	}

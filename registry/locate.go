@@ -13,6 +13,8 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/sealerio/sealer/clusterimage"
 )
 
 // locator maps what clients ask for to the repositories of the tree: a mirror
@@ -96,7 +98,7 @@ func (q question) candidates() []string {
 	var out []string
 	for _, n := range names {
 		domain, rest, ok := strings.Cut(n, "/")
-		repo := domainFolder(domain)
+		repo := clusterimage.DomainFolder(domain)
 		if ok {
 			repo += "/" + rest
 		}

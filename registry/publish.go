@@ -11,7 +11,6 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
-	"strings"
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -117,15 +116,7 @@ func (p *publisher) image(ctx context.Context, pi clusterimage.PackedImage) ([]t
 // since repositories have no colons. No domain has an underscore, so that no
 // two domains meet.
 func RepositoryName(named reference.Named) string {
-	return path.Join(domainFolder(reference.Domain(named)), reference.Path(named))
-}
-
-func domainFolder(domain string) string {
-	domain = strings.ToLower(domain)
-	if strings.HasPrefix(domain, "[") { // an IPv6 address
-		domain = "ipv6-" + strings.NewReplacer("[", "", "]", "", ":", "-").Replace(domain)
-	}
-	return strings.ReplaceAll(domain, ":", "_")
+	return path.Join(clusterimage.DomainFolder(reference.Domain(named)), reference.Path(named))
 }
 
 // link puts a blob in the tree and into a repository.

@@ -3,6 +3,7 @@
 package registry
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -44,12 +45,21 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	return next.RoundTrip(r)
 }
 
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
+
 // newTransport is Go's own transport, for many connections to few hosts.
-func newTransport(jobs int, config *tls.Config) *http.Transport {
+// dial is nil for this machine's network.
+func newTransport(jobs int, config *tls.Config, dial dialFunc) *http.Transport {
 	dialer := &net.Dialer{Timeout: 20 * time.Second, KeepAlive: 30 * time.Second}
+	proxy := http.ProxyFromEnvironment
+	if dial == nil {
+		dial = dialFiles(dialer)
+	} else {
+		proxy = nil
+	}
 	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         dialFiles(dialer),
+		Proxy:               proxy,
+		DialContext:         dial,
 		ForceAttemptHTTP2:   true,
 		TLSClientConfig:     config,
 		TLSHandshakeTimeout: 15 * time.Second,
@@ -67,10 +77,12 @@ func newTransport(jobs int, config *tls.Config) *http.Transport {
 // hostTransports are transports for hosts with certificates of their own, and
 // one for all others.
 type hostTransports struct {
-	jobs     int
-	certsDir string
-	insecure func(host string) bool
-	common   *http.Transport
+	jobs        int
+	certsDir    string
+	authorities map[string][]byte
+	dial        dialFunc
+	insecure    func(host string) bool
+	common      *http.Transport
 
 	mu    sync.Mutex
 	hosts map[string]*http.Transport
@@ -83,6 +95,9 @@ func (h *hostTransports) get(host string) (*http.Transport, error) {
 		return t, nil
 	}
 	config, err := hostCertificates(filepath.Join(h.certsDir, host))
+	if err == nil && h.authorities[host] != nil {
+		config, err = withAuthority(config, h.authorities[host])
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the certificates for %s: %w", host, err)
 	}
@@ -92,7 +107,7 @@ func (h *hostTransports) get(host string) (*http.Transport, error) {
 		config = &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true} //nolint:gosec // asked for by the user, for this host
 	}
 	if config != nil {
-		t = newTransport(h.jobs, config)
+		t = newTransport(h.jobs, config, h.dial)
 	}
 	if h.hosts == nil {
 		h.hosts = map[string]*http.Transport{}
@@ -126,17 +141,12 @@ func hostCertificates(dir string) (*tls.Config, error) {
 		path := filepath.Join(dir, e.Name())
 		switch filepath.Ext(e.Name()) {
 		case ".crt":
-			if config.RootCAs == nil {
-				if config.RootCAs, err = x509.SystemCertPool(); err != nil {
-					config.RootCAs = x509.NewCertPool()
-				}
-			}
 			data, err := os.ReadFile(path)
 			if err != nil {
 				return nil, err
 			}
-			if !config.RootCAs.AppendCertsFromPEM(data) {
-				return nil, fmt.Errorf("%q holds no certificate", path)
+			if config, err = withAuthority(config, data); err != nil {
+				return nil, fmt.Errorf("%q: %w", path, err)
 			}
 		case ".cert":
 			pair, err := tls.LoadX509KeyPair(path, strings.TrimSuffix(path, ".cert")+".key")
@@ -145,6 +155,23 @@ func hostCertificates(dir string) (*tls.Config, error) {
 			}
 			config.Certificates = append(config.Certificates, pair)
 		}
+	}
+	return config, nil
+}
+
+// withAuthority is the configuration, nil for Go's own, that trusts certificates besides.
+func withAuthority(config *tls.Config, certificates []byte) (*tls.Config, error) {
+	if config == nil {
+		config = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	if config.RootCAs == nil {
+		var err error
+		if config.RootCAs, err = x509.SystemCertPool(); err != nil {
+			config.RootCAs = x509.NewCertPool()
+		}
+	}
+	if !config.RootCAs.AppendCertsFromPEM(certificates) {
+		return nil, errors.New("it holds no certificate")
 	}
 	return config, nil
 }

@@ -22,7 +22,7 @@ const (
 func HostsFile(current []byte, c *Cluster, h *Host, apiServerIP string) []byte {
 	block := []string{hostsBegin, apiServerIP + " " + APIServerName}
 	servers := c.RegistryFor(h).Servers
-	if len(servers) == 0 {
+	if len(servers) == 0 && !c.Registry.External {
 		servers = []string{c.First().IP()}
 	}
 	for _, ip := range servers {

@@ -202,7 +202,7 @@ func (k *checker) resources() {
 	if f.DiskFree < k.host.DiskNeed {
 		k.add("disk", "make room in the file system that holds /var/lib", "%s is free below /var/lib, the image needs %s", size(f.DiskFree), size(k.host.DiskNeed))
 	}
-	if k.host.Spec.Role == clusterfile.ControlPlane {
+	if k.host.Spec.Role == clusterfile.ControlPlane && !k.cluster.Registry.External {
 		k.problems = append(k.problems, PortProblems(k.host, k.cluster.Registry.Port)...)
 	}
 }

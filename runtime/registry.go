@@ -11,28 +11,46 @@ import (
 	"hash/fnv"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
+	"path"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 
+	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/host"
 )
 
-// Registry is how hosts reach the cluster's own registry, which every control plane serves.
+// Registry is how hosts reach the registry that has the packed images: the cluster's own, which every control plane serves, or an
+// external one.
 type Registry struct {
 	Domain string
 	Port   int
+	// External is set for a registry that is no part of the cluster. It has the image DOMAIN/path in the repository
+	// Path/DOMAIN/path (clusterimage.DomainFolder), but for those of its own.
+	External bool
+	Path     string   // may be empty
+	Domains  []string // of the packed images
 	// Servers are the addresses of the control planes that serve it, in the order in which they are to be asked.
 	Servers  []string
-	CA       []byte // PEM
+	CA       []byte // PEM; empty for an external one whose certificate hosts trust anyway
 	Username string
 	Password host.Secret
 }
 
 // Endpoint is the host:port by which the registry is named.
 func (r Registry) Endpoint() string { return net.JoinHostPort(r.Domain, strconv.Itoa(r.Port)) }
+
+// Name is the registry as references name it: an external one at HTTPS' own port goes without it.
+func (r Registry) Name() string {
+	if r.External && r.Port == 443 {
+		return strings.TrimSuffix(r.Endpoint(), ":443")
+	}
+	return r.Endpoint()
+}
 
 // Endpoints are the URLs of all that serve the registry. Each has what the others have, and each
 // certificate the address in it. Where no address is known yet, it is the registry's name.
@@ -78,26 +96,87 @@ type hostTable struct {
 	Capabilities []string            `toml:"capabilities"`
 	CA           string              `toml:"ca"`
 	DialTimeout  string              `toml:"dial_timeout"`
+	OverridePath bool                `toml:"override_path"`
 	Header       map[string][]string `toml:"header"`
 }
 
 // dialTimeout is how long a control plane that is gone keeps a pull waiting.
 const dialTimeout = "3s"
 
-// HostsTOML is the hosts.toml for the folder _default: every image of every
-// registry comes from the cluster's own, and from nowhere else. It holds
-// the registry's password: mode 0600. caFile is the path of the registry's CA on the host. r is that of the host:
-// RegistryFor.
+// MirrorFile is the hosts.toml of a folder of containerd's certs.d.
+type MirrorFile struct {
+	Dir  string // _default, or the registry that it is about
+	Data []byte
+}
+
+// MirrorFiles are the files that let containerd take every image of every registry from r, and from nowhere else: one for all, and for
+// an external registry one for each domain of packed images and each of CommonDomains, and one for its own. Each is to be Dir/hosts.toml, mode 0600: it
+// holds the registry's password. caFile is the path of the registry's CA on the host. r is that of the host: RegistryFor.
+func MirrorFiles(r Registry, caFile string) ([]MirrorFile, error) {
+	paths := map[string]string{"_default": r.Path}
+	if r.External {
+		for _, domain := range slices.Concat(CommonDomains(), r.Domains) {
+			paths[domain] = r.Folder(domain)
+		}
+		paths[r.Name()] = ""
+	}
+	var files []MirrorFile
+	for _, dir := range slices.Sorted(maps.Keys(paths)) {
+		of := r
+		of.Path = paths[dir]
+		data, err := HostsTOML(of, caFile)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, MirrorFile{dir, data})
+	}
+	return files, nil
+}
+
+// CommonDomains are registries that applications have images of, which may come later.
+func CommonDomains() []string {
+	return []string{
+		"docker.elastic.co", "docker.io", "gcr.io", "ghcr.io", "mcr.microsoft.com", "nvcr.io", "public.ecr.aws", "quay.io",
+		"registry.access.redhat.com", "registry.gitlab.com", "registry.k8s.io", "registry.redhat.io", "us-docker.pkg.dev",
+	}
+}
+
+// Folder is where an external registry has the images of a domain.
+func (r Registry) Folder(domain string) string {
+	return path.Join(r.Path, clusterimage.DomainFolder(domain))
+}
+
+// HostsTOML is one of MirrorFiles: images are below r.Path.
 //
 // containerd ignores a file that it cannot read and then asks the internet:
 // so what was written is read back and compared.
 func HostsTOML(r Registry, caFile string) ([]byte, error) {
 	urls := r.Endpoints()
-	authorization := "Basic " + base64.StdEncoding.EncodeToString([]byte(r.Username+":"+r.Password.Reveal()))
+	var authorization []string
+	if r.Username != "" {
+		authorization = []string{"Basic " + base64.StdEncoding.EncodeToString([]byte(r.Username+":"+r.Password.Reveal()))}
+	}
+	if len(r.CA) == 0 {
+		caFile = ""
+	}
+	if r.Path != "" {
+		for i := range urls {
+			urls[i] += "/v2/" + r.Path
+		}
+	}
 	var out bytes.Buffer
 	table := func(prefix, name string) {
-		fmt.Fprintf(&out, "%scapabilities = [\"pull\", \"resolve\"]\n%sca = %q\n%sdial_timeout = %q\n", prefix, prefix, caFile, prefix, dialTimeout)
-		fmt.Fprintf(&out, "%s[%sheader]\n%sAuthorization = [%q]\n", prefix, name, prefix, authorization)
+		fmt.Fprintf(&out, "%scapabilities = [\"pull\", \"resolve\"]\n", prefix)
+		if caFile != "" {
+			fmt.Fprintf(&out, "%sca = %q\n", prefix, caFile)
+		}
+		fmt.Fprintf(&out, "%sdial_timeout = %q\n", prefix, dialTimeout)
+		if r.Path != "" {
+			fmt.Fprintf(&out, "%soverride_path = true\n", prefix)
+		}
+		if authorization != nil {
+			fmt.Fprintf(&out, "%s[%sheader]\n%sAuthorization = [%q]\n", prefix, name, prefix, authorization[0])
+		}
 	}
 	last := urls[len(urls)-1]
 	fmt.Fprintf(&out, "server = %q\n", last)
@@ -111,7 +190,7 @@ func HostsTOML(r Registry, caFile string) ([]byte, error) {
 		return nil, fmt.Errorf("checking hosts.toml: %w", err)
 	}
 	well := func(t hostTable) bool {
-		return t.CA == caFile && len(t.Capabilities) == 2 && slices.Equal(t.Header["Authorization"], []string{authorization})
+		return t.CA == caFile && len(t.Capabilities) == 2 && t.OverridePath == (r.Path != "") && slices.Equal(t.Header["Authorization"], authorization)
 	}
 	if got.Server != last || !well(got.hostTable) || len(got.Host) != len(urls)-1 {
 		return nil, errors.New("checking hosts.toml: it does not say what was meant")
@@ -121,7 +200,7 @@ func HostsTOML(r Registry, caFile string) ([]byte, error) {
 			return nil, errors.New("checking hosts.toml: it does not say what was meant")
 		}
 	}
-	return append([]byte("# Written by sealer: all images come from the cluster's own registry.\n"), out.Bytes()...), nil
+	return append([]byte("# Written by sealer: all images come from the cluster's registry.\n"), out.Bytes()...), nil
 }
 
 // SameFile tells whether the host has exactly this file; its mode is not looked at.

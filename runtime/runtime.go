@@ -317,7 +317,7 @@ func (c *Cluster) RootfsKey(h *Host) string {
 	put := func(s string) { fmt.Fprintf(sum, "%d:%s", len(s), s) }
 	put(c.Digest)
 	put(c.PauseImage())
-	put(c.Registry.Endpoint())
+	put(c.Registry.Endpoint() + strings.TrimSuffix("/"+c.Registry.Path, "/"))
 	for _, f := range c.File.Configs {
 		put(f.Path)
 		put(f.Data)

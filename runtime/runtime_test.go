@@ -274,7 +274,7 @@ func TestPreflight_Owner(t *testing.T) {
 }
 
 func TestHostsTOML(t *testing.T) {
-	r := runtime.Registry{Domain: "sea.hub", Port: 5000, Username: `o"r`, Password: `p'"\x`}
+	r := runtime.Registry{Domain: "sea.hub", Port: 5000, CA: []byte("PEM"), Username: `o"r`, Password: `p'"\x`}
 	data, err := runtime.HostsTOML(r, "/etc/containerd/certs.d/sealer-ca.crt")
 	require.NoError(t, err)
 	golden(t, "testdata/hosts.toml", string(data))
@@ -283,6 +283,35 @@ func TestHostsTOML(t *testing.T) {
 	data, err = runtime.HostsTOML(r, "/etc/containerd/certs.d/sealer-ca.crt")
 	require.NoError(t, err)
 	golden(t, "testdata/hosts-three.toml", string(data))
+}
+
+// An external registry has each domain in repositories of its own, and what is its own where it is.
+func TestMirrorFiles_External(t *testing.T) {
+	r := runtime.Registry{
+		Domain: "hub.corp.example", Port: 443, External: true, Path: "mirror", Domains: []string{"docker.io", "localhost:5000"},
+		CA: []byte("PEM"), Username: "robot", Password: "p",
+	}
+	files, err := runtime.MirrorFiles(r, "/ca.crt")
+	require.NoError(t, err)
+	var all strings.Builder
+	for _, f := range files {
+		fmt.Fprintf(&all, "== %s\n%s", f.Dir, f.Data)
+	}
+	golden(t, "testdata/hosts-external.toml", all.String())
+
+	r.Path, r.CA, r.Username, r.Password = "", nil, "", ""
+	files, err = runtime.MirrorFiles(r, "/ca.crt")
+	require.NoError(t, err)
+	for _, f := range files {
+		require.NotContains(t, string(f.Data), "/ca.crt", "hosts trust it anyway")
+		require.NotContains(t, string(f.Data), "Authorization")
+	}
+	require.Len(t, files, 3+len(runtime.CommonDomains()))
+
+	r.External = false
+	files, err = runtime.MirrorFiles(r, "/ca.crt")
+	require.NoError(t, err)
+	require.Len(t, files, 1)
 }
 
 // A control plane asks itself first; workers do not all begin with the same one.

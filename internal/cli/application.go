@@ -175,6 +175,7 @@ func (a *app) runApplication(ctx context.Context, cmd *cobra.Command, o applicat
 			Clusterfile:   file,
 			Dial:          a.dialer(o.ssh),
 			NodeBinary:    nodeBinary,
+			Pusher:        &imagePusher{app: a, cmd: cmd, store: st},
 			Distributions: distributions(),
 			Display:       a.display,
 			StateDir:      filepath.Join(a.root, "clusters"),

@@ -85,6 +85,7 @@ func (a *app) apply(cmd *cobra.Command, o applyFlags) (err error) {
 	options := cluster.ApplyOptions{
 		RunOptions: cluster.RunOptions{
 			Content: st.Content(), Clusterfile: desired, Dial: a.dialer(&o.sshFlags), NodeBinary: nodeBinary,
+			Pusher:        &imagePusher{app: a, cmd: cmd, store: st},
 			Distributions: distributions(), Display: a.display, StateDir: filepath.Join(a.root, "clusters"),
 			LogFile: logFile, DryRun: o.dryRun, Out: a.streams.Out,
 		},

@@ -109,7 +109,7 @@ func (a *app) checkBefore(cmd *cobra.Command, o *checkFlags, image string) (err 
 		return err
 	}
 	err = cluster.Run(ctx, cluster.RunOptions{
-		Image: img, ImageName: tag.Name, Content: st.Content(), Clusterfile: desired, Dial: a.dialer(&run.sshFlags), NodeBinary: nodeBinary,
+		Image: img, ImageName: tag.Name, Content: st.Content(), Clusterfile: desired, Dial: a.dialer(&run.sshFlags), NodeBinary: nodeBinary, Pusher: &imagePusher{app: a, cmd: cmd, store: st},
 		Distributions: distributions(), Display: a.display, StateDir: filepath.Join(a.root, "clusters"), DryRun: true, Out: io.Discard,
 	})
 	found := []finding{}

@@ -70,6 +70,7 @@ func (a *app) join(cmd *cobra.Command, o joinFlags) (err error) {
 		Content:       st.Content(),
 		Dial:          a.dialer(o.asHostsSay()),
 		NodeBinary:    nodeBinary,
+		Pusher:        &imagePusher{app: a, cmd: cmd, store: st},
 		Distributions: distributions(),
 		Display:       a.display,
 		StateDir:      filepath.Join(a.root, "clusters"),

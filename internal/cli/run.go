@@ -127,6 +127,7 @@ func (a *app) run(cmd *cobra.Command, o runFlags, image string) (err error) {
 		Clusterfile:   desired,
 		Dial:          a.dialer(&o.sshFlags),
 		NodeBinary:    nodeBinary,
+		Pusher:        &imagePusher{app: a, cmd: cmd, store: st},
 		Distributions: distributions(),
 		Display:       a.display,
 		StateDir:      filepath.Join(a.root, "clusters"),

@@ -204,6 +204,10 @@ func (a *app) resolveSecrets(cmd *cobra.Command, f *clusterfile.File) error {
 			}
 			return clusterfile.Secret(value), nil
 		case clusterfile.FromFile:
+			if r.Whole {
+				text, err := readPEM(r.Name)
+				return clusterfile.Secret(text), err
+			}
 			text, err := passwordFromFile(r.Name)
 			return clusterfile.Secret(text), err
 		default:

@@ -254,6 +254,21 @@ func passwordFromFile(path string) (string, error) {
 	return password, errors.Join(err, f.Close())
 }
 
+// readPEM reads a file of certificates or keys.
+func readPEM(path string) (_ string, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	const most = 1 << 20
+	text, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && len(text) > most {
+		err = fmt.Errorf("reading %q: it is larger than %d bytes", path, most)
+	}
+	return string(text), err
+}
+
 func firstLine(r io.Reader) (string, error) {
 	text, err := io.ReadAll(io.LimitReader(r, maxPassword))
 	if err != nil {

@@ -122,6 +122,7 @@ func (a *app) upgrade(cmd *cobra.Command, o upgradeFlags, image string) (err err
 			Clusterfile:   desired,
 			Dial:          a.dialer(&o.sshFlags),
 			NodeBinary:    nodeBinary,
+			Pusher:        &imagePusher{app: a, cmd: cmd, store: st},
 			Distributions: distributions(),
 			Display:       a.display,
 			StateDir:      filepath.Join(a.root, "clusters"),

@@ -238,17 +238,20 @@ func (c *commands) render() *cobra.Command {
 func (c *commands) registry() *cobra.Command {
 	var config RegistryConfig
 	var adopt, share bool
+	var changed bool
 	prepare := c.leaf("init", "Make certificates and credentials, or keep those that are there", func(_ context.Context, n *Node) (any, error) {
 		if adopt {
 			var other RegistryAccess
 			if err := readJSON(c.In, "the credentials to adopt", &other); err != nil {
 				return nil, err
 			}
-			if err := n.AdoptRegistry(other); err != nil {
+			var err error
+			if changed, err = n.AdoptRegistry(other); err != nil {
 				return nil, err
 			}
 		}
 		access, err := n.InitRegistry(config)
+		access.Changed = changed
 		if err == nil && share {
 			access, err = n.ShareRegistry(access)
 		}
@@ -262,6 +265,7 @@ func (c *commands) registry() *cobra.Command {
 	prepare.Flags().BoolVar(&share, "share", false, "also print the CA's key")
 	prepare.Flags().StringVar(&config.Name, "name", "sea.hub", "host name of the registry")
 	prepare.Flags().StringSliceVar(&config.Addresses, "address", nil, "IP address of the host; may be given again")
+	prepare.Flags().StringSliceVar(&config.Names, "alt-name", nil, "further host name or IP address for the certificate; may be given again")
 	prepare.Flags().IntVar(&config.Port, "port", 5000, "port")
 	prepare.Flags().BoolVar(&config.Writable, "writable", false, "allow pushes")
 	require(prepare, "address")
@@ -305,7 +309,17 @@ func (c *commands) registry() *cobra.Command {
 	uninstall := c.leaf("uninstall", "Stop the registry and remove its unit; images stay", func(ctx context.Context, n *Node) (any, error) {
 		return nil, n.UninstallRegistry(ctx)
 	})
-	return group("registry", "The registry on this host", prepare, publish, unpublish, lacks, serve, install, uninstall)
+	var server string
+	ask := c.leaf("ask", "Ask another registry whether it takes the credentials on standard input", func(ctx context.Context, n *Node) (any, error) {
+		var access RegistryAccess
+		if err := readJSON(c.In, "the registry's credentials", &access); err != nil {
+			return nil, err
+		}
+		return nil, n.AskRegistry(ctx, server, access)
+	})
+	ask.Flags().StringVar(&server, "server", "", "host:port of the registry")
+	require(ask, "server")
+	return group("registry", "The registry on this host", prepare, publish, unpublish, lacks, serve, install, uninstall, ask)
 }
 
 func (c *commands) clean() *cobra.Command {

@@ -4,6 +4,7 @@ package node
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -47,8 +48,9 @@ const (
 
 // RegistryConfig says how the host serves images.
 type RegistryConfig struct {
-	Name      string   `json:"name"`      // host name in references and in the certificate
-	Addresses []string `json:"addresses"` // IP addresses in the certificate
+	Name      string   `json:"name"`            // host name in references and in the certificate
+	Addresses []string `json:"addresses"`       // IP addresses in the certificate
+	Names     []string `json:"names,omitempty"` // further host names in the certificate
 	Port      int      `json:"port"`
 	Writable  bool     `json:"writable"` // pushes are allowed
 	// Peers are the addresses of the other hosts that serve the same images on the same port; Addresses[0] is ours among theirs.
@@ -80,39 +82,8 @@ type RegistryAccess struct {
 	CAKey    string `json:"caKey,omitempty"` // PEM
 	Username string `json:"username"`
 	Password string `json:"password"`
-}
-
-// AdoptRegistry puts another registry's CA and credentials in the place of this host's.
-func (n *Node) AdoptRegistry(a RegistryAccess) error {
-	certBlock, _ := pem.Decode([]byte(a.CA))
-	keyBlock, _ := pem.Decode([]byte(a.CAKey))
-	if certBlock == nil || keyBlock == nil || a.Username == "" || a.Password == "" {
-		return errors.New("adopting a registry's credentials: they are incomplete")
-	}
-	ca, err := x509.ParseCertificate(certBlock.Bytes)
-	if err != nil {
-		return fmt.Errorf("adopting a registry's CA: %w", err)
-	}
-	key, err := x509.ParseECPrivateKey(keyBlock.Bytes)
-	if err != nil {
-		return fmt.Errorf("adopting a registry's CA: %w", err)
-	}
-	if !key.PublicKey.Equal(ca.PublicKey) {
-		return errors.New("adopting a registry's CA: its key is another's")
-	}
-	if err := os.MkdirAll(n.registryDir(), 0o700); err != nil {
-		return fmt.Errorf("adopting a registry's CA: %w", err)
-	}
-	if have, _, err := n.loadPair(caFile, caKeyFile); err != nil || !have.Equal(ca) {
-		if err := n.savePair(caFile, caKeyFile, ca, key); err != nil {
-			return fmt.Errorf("adopting a registry's CA: %w", err)
-		}
-	}
-	data, err := json.Marshal(RegistryAccess{Username: a.Username, Password: a.Password}) //nolint:gosec // this file is where the password is kept
-	if err != nil {
-		return fmt.Errorf("adopting a registry's credentials: %w", err)
-	}
-	return writeIfOther(filepath.Join(n.registryDir(), credentialFile), data)
+	// Changed: what a registry that runs has is another CA, or other credentials.
+	Changed bool `json:"changed,omitempty"`
 }
 
 // ShareRegistry is what another host needs to serve as one with this one.
@@ -127,10 +98,15 @@ func (n *Node) ShareRegistry(a RegistryAccess) (RegistryAccess, error) {
 
 // writeIfOther leaves a file alone that has the content: its time tells whether a server has to start again.
 func writeIfOther(file string, data []byte) error {
-	if have, err := os.ReadFile(file); err == nil && bytes.Equal(have, data) {
+	if hasContent(file, data) {
 		return nil
 	}
 	return atomicfile.Write(file, data, 0o600)
+}
+
+func hasContent(file string, data []byte) bool {
+	have, err := os.ReadFile(file)
+	return err == nil && bytes.Equal(have, data)
 }
 
 // InitRegistry makes the certificates and credentials of the host's registry. What is there already is kept: the CA always, the
@@ -231,7 +207,7 @@ func (n *Node) writeHtpasswd(a RegistryAccess) error {
 	return atomicfile.Write(file, []byte(a.Username+":"+string(hash)+"\n"), 0o600)
 }
 
-func newCA(name string) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+func newCA(name string) (*x509.Certificate, crypto.Signer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -243,7 +219,7 @@ func newCA(name string) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	return cert, key, err
 }
 
-func newServerCert(c RegistryConfig, ca *x509.Certificate, caKey *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+func newServerCert(c RegistryConfig, ca *x509.Certificate, caKey crypto.Signer) (*x509.Certificate, crypto.Signer, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
@@ -260,7 +236,7 @@ func newServerCert(c RegistryConfig, ca *x509.Certificate, caKey *ecdsa.PrivateK
 }
 
 func subjects(c RegistryConfig) (names []string, ips []net.IP) {
-	for _, s := range append([]string{c.Name, "localhost", "127.0.0.1", "::1"}, c.Addresses...) {
+	for _, s := range slices.Concat([]string{c.Name, "localhost", "127.0.0.1", "::1"}, c.Addresses, c.Names) {
 		if ip := net.ParseIP(s); ip != nil {
 			ips = append(ips, ip)
 		} else if !slices.Contains(names, s) {
@@ -279,13 +255,13 @@ func certTemplate(name string) *x509.Certificate {
 	}
 }
 
-func sign(t, parent *x509.Certificate, key, parentKey *ecdsa.PrivateKey) (*x509.Certificate, error) {
+func sign(t, parent *x509.Certificate, key, parentKey crypto.Signer) (*x509.Certificate, error) {
 	var err error
 	// "non-sequential …, containing at least 64 bits of output from a CSPRNG" (CA/Browser Forum, 7.1)
 	if t.SerialNumber, err = rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127)); err != nil {
 		return nil, err
 	}
-	der, err := x509.CreateCertificate(rand.Reader, t, parent, &key.PublicKey, parentKey)
+	der, err := x509.CreateCertificate(rand.Reader, t, parent, key.Public(), parentKey)
 	if err != nil {
 		return nil, err
 	}
@@ -306,7 +282,7 @@ func covers(cert, ca *x509.Certificate, c RegistryConfig) bool {
 	return cert.CheckSignatureFrom(ca) == nil && (time.Until(cert.NotAfter) > renewBefore || cert.NotAfter.Equal(ca.NotAfter))
 }
 
-func (n *Node) loadPair(certName, keyName string) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+func (n *Node) loadPair(certName, keyName string) (*x509.Certificate, crypto.Signer, error) {
 	certPEM, err := os.ReadFile(filepath.Join(n.registryDir(), certName))
 	if err != nil {
 		return nil, nil, err
@@ -324,23 +300,23 @@ func (n *Node) loadPair(certName, keyName string) (*x509.Certificate, *ecdsa.Pri
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading %s: %w", certName, err)
 	}
-	key, err := x509.ParseECPrivateKey(keyBlock.Bytes)
+	key, err := parseKey(keyBlock.Bytes)
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading %s: %w", keyName, err)
 	}
-	if !key.PublicKey.Equal(cert.PublicKey) {
+	if !fits(key, cert) {
 		return nil, nil, fmt.Errorf("reading %s: it does not fit %s: %w", keyName, certName, fs.ErrNotExist)
 	}
 	return cert, key, nil
 }
 
 // savePair writes the key first: a run that is cut between the two leaves a pair that does not fit, which counts as none.
-func (n *Node) savePair(certName, keyName string, cert *x509.Certificate, key *ecdsa.PrivateKey) error {
-	der, err := x509.MarshalECPrivateKey(key)
+func (n *Node) savePair(certName, keyName string, cert *x509.Certificate, key crypto.Signer) error {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return err
 	}
-	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
+	keyPEM := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 	if err := atomicfile.Write(filepath.Join(n.registryDir(), keyName), keyPEM, 0o600); err != nil {
 		return err
 	}

@@ -15,11 +15,10 @@ import (
 
 // k0s merges the *.toml of this folder into its containerd's configuration; folders in it are left alone.
 const (
-	dropIns   = configDir + "/containerd.d"
-	certsDir  = dropIns + "/certs.d"
-	caFile    = certsDir + "/sealer-ca.crt"
-	hostsTOML = certsDir + "/_default/hosts.toml"
-	dropIn    = dropIns + "/sealer-registry.toml"
+	dropIns  = configDir + "/containerd.d"
+	certsDir = dropIns + "/certs.d"
+	caFile   = certsDir + "/sealer-ca.crt"
+	dropIn   = dropIns + "/sealer-registry.toml"
 )
 
 // containerd2 is the minor version of k0s that came with containerd 2. It does not start with drop-ins for 1.7, and
@@ -32,7 +31,7 @@ func registryDropIn(minor int) string {
 	if minor >= containerd2 {
 		section, format = "io.containerd.cri.v1.images", 3
 	}
-	return fmt.Sprintf("# Written by sealer: all images come from the cluster's own registry.\nversion = %d\n\n[plugins.%q.registry]\nconfig_path = %q\n",
+	return fmt.Sprintf("# Written by sealer: all images come from the cluster's registry.\nversion = %d\n\n[plugins.%q.registry]\nconfig_path = %q\n",
 		format, section, certsDir)
 }
 
@@ -47,12 +46,19 @@ func registryFiles(c *runtime.Cluster) ([]placedFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	hosts, err := runtime.HostsTOML(c.Registry, caFile)
+	hosts, err := runtime.MirrorFiles(c.Registry, caFile)
 	if err != nil {
 		return nil, err
 	}
+	var files []placedFile
+	if len(c.Registry.CA) > 0 {
+		files = append(files, placedFile{caFile, c.Registry.CA, 0o644})
+	}
+	for _, f := range hosts {
+		files = append(files, placedFile{path.Join(certsDir, f.Dir, "hosts.toml"), f.Data, 0o600})
+	}
 	// The drop-in goes last: from it on containerd looks at the others.
-	return []placedFile{{caFile, c.Registry.CA, 0o644}, {hostsTOML, hosts, 0o600}, {dropIn, []byte(registryDropIn(minor)), 0o644}}, nil
+	return append(files, placedFile{dropIn, []byte(registryDropIn(minor)), 0o644}), nil
 }
 
 // copyDropIns puts the image's own drop-ins, etc/containerd.d/*.toml of the rootfs, beside ours, and takes those away that an

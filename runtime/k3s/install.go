@@ -51,11 +51,7 @@ func (d Distribution) Install(c *runtime.Cluster, h *runtime.Host) []runtime.Ste
 				})
 			},
 		},
-		{
-			Name: "pointing k3s at the cluster's registry",
-			Done: func(ctx context.Context) (bool, error) { return registryPlaced(ctx, c, h) },
-			Do:   func(ctx context.Context, _ io.Writer) error { return placeRegistry(ctx, c, h) },
-		},
+		pointing(c, h),
 	}
 	if list := ownFiles(c, h); len(list) > 0 {
 		argv := append([]string{h.Rootfs, filesDir}, list...)

@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"math/big"
 	"net/netip"
 	"os/exec"
@@ -461,6 +462,10 @@ func TestInstall_Registry(t *testing.T) {
 	done, err = steps[3].Done(t.Context())
 	require.NoError(t, err)
 	require.False(t, done, "a new password has to be placed")
+
+	c.Registry = runtime.Registry{Domain: "hub.corp.example", Port: 443, External: true, Path: "mirror", Domains: []string{"docker.io"}, Username: "u", Password: "hidden"}
+	require.NoError(t, steps[3].Do(t.Context(), io.Discard))
+	goldenfile.Equal(t, "testdata/registries-external.yaml", string(hosts[2].Files()["/etc/rancher/k3s/registries.yaml"].Data))
 }
 
 // A program that is not what its image says is not started.

@@ -5,6 +5,8 @@ package k3s
 import (
 	"context"
 	"fmt"
+	"io"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -22,12 +24,13 @@ type registries struct {
 }
 
 type mirror struct {
-	Endpoint []string `json:"endpoint"`
+	Endpoint []string          `json:"endpoint"`
+	Rewrite  map[string]string `json:"rewrite,omitempty"` // of repositories: regular expression to replacement
 }
 
 type registryConfig struct {
-	Auth registryAuth `json:"auth"`
-	TLS  registryTLS  `json:"tls"`
+	Auth *registryAuth `json:"auth,omitempty"`
+	TLS  *registryTLS  `json:"tls,omitempty"`
 }
 
 type registryAuth struct {
@@ -42,21 +45,29 @@ type registryTLS struct {
 // registriesYAML is for the registry as one host asks for it: each control plane in turn. It holds the registry's
 // password: mode 0600.
 func registriesYAML(r runtime.Registry) ([]byte, error) {
-	all := mirror{Endpoint: r.Endpoints()}
-	file := registries{
-		Mirrors: map[string]mirror{"*": all, r.Endpoint(): all}, // images may also be asked for by the registry's own name
-		Configs: map[string]registryConfig{},
-	}
-	for _, endpoint := range append(r.Endpoints(), "https://"+r.Endpoint()) {
-		file.Configs[strings.TrimPrefix(endpoint, "https://")] = registryConfig{
-			Auth: registryAuth{r.Username, r.Password.Reveal()}, TLS: registryTLS{caFile},
+	own := mirror{Endpoint: r.Endpoints()}
+	file := registries{Mirrors: map[string]mirror{"*": own}, Configs: map[string]registryConfig{}}
+	if r.External {
+		for _, domain := range slices.Concat(runtime.CommonDomains(), r.Domains) {
+			file.Mirrors[domain] = mirror{Endpoint: own.Endpoint, Rewrite: map[string]string{"^(.*)$": r.Folder(domain) + "/$1"}}
 		}
+	}
+	file.Mirrors[r.Name()] = own // images may also be asked for by the registry's own name
+	var config registryConfig
+	if r.Username != "" {
+		config.Auth = &registryAuth{r.Username, r.Password.Reveal()}
+	}
+	if len(r.CA) > 0 {
+		config.TLS = &registryTLS{caFile}
+	}
+	for _, endpoint := range append(r.Endpoints(), "https://"+r.Name()) {
+		file.Configs[strings.TrimPrefix(endpoint, "https://")] = config
 	}
 	data, err := yaml.Marshal(file)
 	if err != nil {
 		return nil, fmt.Errorf("writing registries.yaml: %w", err)
 	}
-	return append([]byte("# Written by sealer: all images come from the cluster's own registry.\n"), data...), nil
+	return append([]byte("# Written by sealer: all images come from the cluster's registry.\n"), data...), nil
 }
 
 func registryPlaced(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (bool, error) {
@@ -64,7 +75,11 @@ func registryPlaced(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (b
 	if err != nil {
 		return false, err
 	}
-	for file, data := range map[string][]byte{registriesFile: want, caFile: c.Registry.CA} {
+	files := map[string][]byte{registriesFile: want}
+	if len(c.Registry.CA) > 0 {
+		files[caFile] = c.Registry.CA
+	}
+	for file, data := range files {
 		if same, err := runtime.SameFile(ctx, h.Runner, file, data); err != nil || !same {
 			return false, err
 		}
@@ -78,8 +93,18 @@ func placeRegistry(ctx context.Context, c *runtime.Cluster, h *runtime.Host) err
 	if err != nil {
 		return err
 	}
-	if err := host.WriteFile(ctx, h.Runner, caFile, c.Registry.CA, 0o644); err != nil {
-		return err
+	if len(c.Registry.CA) > 0 {
+		if err := host.WriteFile(ctx, h.Runner, caFile, c.Registry.CA, 0o644); err != nil {
+			return err
+		}
 	}
 	return host.WriteFile(ctx, h.Runner, registriesFile, data, 0o600)
+}
+
+func pointing(c *runtime.Cluster, h *runtime.Host) runtime.Step {
+	return runtime.Step{
+		Name: "pointing k3s at the cluster's registry",
+		Done: func(ctx context.Context) (bool, error) { return registryPlaced(ctx, c, h) },
+		Do:   func(ctx context.Context, _ io.Writer) error { return placeRegistry(ctx, c, h) },
+	}
 }

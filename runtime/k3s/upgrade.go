@@ -29,6 +29,9 @@ func (d Distribution) Upgrade(c *runtime.Cluster, h *runtime.Host) (running, dra
 			return d.checkVersion(ctx, c, h)
 		},
 	}}
+	if c.Registry.External { // the new image may have images of other domains
+		running = append(running, pointing(c, h))
+	}
 	drained = []runtime.Step{{
 		Name: "starting k3s anew",
 		Done: func(ctx context.Context) (bool, error) {

@@ -27,7 +27,6 @@ const (
 	joinFile   = "/etc/kubernetes/kubeadm-join.yaml"
 	certsDir   = "/etc/containerd/certs.d"
 	caFile     = certsDir + "/sealer-ca.crt"
-	hostsTOML  = certsDir + "/_default/hosts.toml"
 	keptDir    = "/var/lib/sealer/kubernetes" // lib.sh's STATE
 	kubectlBin = "/usr/local/bin/kubectl"
 	kubeadmBin = "/usr/local/bin/kubeadm"
@@ -140,12 +139,21 @@ func ok(err error) (bool, error) {
 	return err == nil, err
 }
 
+func hostsTOML(dir string) string { return path.Join(certsDir, dir, "hosts.toml") }
+
 func registryPlaced(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (bool, error) {
-	want, err := runtime.HostsTOML(c.RegistryFor(h), caFile)
+	files, err := runtime.MirrorFiles(c.RegistryFor(h), caFile)
 	if err != nil {
 		return false, err
 	}
-	for file, data := range map[string][]byte{hostsTOML: want, caFile: c.Registry.CA} {
+	want := map[string][]byte{}
+	if len(c.Registry.CA) > 0 {
+		want[caFile] = c.Registry.CA
+	}
+	for _, f := range files {
+		want[hostsTOML(f.Dir)] = f.Data
+	}
+	for file, data := range want {
 		if same, err := runtime.SameFile(ctx, h.Runner, file, data); err != nil || !same {
 			return false, err
 		}
@@ -155,14 +163,21 @@ func registryPlaced(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (b
 
 // placeRegistry needs no restart: containerd reads these files at every pull.
 func placeRegistry(ctx context.Context, c *runtime.Cluster, h *runtime.Host) error {
-	data, err := runtime.HostsTOML(c.RegistryFor(h), caFile)
+	files, err := runtime.MirrorFiles(c.RegistryFor(h), caFile)
 	if err != nil {
 		return err
 	}
-	if err := host.WriteFile(ctx, h.Runner, caFile, c.Registry.CA, 0o644); err != nil {
-		return err
+	if len(c.Registry.CA) > 0 {
+		if err := host.WriteFile(ctx, h.Runner, caFile, c.Registry.CA, 0o644); err != nil {
+			return err
+		}
 	}
-	return host.WriteFile(ctx, h.Runner, hostsTOML, data, 0o600)
+	for _, f := range files {
+		if err := host.WriteFile(ctx, h.Runner, hostsTOML(f.Dir), f.Data, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Minors of Kubernetes that this distribution is known to work with.

@@ -47,6 +47,8 @@ type Options struct {
 	User, Password string
 	// TLS makes it serve HTTPS, with a certificate that Registry.CAFile verifies.
 	TLS bool
+	// Name is a host name in that certificate, besides its address.
+	Name string
 }
 
 // Registry is a registry that runs. Close stops it.
@@ -110,7 +112,7 @@ func (r *Registry) start(ctx context.Context, program string, o Options) error {
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	if o.TLS {
-		certificate, key, err := selfSigned(address)
+		certificate, key, err := selfSigned(address, o.Name)
 		if err != nil {
 			return err
 		}
@@ -249,8 +251,8 @@ func freeAddress(ctx context.Context, address string) (string, error) {
 	return address, listener.Close()
 }
 
-// selfSigned makes a certificate for an address that is its own authority, and its key, both in PEM.
-func selfSigned(address string) (certificate, key []byte, err error) {
+// selfSigned makes a certificate for an address, and a name where one is given, that is its own authority, and its key, both in PEM.
+func selfSigned(address, name string) (certificate, key []byte, err error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, nil, err
@@ -271,6 +273,9 @@ func selfSigned(address string) (certificate, key []byte, err error) {
 		template.IPAddresses = []net.IP{ip}
 	} else {
 		template.DNSNames = append(template.DNSNames, host)
+	}
+	if name != "" {
+		template.DNSNames = append(template.DNSNames, name)
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
 	if err != nil {
