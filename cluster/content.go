@@ -121,16 +121,23 @@ func (r *run) missing(ctx context.Context, h *runtime.Host) ([]blobstream.Header
 // sendTries is how often a stream that was cut is taken up again within one run.
 const sendTries = 4
 
-// send streams what is missing, and goes on where a lost connection has left off.
+// send brings what is missing, from other hosts as far as possible, and goes on where a lost connection has left off. The last try, and
+// all to a host that is alone, is a stream from here: nothing but SSH is needed for that.
 func (r *run) send(ctx context.Context, h *runtime.Host, log io.Writer) error {
 	var err error
-	for range sendTries {
+	for try := range sendTries {
 		var missing []blobstream.Header
 		if missing, err = r.missing(ctx, h); err != nil || len(missing) == 0 {
 			return err
 		}
-		err = r.stream(ctx, h, missing, log)
-		if _, lost := errors.AsType[*host.LostError](err); !lost {
+		if r.single() || try == sendTries-1 {
+			err = r.stream(ctx, h, missing, log)
+		} else {
+			err = r.sharing().bring(ctx, h, log)
+		}
+		_, lost := errors.AsType[*host.LostError](err)
+		_, left := errors.AsType[*sharingError](err)
+		if !lost && !left || ctx.Err() != nil {
 			return err
 		}
 		_, _ = fmt.Fprintf(log, "the connection was lost: going on (%v)\n", err)

@@ -150,8 +150,11 @@ func (e *executor) execute(ctx context.Context, p plan) error {
 		errs := make([]error, len(ph.work))
 		var g errgroup.Group
 		g.SetLimit(maxParallel)
-		if ph.serial {
+		switch {
+		case ph.serial:
 			g.SetLimit(1)
+		case ph.end != nil:
+			g.SetLimit(-1)
 		}
 		for i, w := range ph.work {
 			g.Go(func() error {
@@ -164,6 +167,9 @@ func (e *executor) execute(ctx context.Context, p plan) error {
 			})
 		}
 		_ = g.Wait()
+		if ph.end != nil {
+			ph.end()
+		}
 		var failed []error
 		for _, err := range errs {
 			if err != nil && !errors.Is(err, errNotBegun) {

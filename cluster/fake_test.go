@@ -3,6 +3,7 @@
 package cluster_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -31,6 +32,7 @@ import (
 	"github.com/sealerio/sealer/host/hosttest"
 	"github.com/sealerio/sealer/internal/blobstream"
 	"github.com/sealerio/sealer/internal/goldenfile"
+	"github.com/sealerio/sealer/internal/peers"
 	"github.com/sealerio/sealer/runtime"
 	"github.com/sealerio/sealer/store"
 )
@@ -149,6 +151,12 @@ func newBed(t *testing.T, clusterfileText string) *bed {
 // newBedOf is a bed whose image has this extension, and these labels beside it.
 func newBedOf(t *testing.T, clusterfileText string, ext clusterimage.Extension, labels map[string]string) *bed {
 	t.Helper()
+	return newBedWith(t, clusterfileText, ext, labels, "rootfs")
+}
+
+// newBedWith is one whose rootfs has this layer.
+func newBedWith(t *testing.T, clusterfileText string, ext clusterimage.Extension, labels map[string]string, layer string) *bed {
+	t.Helper()
 	st, err := store.Open(filepath.Join(t.TempDir(), "store"))
 	require.NoError(t, err)
 	cs := st.Content()
@@ -158,7 +166,7 @@ func newBedOf(t *testing.T, clusterfileText string, ext clusterimage.Extension, 
 	ext.Type = clusterimage.KubeInstaller
 	config.Config.Labels = map[string]string{clusterimage.LabelClusterRuntime: "fake", clusterimage.LabelExtension: string(ext.Marshal())}
 	maps.Copy(config.Config.Labels, labels)
-	rootfs := putImage(t, cs, config, "rootfs")
+	rootfs := putImage(t, cs, config, layer)
 	rootfs.Platform = &amd64
 	var packed []clusterimage.PackedImage
 	for _, name := range []string{"registry.k8s.io/kube-apiserver:v1.36.3", "registry.k8s.io/pause:3.10.2", "docker.io/library/nginx:1.27"} {
@@ -298,6 +306,64 @@ func (f *fakeHost) missing(_ context.Context, c hosttest.Call) hosttest.Answer {
 	}
 	out, err := json.Marshal(lacks)
 	return hosttest.Answer{Stdout: string(out), Err: err}
+}
+
+// Run is the runner's, but for a command that goes on beside others.
+func (f *fakeHost) Run(ctx context.Context, c host.Command) error {
+	if slices.Equal(c.Argv[1:], []string{"content", "share"}) {
+		return f.share(ctx, c)
+	}
+	return f.Runner.Run(ctx, c)
+}
+
+// share takes what the operator sends, and serves nobody.
+func (f *fakeHost) share(ctx context.Context, c host.Command) error {
+	r := bufio.NewReader(c.Stdin)
+	var blobs []peers.Blob
+	got := false
+	for {
+		var o peers.Order
+		if err := peers.Read(r, &o); err != nil {
+			return &host.LostError{Host: f.String(), Command: "content share", Err: err}
+		}
+		var report peers.Report
+		switch {
+		case o.End:
+			return nil
+		case o.Hello != nil:
+			blobs = o.Hello.Blobs
+			report.Serving = &peers.Serving{}
+			f.mu.Lock()
+			for i, b := range blobs {
+				if f.blobs[b.Digest] {
+					report.Serving.Have = append(report.Serving.Have, i)
+				}
+			}
+			f.mu.Unlock()
+		case o.Get != nil:
+			if !got { // it changes the host from now on
+				got = true
+				if err := f.Runner.Run(ctx, host.Command{Argv: c.Argv, Mutates: c.Mutates}); err != nil {
+					return err
+				}
+			}
+			for _, p := range o.Get.Parts {
+				if _, err := io.CopyN(io.Discard, r, p.Length); err != nil {
+					return &host.LostError{Host: f.String(), Command: "content share", Err: err}
+				}
+				f.mu.Lock()
+				f.blobs[blobs[p.Blob].Digest] = true
+				f.mu.Unlock()
+				report.Have = append(report.Have, peers.At{Blob: p.Blob, Offset: p.Offset + p.Length})
+			}
+			report.Done = []int{o.Get.ID}
+		default:
+			continue
+		}
+		if err := peers.Write(c.Stdout, report); err != nil {
+			return err
+		}
+	}
 }
 
 func (f *fakeHost) receive(_ context.Context, c hosttest.Call) hosttest.Answer {

@@ -92,7 +92,7 @@ func TestJoin(t *testing.T) {
 	for _, name := range []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"} {
 		require.NotContains(t, did[name], "dist ", name)
 		require.NotContains(t, did[name], "echo done", name)
-		require.NotContains(t, did[name], "content receive", name)
+		require.NotContains(t, did[name], "content share", name)
 	}
 	require.Contains(t, did["10.0.0.5"], "dist install\ndist join")
 	require.Contains(t, did["10.0.0.6"], "dist install\ndist join")

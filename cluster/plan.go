@@ -5,6 +5,7 @@ package cluster
 import (
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/runtime"
@@ -21,6 +22,8 @@ type phase struct {
 	name   string
 	serial bool // one host after the other
 	work   []work
+	// end is called when all hosts have ended; nil: nothing. Such a phase has all hosts at work at once.
+	end func()
 }
 
 // work is a list of steps on one host.
@@ -70,6 +73,9 @@ type run struct {
 	applied *applied
 	// clusterRootfs is that of the cluster's image on the host, where Image is an application's.
 	clusterRootfs string
+
+	sharingMu sync.Mutex
+	share     *sharing // of the phase under way
 }
 
 func (r *run) plan() (plan, error) {
@@ -92,6 +98,7 @@ func (r *run) plan() (plan, error) {
 	lead := []*runtime.Host{r.lead()}
 	add("naming hosts", false, c.Hosts, r.naming)
 	add("sending content", false, c.Hosts, r.content)
+	p.phases[len(p.phases)-1].end = r.endSharing
 	add("plugins before the installation", false, lead, r.hooks(clusterfile.PreInstall))
 	newly := r.growing()
 	if len(newly) > 0 {

@@ -124,13 +124,10 @@ func (u *upgradeBed) wire(h *fakeHost) {
 	h.On("^kubectl uncordon", did(func(c hosttest.Call) { u.nodes[c.Argv[2]].Unschedulable = false }))
 	h.On("^dist .*upgrade-running|^dist .*snapshot", did(func(hosttest.Call) {}))
 	h.On("^dist upgrade-drained", did(func(hosttest.Call) { u.nodes[name].Version = "v1.37.1" }))
-	h.On("content prune|rootfs remove|registry publish|content receive", hosttest.Answer{Do: func(ctx context.Context, c hosttest.Call) hosttest.Answer {
+	h.On("content prune|rootfs remove|registry publish|content share", hosttest.Answer{Do: func(_ context.Context, c hosttest.Call) hosttest.Answer {
 		u.mu.Lock()
 		u.log = append(u.log, name+": sealer-node "+strings.Join(c.Argv[1:3], " "))
 		u.mu.Unlock()
-		if c.Argv[2] == "receive" {
-			return h.receive(ctx, c)
-		}
 		return hosttest.Answer{}
 	}})
 }

@@ -4,6 +4,7 @@ package store
 
 import (
 	"context"
+	"path/filepath"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -66,6 +67,12 @@ func (s *Store) Ingested(ctx context.Context, d digest.Digest) (int64, error) {
 		return 0, nil
 	}
 	return status.Offset, err
+}
+
+// IngestPath is where the bytes of a blob lie while it comes, unless it is a small one that is not Resumable. It is containerd's content
+// store that names it so (plugins/content/local).
+func (s *Store) IngestPath(d digest.Digest) string {
+	return filepath.Join(s.dir, ingestDir, digest.FromString(ingestRef(d)).Encoded(), "data")
 }
 
 // AbortIngest throws away what came of a blob, if anything did.

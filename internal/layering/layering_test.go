@@ -36,7 +36,7 @@ var allowed = map[string][]string{
 	},
 	"internal/node": {
 		"clusterimage", "registry", "rootfs", "store",
-		"internal/atomicfile", "internal/balance", "internal/blobstream", "internal/secret", "internal/version",
+		"internal/atomicfile", "internal/balance", "internal/blobstream", "internal/peers", "internal/secret", "internal/swarm", "internal/version",
 	},
 
 	"kubefile":         {"internal/sourceerror"},
@@ -86,7 +86,7 @@ var allowed = map[string][]string{
 	"runtime/kubernetes": {"clusterfile", "clusterimage", "host", "rootfs-templates", "runtime"},
 	"cluster": {
 		"clusterfile", "clusterimage", "host", "runtime",
-		"internal/atomicfile", "internal/blobstream", "internal/progress", "internal/version",
+		"internal/atomicfile", "internal/blobstream", "internal/peers", "internal/progress", "internal/swarm", "internal/version",
 	},
 
 	"internal/atomicfile":  {},
@@ -94,9 +94,11 @@ var allowed = map[string][]string{
 	"internal/blobstream":  {},
 	"internal/goldenfile":  {}, // for tests
 	"internal/layering":    {},
+	"internal/peers":       {},
 	"internal/progress":    {},
 	"internal/secret":      {},
 	"internal/sourceerror": {},
+	"internal/swarm":       {},
 	"internal/version":     {},
 }
 

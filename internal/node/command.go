@@ -142,6 +142,9 @@ func (c *commands) content() *cobra.Command {
 	receive := c.leaf("receive", "Store the blob stream on standard input", func(ctx context.Context, n *Node) (any, error) {
 		return n.Receive(ctx, c.In)
 	})
+	share := c.leaf("share", "Get blobs from other hosts, and give them to others, as the orders on standard input say", func(ctx context.Context, n *Node) (any, error) {
+		return nil, n.Share(ctx, c.In, c.Out)
+	})
 	var name, mediaType string
 	var id string
 	var size int64
@@ -168,7 +171,7 @@ func (c *commands) content() *cobra.Command {
 		}
 		return Received{Blobs: res.Blobs, Bytes: res.Bytes}, nil
 	})
-	return group("content", "Blobs and images that the host has", missing, receive, tag, untag, prune)
+	return group("content", "Blobs and images that the host has", missing, receive, share, tag, untag, prune)
 }
 
 func (c *commands) rootfs() *cobra.Command {
