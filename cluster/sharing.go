@@ -119,6 +119,7 @@ func (s *sharing) tick(ctx context.Context) {
 		case <-t.C:
 		}
 		s.mu.Lock()
+		s.dispatch()
 		for _, sess := range s.sessions {
 			sess.order(queued{})
 			if sess.working > 0 && time.Since(sess.heard) > silence {
@@ -224,7 +225,7 @@ func (s *sharing) dispatch() {
 			close(sess.complete)
 		}
 	}
-	for _, a := range s.swarm.Next() {
+	for _, a := range s.swarm.Next(!s.hoping()) {
 		to := s.sessions[a.To]
 		q := queued{get: &a}
 		if a.From != swarm.Operator {
@@ -234,6 +235,16 @@ func (s *sharing) dispatch() {
 		to.flying[a.ID] = a
 		to.order(q)
 	}
+}
+
+// hoping: hosts that may have everything have not yet said what they have, and nothing is sent from here until they have. s.mu is held.
+func (s *sharing) hoping() bool {
+	for _, sess := range s.sessions {
+		if sess.needs == nil && !sess.joined && time.Since(sess.heard) < peers.Tick {
+			return true
+		}
+	}
+	return false
 }
 
 // end takes leave of all hosts and waits until they have gone.

@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/sealerio/sealer/cluster"
 	"github.com/sealerio/sealer/clusterfile"
@@ -87,7 +88,6 @@ type shareBed struct {
 	*bed
 	sharers []*sharer
 	log     lockedBuffer
-	close   func()
 }
 
 type lockedBuffer struct {
@@ -110,12 +110,9 @@ func (l *lockedBuffer) String() string {
 // layerSize is that of the rootfs' layer: several parts, and a rest.
 const layerSize = 21<<20 + 12345
 
-func newShareBed(t *testing.T, control, workers int) *shareBed {
+func newShareBed(t *testing.T, control, workers string) *shareBed {
 	t.Helper()
-	text := fmt.Sprintf("spec:\n  hosts:\n  - {ips: [127.0.0.11-127.0.0.%d], roles: [master]}\n", 10+control)
-	if workers > 0 {
-		text += fmt.Sprintf("  - {ips: [127.0.0.%d-127.0.0.%d], roles: [node]}\n", 11+control, 10+control+workers)
-	}
+	text := "spec:\n  hosts:\n  - {ips: [" + control + "], roles: [master]}\n  - {ips: [" + workers + "], roles: [node]}\n"
 	layer := make([]byte, layerSize)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(layer)
 	b := &shareBed{bed: newBedWith(t, text, clusterimage.Extension{}, nil, string(layer))}
@@ -130,38 +127,40 @@ func newShareBed(t *testing.T, control, workers int) *shareBed {
 		}
 		return nil, fmt.Errorf("there is no %s", m)
 	}
-	display, err := progress.Open(&b.log, progress.Plain, nil)
-	require.NoError(t, err)
-	b.opts.Display = display
-	b.close = func() { require.NoError(t, display.Close()) }
 	return b
 }
 
 // requireWhole checks that every host has what its role needs, and no other blob of the rootfs is damaged.
 func (b *shareBed) requireWhole(t *testing.T) {
 	t.Helper()
-	for i, s := range b.sharers {
-		st, err := store.Open(filepath.Join(s.root, "store"))
-		require.NoError(t, err)
-		var want []ocispec.Platform
-		if b.opts.Clusterfile.Machines()[i].Role == clusterfile.ControlPlane {
-			want = []ocispec.Platform{{OS: "linux", Architecture: "amd64"}}
-		}
-		descs, err := b.opts.Image.Descriptors(t.Context(), b.opts.Content, []ocispec.Platform{{OS: "linux", Architecture: "amd64"}})
-		require.NoError(t, err)
-		if want == nil {
-			r := b.opts.Image.Rootfs[0]
-			descs = append([]ocispec.Descriptor{b.opts.Image.Descriptor, r.Descriptor, r.Manifest.Config}, r.Manifest.Layers...)
-		}
-		for _, d := range descs {
-			data, err := os.ReadFile(st.BlobPath(d.Digest))
-			require.NoError(t, err, "%s: %s", s, d.MediaType)
-			require.Equal(t, d.Digest, digest.FromBytes(data), "%s", s)
-		}
-		partial, err := filepath.Glob(filepath.Join(s.root, "store", "ingest", "*"))
-		require.NoError(t, err)
-		require.Empty(t, partial, "%s", s)
+	for i := range b.sharers {
+		b.requireWholeOn(t, i)
 	}
+}
+
+func (b *shareBed) requireWholeOn(t *testing.T, i int) {
+	t.Helper()
+	s := b.sharers[i]
+	st, err := store.Open(filepath.Join(s.root, "store"))
+	require.NoError(t, err)
+	var want []ocispec.Platform
+	if b.opts.Clusterfile.Machines()[i].Role == clusterfile.ControlPlane {
+		want = []ocispec.Platform{{OS: "linux", Architecture: "amd64"}}
+	}
+	descs, err := b.opts.Image.Descriptors(t.Context(), b.opts.Content, []ocispec.Platform{{OS: "linux", Architecture: "amd64"}})
+	require.NoError(t, err)
+	if want == nil {
+		r := b.opts.Image.Rootfs[0]
+		descs = append([]ocispec.Descriptor{b.opts.Image.Descriptor, r.Descriptor, r.Manifest.Config}, r.Manifest.Layers...)
+	}
+	for _, d := range descs {
+		data, err := os.ReadFile(st.BlobPath(d.Digest))
+		require.NoError(t, err, "%s: %s", s, d.MediaType)
+		require.Equal(t, d.Digest, digest.FromBytes(data), "%s", s)
+	}
+	partial, err := filepath.Glob(filepath.Join(s.root, "store", "ingest", "*"))
+	require.NoError(t, err)
+	require.Empty(t, partial, "%s", s)
 }
 
 // layer is the rootfs' only one.
@@ -178,16 +177,89 @@ func (b *shareBed) total() int64 {
 
 func (b *shareBed) run(t *testing.T) error {
 	t.Helper()
-	err := cluster.Run(t.Context(), b.opts)
-	b.close()
+	display, err := progress.Open(&b.log, progress.Plain, nil)
+	require.NoError(t, err)
+	b.opts.Display = display
+	err = cluster.Run(t.Context(), b.opts)
+	require.NoError(t, display.Close())
 	return err
 }
 
 // The operator sends everything once, whatever the number of hosts.
 func TestSharing_OperatorSendsOnce(t *testing.T) {
-	b := newShareBed(t, 2, 3)
+	b := newShareBed(t, "127.0.0.11-127.0.0.12", "127.0.0.13-127.0.0.15")
 	require.NoError(t, b.run(t))
 	b.requireWhole(t)
 	require.Less(t, float64(b.total()), 1.1*layerSize, "%s", &b.log)
 	require.Contains(t, b.log.String(), "content: 22 MiB from here, 85 MiB from host to host")
+}
+
+// Where nobody reaches the first host, the second is sent everything, too, and gives it to the others.
+func TestSharing_FirstHostUnreachable(t *testing.T) {
+	b := newShareBed(t, "192.0.2.1", "127.0.0.12-127.0.0.14") // RFC 5737: nobody is there
+	require.NoError(t, b.run(t))
+	b.requireWhole(t)
+	require.Less(t, float64(b.total()), 2.2*layerSize, "%s", &b.log)
+}
+
+// Programs that are killed in the middle are started again and go on; what they had is not sent again.
+func TestSharing_Killed(t *testing.T) {
+	b := newShareBed(t, "127.0.0.11", "127.0.0.12-127.0.0.14")
+	b.sharers[0].limit.Store(9 << 20)
+	b.sharers[1].limit.Store(3500)
+	require.NoError(t, b.run(t))
+	b.requireWhole(t)
+	require.Contains(t, b.log.String(), "the connection was lost: going on")
+	// What was on its way to those that were killed is lost, and others are sent some where nobody is there to ask for a moment; without peers
+	// and resumption it would be five times the layer.
+	require.Less(t, float64(b.total()), 3.9*layerSize, "%s", &b.log)
+}
+
+// Hosts that lack nothing give what they have; one whose disk has changed it is found out and named.
+func TestSharing_WrongBytes(t *testing.T) {
+	b := newShareBed(t, "127.0.0.11-127.0.0.12", "127.0.0.13")
+	require.NoError(t, b.run(t))
+	lacks := func() {
+		require.NoError(t, os.RemoveAll(b.sharers[2].root))
+		for _, s := range b.sharers {
+			s.got.Store(0)
+		}
+	}
+	lacks()
+	require.NoError(t, b.run(t))
+	b.requireWhole(t)
+	require.Less(t, b.total(), int64(layerSize/10), "the operator sends nothing")
+
+	for _, s := range b.sharers[:2] {
+		st, err := store.Open(filepath.Join(s.root, "store"))
+		require.NoError(t, err)
+		path := st.BlobPath(b.layer().Digest)
+		require.NoError(t, os.Chmod(path, 0o644))
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		require.NoError(t, err)
+		_, err = f.WriteAt([]byte("wrong"), 5<<20)
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+	}
+	lacks()
+	require.NoError(t, b.run(t))
+	require.Contains(t, b.log.String(), "127.0.0.11 gives wrong content, and is asked no more")
+	require.Contains(t, b.log.String(), "127.0.0.12 gives wrong content, and is asked no more")
+	b.requireWholeOn(t, 2)
+}
+
+// A host whose disk is full says so; the others are not held up by it.
+func TestSharing_FullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount a file system")
+	}
+	b := newShareBed(t, "127.0.0.11", "127.0.0.12-127.0.0.13")
+	full := b.sharers[1]
+	require.NoError(t, os.MkdirAll(full.root, 0o755))
+	require.NoError(t, unix.Mount("tmpfs", full.root, "tmpfs", 0, "size=12m"))
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(full.root, 0)) })
+	err := b.run(t)
+	require.ErrorContains(t, err, "sending the image: 127.0.0.12: storing sha256:")
+	require.ErrorContains(t, err, "no space left on device")
+	require.NotContains(t, err.Error(), "127.0.0.13:")
 }

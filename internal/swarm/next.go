@@ -4,8 +4,9 @@ package swarm
 
 import "slices"
 
-// Next are the transfers that may begin now. Each of them ends with Done, Failed, or Leave of the host that was to get it.
-func (s *Swarm) Next() []Assignment {
+// Next are the transfers that may begin now; without operator, those between hosts alone. Each of them ends with Done, Failed, or Leave of the
+// host that was to get it.
+func (s *Swarm) Next(operator bool) []Assignment {
 	var list []Assignment
 	n := len(s.hosts)
 	s.turn++
@@ -18,7 +19,7 @@ func (s *Swarm) Next() []Assignment {
 			}
 		}
 	}
-	for more := true; more; {
+	for more := operator; more; {
 		more = false
 		for _, h := range s.hosts { // always the first one first: it is to get everything that nobody has
 			if a, ok := s.fromOperator(h, len(s.flights) == 0); ok {

@@ -92,7 +92,7 @@ func (n network) spread(t testing.TB, hosts int, sizes []int64, fail fault) outc
 	busy := map[[2]int]bool{}
 	up, down := make([]float64, hosts+1), make([]float64, hosts+1)
 	for {
-		for _, a := range s.Next() {
+		for _, a := range s.Next(true) {
 			begin(a)
 		}
 		if len(flying) == 0 {
