@@ -26,7 +26,7 @@ import (
 // content brings the image to a host and makes its rootfs ready there.
 func (r *run) content(h *runtime.Host) []runtime.Step {
 	steps := []runtime.Step{
-		r.sendBinary(h),
+		r.spreadBinary(h),
 		{
 			Name: "sending the image",
 			Done: func(ctx context.Context) (bool, error) {

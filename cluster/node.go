@@ -65,27 +65,8 @@ func (r *run) sendBinary(h *runtime.Host) runtime.Step {
 	return runtime.Step{
 		Name: stepBinary,
 		Key:  b.digest,
-		Done: func(ctx context.Context) (bool, error) {
-			there, err := asks(ctx, h, "test", "-x", nodeBinary)
-			if there && err == nil {
-				r.sharing().idle(ctx, h)
-			}
-			return there, err
-		},
+		Done: func(ctx context.Context) (bool, error) { return asks(ctx, h, "test", "-x", nodeBinary) },
 		Do: func(ctx context.Context, _ io.Writer) (err error) {
-			if !r.single() {
-				got, release := r.sharing().program(ctx, h, b)
-				defer release()
-				if got {
-					r.sharing().idle(ctx, h)
-					return nil
-				}
-				defer func() {
-					if err == nil {
-						r.sharing().idle(ctx, h)
-					}
-				}()
-			}
 			f, err := os.Open(b.path)
 			if err != nil {
 				return fmt.Errorf("reading sealer-node: %w", err)

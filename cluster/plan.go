@@ -76,6 +76,7 @@ type run struct {
 
 	sharingMu sync.Mutex
 	share     *sharing // of the phase under way
+	spreads   bool     // there is such a phase
 }
 
 func (r *run) plan() (plan, error) {
@@ -98,7 +99,7 @@ func (r *run) plan() (plan, error) {
 	lead := []*runtime.Host{r.lead()}
 	add("naming hosts", false, c.Hosts, r.naming)
 	add("sending content", false, c.Hosts, r.content)
-	p.phases[len(p.phases)-1].end = r.endSharing
+	r.spread(&p)
 	add("plugins before the installation", false, lead, r.hooks(clusterfile.PreInstall))
 	newly := r.growing()
 	if len(newly) > 0 {

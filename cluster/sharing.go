@@ -74,8 +74,14 @@ func (r *run) endSharing() {
 	}
 }
 
-// single: there is nobody to share with.
-func (r *run) single() bool { return len(r.cluster.Hosts) < 2 }
+// single: there is nobody to share with, or the plan has no phase that ends it.
+func (r *run) single() bool { return len(r.cluster.Hosts) < 2 || !r.spreads }
+
+// spread makes the last phase of a plan one in which hosts get content from one another.
+func (r *run) spread(p *plan) {
+	r.spreads = true
+	p.phases[len(p.phases)-1].end = r.endSharing
+}
 
 // begin prepares everything once; s.mu is held.
 func (s *sharing) begin(ctx context.Context) error {

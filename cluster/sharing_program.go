@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"context"
+	"io"
 	"slices"
 	"time"
 
@@ -17,6 +18,35 @@ const (
 	lendPatience = time.Minute
 	fetchTries   = 2
 )
+
+// spreadBinary is sendBinary in a phase that ends with endSharing: hosts get the program from one another.
+func (r *run) spreadBinary(h *runtime.Host) runtime.Step {
+	step := r.sendBinary(h)
+	there, upload := step.Done, step.Do
+	step.Done = func(ctx context.Context) (bool, error) {
+		yes, err := there(ctx)
+		if yes && err == nil && !r.single() {
+			r.sharing().idle(ctx, h)
+		}
+		return yes, err
+	}
+	step.Do = func(ctx context.Context, log io.Writer) error {
+		if r.single() {
+			return upload(ctx, log)
+		}
+		s := r.sharing()
+		got, release := s.program(ctx, h, r.binaries[h.Facts.Arch])
+		defer release()
+		if !got {
+			if err := upload(ctx, log); err != nil {
+				return err
+			}
+		}
+		s.idle(ctx, h)
+		return nil
+	}
+	return step
+}
 
 // program has a host get sealer-node from another of its architecture: only the first of them is sent it from here. Where it
 // says no, the caller sends it, and calls release then.
