@@ -23,7 +23,7 @@ type network struct {
 
 // gigabit is hosts and an operator on links of 1 Gbit/s, 20 ms from one another.
 func gigabit() network {
-	return network{link: 125e6, uplink: 125e6, latency: 20 * time.Millisecond, step: 2 * time.Millisecond}
+	return network{link: 125e6, uplink: 125e6, latency: 20 * time.Millisecond, step: 4 * time.Millisecond}
 }
 
 type outcome struct {
@@ -75,7 +75,11 @@ func (n network) spread(t testing.TB, hosts int, sizes []int64, fail fault) outc
 		flying = append(flying, &transfer{Assignment: a, begins: now + n.latency/2, left: float64(size)})
 	}
 	apply := func(a swarm.Assignment) {
-		if why := fail(a); why != "" {
+		why := fail(a)
+		if have[a.To][a.Parts[0].Blob] < a.Parts[0].Offset {
+			why = swarm.Dropped // the one before it has failed
+		}
+		if why != "" {
 			s.Failed(swarm.Failure{ID: a.ID, Reason: why})
 			return
 		}

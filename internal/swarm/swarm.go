@@ -258,6 +258,9 @@ func (s *Swarm) Done(id int) {
 	}
 	if from := s.byID[f.From]; from != nil {
 		from.gave = true
+		if to := s.byID[f.To]; to != nil {
+			delete(to.strikes, f.From) // only what comes in a row counts
+		}
 	}
 	s.end(id)
 }

@@ -30,6 +30,7 @@ func main() {
 	var o options
 	flag.StringVar(&o.only, "only", "", "measure only these, separated by commas: "+strings.Join(slices.Sorted(maps.Keys(cases())), ", "))
 	flag.IntVar(&o.runs, "runs", 3, "measure each this many times and show the median")
+	flag.IntVar(&o.hosts, "hosts", 16, "bring content to up to so many hosts")
 	flag.StringVar(&o.sealer, "sealer", "bin/sealer", "the binary to measure")
 	flag.StringVar(&o.crane, "crane", "", "crane's binary")
 	makeSet := flag.String("make", "", "push the images of this set to the registry at -address, and print what they are (it is how this program calls itself)")
@@ -48,7 +49,7 @@ func main() {
 
 type options struct {
 	only, sealer, crane string
-	runs                int
+	runs, hosts         int
 	json                bool
 }
 
@@ -62,6 +63,7 @@ func cases() map[string]func(context.Context, *bench) error {
 		"ship":    ship,
 		"grow":    grow,
 		"latency": latency,
+		"peers":   peers,
 	}
 }
 

@@ -38,22 +38,16 @@ type peersBed struct {
 
 func newPeersBed(t *testing.T) *peersBed {
 	t.Helper()
-	name := os.Getenv("SEALER_LAB")
-	if name == "" {
-		name = "lab"
-	}
-	set, err := hosts.Up(t.Context(), hosts.Options{Name: name + "-peers", Count: 4, DefaultRoute: true})
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, set.Down(context.WithoutCancel(t.Context()))) })
-	own := *shared
-	own.Hosts = set
-	b := &peersBed{Lab: &own, h: set.Hosts, bridge: bridgeOf(t, set)}
+	b := &peersBed{Lab: fiveHosts(t)}
+	b.h, b.bridge = b.Hosts.Hosts[:4], bridgeOf(t, b.Hosts)
 	require.NoError(t, b.TrustHosts(peersSite))
-	_, err = b.BuildK3s(t.Context(), peersSite, lab.K3sVersion)
+	_, err := b.BuildRelease(t.Context(), peersSite, peersBase())
 	require.NoError(t, err)
 	b.build(t)
 	return b
 }
+
+func peersBase() lab.Release { return lab.Release{Program: "k3s", Version: lab.K3sVersion} }
 
 // bridgeOf is the link that has the set's gateway.
 func bridgeOf(t *testing.T, set *hosts.Set) string {
@@ -88,7 +82,7 @@ func (b *peersBed) build(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, f.Close())
 	}
-	kubefile := "FROM " + b.K3sImage(lab.K3sVersion) + "\nCOPY data/0 data/0\nCOPY data/1 data/1\nCOPY data/2 data/2\n"
+	kubefile := "FROM " + b.ReleaseImage(peersBase()) + "\nCOPY data/0 data/0\nCOPY data/1 data/1\nCOPY data/2 data/2\n"
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "Kubefile"), []byte(kubefile), 0o600))
 	b.sealer(t, "build", "-t", peersImage, dir)
 	clusterfile := "apiVersion: sealer.io/v2\nkind: Cluster\nmetadata: {name: peers}\nspec: {env: []}\n" + k3sSettings +
@@ -108,10 +102,14 @@ func (b *peersBed) sealer(t *testing.T, args ...string) string {
 	return out
 }
 
+func (b *peersBed) runArgs() []string {
+	return []string{"run", peersImage, "-f", b.file(), "--pk", b.Hosts.KeyFile, "--masters", addresses(b.h[0]), "--nodes", addresses(b.h[1:]...)}
+}
+
 // run sends the content, and returns what sealer says.
 func (b *peersBed) run(t *testing.T) string {
 	t.Helper()
-	cmd := b.Command(t.Context(), peersSite, append([]string{"--progress", "plain"}, b.RunImageArgs(peersImage, b.file())...)...)
+	cmd := b.Command(t.Context(), peersSite, append([]string{"--progress", "plain"}, b.runArgs()...)...)
 	var said bytes.Buffer
 	cmd.Stderr = io.MultiWriter(&said, os.Stderr)
 	require.Error(t, cmd.Run(), "the plugin ends it")
@@ -158,8 +156,9 @@ func (b *peersBed) clean(t *testing.T, before map[string]string) {
 	b.requireQuiet(t)
 	args := []string{"delete", "--all", "--yes", "--name", "peers", "--pk", b.Hosts.KeyFile}
 	b.sealer(t, args...)
+	now := b.snapshots(t)
 	for name, was := range before {
-		require.Equal(t, was, b.snapshots(t)[name])
+		require.Equal(t, was, now[name])
 	}
 }
 
@@ -222,7 +221,7 @@ func TestPeers(t *testing.T) {
 		b.clean(t, before)
 	})
 	t.Run("the operator is killed", func(t *testing.T) {
-		cmd := b.Command(t.Context(), peersSite, b.RunImageArgs(peersImage, b.file())...)
+		cmd := b.Command(t.Context(), peersSite, b.runArgs()...)
 		require.NoError(t, cmd.Start())
 		b.midway(t, b.h[3])
 		require.NoError(t, cmd.Process.Kill())
