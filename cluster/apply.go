@@ -121,6 +121,7 @@ type applying struct {
 	paths   [][]string // of settings that change
 	fresh   bool       // there is no cluster yet, or only a part of one
 	back    bool       // the image is of an older version than the cluster
+	silent  error      // no control plane answers: only settings can be put right
 }
 
 // applied is what an Apply tells the run that carries out a part of it.
@@ -152,7 +153,7 @@ func (a *applying) find(ctx context.Context) error {
 	if known != nil && (len(known.Hosts) == 0) != (len(a.Clusterfile.Hosts) == 0) {
 		return &LocalError{a.Clusterfile.Name}
 	}
-	a.want, a.was, a.fresh, a.image = a.Clusterfile, nil, false, a.RunOptions
+	a.want, a.was, a.fresh, a.image, a.silent = a.Clusterfile, nil, false, a.RunOptions, nil
 	if a.Image != nil {
 		if a.want, err = OverDefaults(a.Clusterfile, a.Image, a.ImageName); err != nil {
 			return err
@@ -171,7 +172,7 @@ func (a *applying) find(ctx context.Context) error {
 		}
 		return nil
 	}
-	contact, err := r.recallContact(ctx)
+	contact, err := a.contact(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -182,11 +183,13 @@ func (a *applying) find(ctx context.Context) error {
 		if r, err = a.reach(ctx, known, a.was); err != nil {
 			return err
 		}
-		if contact, err = r.recallContact(ctx); err != nil {
+		if contact, err = a.contact(ctx, r); err != nil {
 			return err
 		}
 	}
-	r.cluster.Contact = contact
+	if a.silent == nil {
+		r.cluster.Contact = contact
+	}
 	if a.Image == nil {
 		s := contact.Facts.State
 		if a.image.Image, a.image.ImageName, err = a.FindImage(ctx, s.ImageDigest, s.Image); err != nil {
@@ -197,6 +200,22 @@ func (a *applying) find(ctx context.Context) error {
 		}
 	}
 	return a.sort(ctx, r)
+}
+
+// contact is the control plane that knows what the cluster was made from. Where none answers it is one that has it on its disk: a
+// setting may have been wrong, and can be put right.
+func (a *applying) contact(ctx context.Context, r *run) (*runtime.Host, error) {
+	h, err := r.recallContact(ctx)
+	a.silent = nil
+	if _, none := errors.AsType[*NoContactError](err); none && len(a.lost) == 0 {
+		for _, h := range r.cluster.ControlPlanes() {
+			if h.Facts.State != nil && h.Facts.State.Complete {
+				a.silent = err
+				return h, nil
+			}
+		}
+	}
+	return h, err
 }
 
 // NoImageError is a cluster that is to be made, of an image that nobody has named.
@@ -270,9 +289,12 @@ func sameHosts(a, b *clusterfile.File) bool {
 
 // sort finds which hosts are to leave the cluster. Those that are known and hold nothing of it any more are forgotten.
 func (a *applying) sort(ctx context.Context, r *run) error {
-	nodes, err := r.api().nodes(ctx)
-	if err != nil {
-		return err
+	var nodes []nodeObject
+	if a.silent == nil {
+		var err error
+		if nodes, err = r.api().nodes(ctx); err != nil {
+			return err
+		}
 	}
 	a.all, a.going, a.nodes = united(a.want, a.all), nil, nodes
 	wanted := func(address string) bool {

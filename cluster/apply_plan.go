@@ -131,7 +131,7 @@ func (a *applying) plan(ctx context.Context) (*ApplyPlan, error) {
 		return nil, err
 	}
 	is := comparison{
-		want: a.want, was: a.was, going: a.going, hosts: slices.Concat(c.Hosts, a.lost), nodes: a.nodes, asked: true,
+		want: a.want, was: a.was, going: a.going, hosts: slices.Concat(c.Hosts, a.lost), nodes: a.nodes, asked: a.silent == nil,
 		image: a.image.ImageName, digest: c.Digest, version: c.KubeVersion(),
 	}
 	settings, paths, refused := is.settings(distribution)
@@ -142,7 +142,9 @@ func (a *applying) plan(ctx context.Context) (*ApplyPlan, error) {
 	a.paths = paths
 	p := a.newPlan()
 	upgrade := is.images()
-	a.back = older(c.KubeVersion(), c.Contact.Facts.State.KubeVersion)
+	a.back = slices.ContainsFunc(c.Hosts, func(h *runtime.Host) bool { // one is enough: the others may be through already
+		return h.Facts.State != nil && older(c.KubeVersion(), h.Facts.State.KubeVersion)
+	})
 	if a.back {
 		for i := range upgrade {
 			upgrade[i].Note = strings.Trim("back: "+upgrade[i].Note, ": ")
@@ -154,6 +156,9 @@ func (a *applying) plan(ctx context.Context) (*ApplyPlan, error) {
 	}
 	settings = slices.Concat(is.unfinished(), is.registries(), stopped, settings)
 	joins, marking, leaves := is.joins(), is.marking(), is.leaves()
+	if a.silent != nil && (len(settings) == 0 || len(upgrade)+len(joins)+len(leaves) > 0) {
+		return nil, a.silent
+	}
 	p.add(stageUpgrade, upgrade...)
 	var started []Change
 	if len(upgrade) == 0 {

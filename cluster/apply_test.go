@@ -94,7 +94,12 @@ func (w *world) want(text string) {
 	}
 }
 
-func nameOf(address string) string { return "h" + address[strings.LastIndexByte(address, '.')+1:] }
+func nameOf(address string) string {
+	if i := strings.LastIndexByte(address, '.'); i >= 0 {
+		return "h" + address[i+1:]
+	}
+	return "h1" // this machine
+}
 
 func (w *world) apply() error {
 	w.t.Helper()
@@ -450,4 +455,51 @@ func TestStatus_Drift(t *testing.T) {
 		"10.0.0.3: the label node-role.kubernetes.io/db is there, and not in the Clusterfile",
 		"10.0.0.3: the taint gpu=yes:NoSchedule is there, and not in the Clusterfile",
 	}, slices.DeleteFunc(status(true), func(line string) bool { return strings.Contains(line, "none of the hosts") }))
+}
+
+// This machine is a cluster, too.
+func TestApply_Local(t *testing.T) {
+	w := newWorld(t, "spec: {env: [A=1]}\n")
+	require.NoError(t, w.apply())
+	require.Equal(t, []string{"h1"}, slices.Sorted(maps.Keys(w.nodes)))
+	require.NoError(t, w.apply())
+	require.True(t, w.plan.Nothing(), w.plan.String())
+	w.want("spec: {env: [A=2]}\n")
+	require.NoError(t, w.apply())
+	require.Contains(t, w.plan.String(), "~ environment A\n")
+	require.NotContains(t, w.plan.String(), "environment A:", "values may be secret")
+	w.want(small)
+	var local *cluster.LocalError
+	require.ErrorAs(t, w.apply(), &local)
+}
+
+// An older image of the same minor version is gone back to, and the plan says so.
+func TestApply_Back(t *testing.T) {
+	w := newWorld(t, small)
+	require.NoError(t, w.apply())
+	w.opts.Image, w.opts.ImageName = imageOf(t, w.bed.opts.Content.(content.Store), "v1.36.1"), "registry.example.com/app:v0"
+	for _, n := range w.nodes {
+		n.Version = "v1.36.3"
+	}
+	w.opts.DryRun = true
+	require.NoError(t, w.apply())
+	require.Contains(t, w.plan.String(), "~ 10.0.0.1: image: registry.example.com/app:v1 → registry.example.com/app:v0 (back: v1.36.3 → v1.36.1)")
+	w.opts.Image = imageOf(t, w.bed.opts.Content.(content.Store), "v1.35.4")
+	require.ErrorContains(t, w.apply(), "which is newer than v1.35.4 of the image")
+}
+
+// A setting that has brought all control planes down is put right by the next apply; nothing else is then.
+func TestApply_WithoutAnswer(t *testing.T) {
+	w := newWorld(t, small+fmt.Sprintf(kubelet, 1))
+	require.NoError(t, w.apply())
+	w.hosts["10.0.0.1"].On("^kubectl get --raw /readyz", hosttest.Answer{Code: 1})
+	var none *cluster.NoContactError
+	require.ErrorAs(t, w.apply(), &none)
+	w.want(strings.Replace(small, "10.0.0.3, 10.0.0.4", "10.0.0.3", 1) + fmt.Sprintf(kubelet, 110))
+	require.ErrorAs(t, w.apply(), &none, "a host cannot leave")
+	w.want(small + fmt.Sprintf(kubelet, 110))
+	require.NoError(t, w.apply())
+	require.Equal(t, "cluster \"prod\" of registry.example.com/app:v1 (v1.36.3): 1 to change\n 1. changing settings\n"+
+		"    ~ setting KubeletConfiguration.maxPods: 1 → 110\n", w.plan.String())
+	require.Contains(t, w.log, "h1: dist adjust KubeletConfiguration.maxPods")
 }

@@ -38,6 +38,11 @@ type HostState struct {
 	Steps          map[string]string `json:"steps,omitempty"` // name → Key
 }
 
+// WasComplete: an installation has come to its end here once, so that the host has what cannot be made again. s may be nil.
+func (s *HostState) WasComplete() bool {
+	return s != nil && (s.Complete || s.PreviousDigest != "")
+}
+
 // Clone is a copy whose Steps may be changed.
 func (s HostState) Clone() HostState {
 	s.Steps = maps.Clone(s.Steps)

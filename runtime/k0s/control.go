@@ -217,6 +217,9 @@ func (d Distribution) initialise(ctx context.Context, c *runtime.Cluster, h *run
 	if len(joined) > 0 {
 		return &StuckError{Host: h.String(), Joined: joined[0].String(), Err: err}
 	}
+	if h.Facts.State.WasComplete() {
+		return err // it is down, or its settings are wrong; it has all the cluster's data
+	}
 	_, _ = fmt.Fprintln(log, "an earlier start was cut, and does not go on: resetting")
 	if err := d.reset(ctx, h, log); err != nil {
 		return err

@@ -67,36 +67,29 @@ func (d Distribution) Adjust(c *runtime.Cluster, h *runtime.Host, paths [][]stri
 	add := func(name, kind string, do func(context.Context, io.Writer) error) {
 		steps = append(steps, runtime.Step{Name: name, Key: documentKey(c, kind), Do: do})
 	}
-	if h == c.Server() {
-		if changed("ClusterConfiguration") || changed("KubeletConfiguration") {
-			steps = append(steps, runtime.Step{
-				Name: "keeping the new settings in the cluster (kubeadm init phase upload-config)",
-				Key:  documentKey(c, "ClusterConfiguration") + documentKey(c, "KubeletConfiguration"),
-				Do: func(ctx context.Context, log io.Writer) error {
-					return phases(ctx, c, h, log, []string{"upload-config", "all"})
-				},
-			})
-		}
-		if changed("KubeProxyConfiguration") {
-			add("configuring kube-proxy (kubeadm init phase addon)", "KubeProxyConfiguration", func(ctx context.Context, log io.Writer) error {
-				if err := phases(ctx, c, h, log, []string{"addon", "kube-proxy"}); err != nil {
-					return err
-				}
-				k := d.Kubectl().Command("--namespace", "kube-system", "rollout", "restart", "daemonset/kube-proxy")
-				k.Stdout, k.Stderr, k.Mutates = log, log, true
-				return h.Runner.Run(ctx, k)
-			})
-		}
-	}
 	if h.Spec.Role == clusterfile.ControlPlane && changed("ClusterConfiguration", "apiServer", "controllerManager", "scheduler") {
 		if changedAt(paths, "ClusterConfiguration", "apiServer", "certSANs") {
 			steps = append(steps, d.ServerNames(c, h)...)
 		}
-		add("writing the control plane's manifests (kubeadm init phase control-plane)", "ClusterConfiguration", func(ctx context.Context, log io.Writer) error {
-			if err := phases(ctx, c, h, log, []string{"control-plane", "all"}); err != nil {
+		add("writing the control plane's manifests (kubeadm init phase control-plane)", "ClusterConfiguration",
+			func(ctx context.Context, log io.Writer) error { return remanifest(ctx, c, h, log) })
+	}
+	// The cluster keeps them once a control plane has come up with them.
+	if h == c.Server() && (changed("ClusterConfiguration") || changed("KubeletConfiguration")) {
+		steps = append(steps, runtime.Step{
+			Name: "keeping the new settings in the cluster (kubeadm init phase upload-config)",
+			Key:  documentKey(c, "ClusterConfiguration") + documentKey(c, "KubeletConfiguration"),
+			Do:   func(ctx context.Context, log io.Writer) error { return phase(ctx, c, h, log, "upload-config", "all") },
+		})
+	}
+	if h == c.Server() && changed("KubeProxyConfiguration") {
+		add("configuring kube-proxy (kubeadm init phase addon)", "KubeProxyConfiguration", func(ctx context.Context, log io.Writer) error {
+			if err := phase(ctx, c, h, log, "addon", "kube-proxy"); err != nil {
 				return err
 			}
-			return settle(ctx, c, h)
+			k := d.Kubectl().Command("--namespace", "kube-system", "rollout", "restart", "daemonset/kube-proxy")
+			k.Stdout, k.Stderr, k.Mutates = log, log, true
+			return h.Runner.Run(ctx, k)
 		})
 	}
 	if changed("KubeletConfiguration") {
@@ -108,6 +101,35 @@ func (d Distribution) Adjust(c *runtime.Cluster, h *runtime.Host, paths [][]stri
 		})
 	}
 	return steps
+}
+
+// The manifests that a control plane runs from are kept until it has come up with others: one that does not gets the old ones back,
+// or else nothing could be asked of it any more. Copies are made where the kubelet does not look, and moved in.
+const (
+	keepManifests = `set -eu; umask 077; rm -rf "$1"; mkdir -p "$1"; cp -p /etc/kubernetes/manifests/kube-*.yaml "$1"`
+	backManifests = `set -eu; for f in "$1"/*.yaml; do cp -p "$f" /etc/kubernetes/sealer-manifest; mv -f /etc/kubernetes/sealer-manifest "/etc/kubernetes/manifests/${f##*/}"; done`
+	dropManifests = `rm -rf "$1"`
+	manifestsDir  = keptDir + "/manifests-before"
+)
+
+// remanifest writes the manifests anew, and waits until the control plane runs from them.
+func remanifest(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writer) error {
+	if err := run(ctx, h, log, "sh", "-c", keepManifests, "sh", manifestsDir); err != nil {
+		return err
+	}
+	err := phase(ctx, c, h, log, "control-plane", "all")
+	if err == nil {
+		err = settle(ctx, h)
+	}
+	kept, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if errors.Is(err, errUnsettled) {
+		if back := run(kept, h, log, "sh", "-c", backManifests, "sh", manifestsDir); back != nil {
+			return errors.Join(err, back)
+		}
+		err = fmt.Errorf("%w; it has its old settings back", err)
+	}
+	return errors.Join(err, run(kept, h, log, "sh", "-c", dropManifests, "sh", manifestsDir))
 }
 
 func changedAt(paths [][]string, want ...string) bool {
@@ -124,8 +146,8 @@ func documentKey(c *runtime.Cluster, kind string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// phases runs phases of kubeadm init with the configuration as it is to be, and takes it away: others would find it later.
-func phases(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writer, list ...[]string) error {
+// phase runs a phase of kubeadm init with the configuration as it is to be, and takes that away: others would find it later.
+func phase(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writer, words ...string) error {
 	config, err := initConfig(c, h, "")
 	if err != nil {
 		return err
@@ -133,10 +155,8 @@ func phases(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Wri
 	if err := host.WriteFile(ctx, h.Runner, adjustFile, config, 0o600); err != nil {
 		return err
 	}
-	for _, phase := range list {
-		argv := append([]string{"init", "phase"}, phase...)
-		err = errors.Join(err, run(ctx, h, log, oneAtATime(append(argv, "--config", adjustFile)...)...))
-	}
+	argv := append([]string{"init", "phase"}, words...)
+	err = run(ctx, h, log, oneAtATime(append(argv, "--config", adjustFile)...)...)
 	return errors.Join(err, remove(ctx, h, adjustFile))
 }
 
@@ -148,7 +168,7 @@ const (
 )
 
 // settle waits until the control plane runs from the manifests that it has: the flags of each are those of its process.
-func settle(ctx context.Context, c *runtime.Cluster, h *runtime.Host) error {
+func settle(ctx context.Context, h *runtime.Host) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, settleTime, errUnsettled)
 	defer cancel()
 	tick := time.NewTicker(apiInterval)

@@ -145,8 +145,12 @@ func hopeless(ctx context.Context, h *runtime.Host) (bool, error) {
 	return !done, err
 }
 
-// resetHalf clears a control plane whose start was cut, as long as nothing depends on it.
+// resetHalf clears a control plane whose start was cut, as long as nothing depends on it. One that was part of a cluster once is
+// never cleared: it is down, and has all the cluster's data.
 func resetHalf(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writer) error {
+	if h.Facts.State.WasComplete() {
+		return &StuckError{Host: h.String()}
+	}
 	for _, other := range c.Hosts {
 		if other != h && other.Facts.Has("/etc/kubernetes/kubelet.conf") {
 			return &StuckError{Host: h.String(), Joined: other.String()}
@@ -168,10 +172,16 @@ func etcdDir(c *runtime.Cluster) string {
 	return "/var/lib/etcd"
 }
 
-// StuckError is a control plane that does not answer and on which other hosts depend.
-type StuckError struct{ Host, Joined string }
+// StuckError is a control plane that does not answer and on which other hosts depend, or which has a cluster's data.
+type StuckError struct {
+	Host   string
+	Joined string // empty: none
+}
 
 func (e *StuckError) Error() string {
+	if e.Joined == "" {
+		return e.Host + ": the control plane does not answer, and is not started anew: it has the cluster's data"
+	}
 	return fmt.Sprintf("%s: the control plane does not answer, and cannot be started anew: %s has joined it", e.Host, e.Joined)
 }
 
