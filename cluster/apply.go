@@ -373,6 +373,9 @@ func (a *applying) upgradeOptions(o RunOptions) UpgradeOptions {
 	})
 	o.Clusterfile = &f
 	u := UpgradeOptions{RunOptions: o, Batch: a.Batch, DrainTimeout: a.DrainTimeout, ForceDrain: a.Force, NoSnapshot: a.NoSnapshot, Back: a.back}
+	for _, h := range a.lost { // they are taken out afterwards, as Force wants it
+		u.Skip = append(u.Skip, h.Spec.Address)
+	}
 	for _, address := range a.leaving() {
 		u.Skip = append(u.Skip, address)
 		for _, h := range a.cluster.Hosts {

@@ -176,7 +176,7 @@ func role(m clusterfile.Host) string {
 func (c comparison) unfinished() []Change {
 	var list []Change
 	for _, m := range c.want.Machines() {
-		if h := c.member(m); h != nil && !h.Facts.State.Complete {
+		if h := c.member(m); h != nil && !h.Facts.State.WasComplete() {
 			list = append(list, Change{Op: OpChange, About: AboutInstallation, Host: h.String(), Note: "its installation has not come to its end"})
 		}
 	}

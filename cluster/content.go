@@ -37,22 +37,31 @@ func (r *run) content(h *runtime.Host) []runtime.Step {
 		},
 		r.tag(h),
 	}
+	rendering := runtime.Step{
+		Name: "rendering the rootfs",
+		Key:  r.cluster.RootfsKey(h),
+		Do:   func(ctx context.Context, log io.Writer) error { return r.render(ctx, h, log) },
+	}
 	if r.applied != nil && r.applied.unpacked && h.Facts.State != nil {
 		steps = append(steps, runtime.Step{
 			Name: "taking the rootfs back to the image's",
-			Key:  r.cluster.RootfsKey(h),
 			Do: func(ctx context.Context, log io.Writer) error {
 				return nodeCall{log: log}.run(ctx, h, "rootfs", "remove", "--image", r.cluster.Digest)
 			},
 		})
+		// What was rendered before is gone, whatever the host's state says of it.
+		rendered := func() string { return path.Join(h.Rootfs, ".sealer-rendered") }
+		rendering.Done = func(ctx context.Context) (bool, error) { return asks(ctx, h, "test", "-e", rendered()) }
+		rendering.Do = func(ctx context.Context, log io.Writer) error {
+			if err := r.render(ctx, h, log); err != nil {
+				return err
+			}
+			return host.WriteFile(ctx, h.Runner, rendered(), nil, 0o600)
+		}
 	}
 	steps = append(steps, r.mount(h))
 	steps = append(steps, r.adopt(h)...)
-	steps = append(steps, runtime.Step{
-		Name: "rendering the rootfs",
-		Key:  r.cluster.RootfsKey(h),
-		Do:   func(ctx context.Context, log io.Writer) error { return r.render(ctx, h, log) },
-	})
+	steps = append(steps, rendering)
 	steps = append(steps, endpoint(r.cluster, r.distribution, h)...)
 	return append(steps, r.hostsFile(h, r.apiServerIP(h)))
 }
