@@ -106,7 +106,10 @@ func (d Distribution) Adjust(c *runtime.Cluster, h *runtime.Host, paths [][]stri
 // The manifests that a control plane runs from are kept until it has come up with others: one that does not gets the old ones back,
 // or else nothing could be asked of it any more. Copies are made where the kubelet does not look, and moved in.
 const (
-	keepManifests = `set -eu; umask 077; rm -rf "$1"; mkdir -p "$1"; cp -p /etc/kubernetes/manifests/kube-*.yaml "$1"`
+	keepManifests = `set -eu; umask 077; cd /etc/kubernetes/manifests
+images() { grep -h " image: " "$1"/kube-*.yaml; }
+[ -d "$1" ] && [ "$(images "$1")" = "$(images .)" ] && exit 0 # an adjustment that was cut has kept them
+rm -rf "$1" "$1.new"; mkdir -p "$1.new"; cp -p kube-*.yaml "$1.new"; mv "$1.new" "$1"`
 	backManifests = `set -eu; for f in "$1"/*.yaml; do cp -p "$f" /etc/kubernetes/sealer-manifest; mv -f /etc/kubernetes/sealer-manifest "/etc/kubernetes/manifests/${f##*/}"; done`
 	dropManifests = `rm -rf "$1"`
 	manifestsDir  = keptDir + "/manifests-before"
@@ -121,15 +124,20 @@ func remanifest(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io
 	if err == nil {
 		err = settle(ctx, h)
 	}
-	kept, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-	defer cancel()
-	if errors.Is(err, errUnsettled) {
-		if back := run(kept, h, log, "sh", "-c", backManifests, "sh", manifestsDir); back != nil {
+	if err != nil && !errors.Is(err, errUnsettled) {
+		return err // the same call goes on
+	}
+	if err != nil {
+		_, _ = fmt.Fprintln(log, err.Error()+": going back")
+		if back := run(ctx, h, log, "sh", "-c", backManifests, "sh", manifestsDir); back != nil {
 			return errors.Join(err, back)
+		}
+		if back := settle(ctx, h); back != nil {
+			return fmt.Errorf("%w; nor does it come up again with its old ones", err)
 		}
 		err = fmt.Errorf("%w; it has its old settings back", err)
 	}
-	return errors.Join(err, run(kept, h, log, "sh", "-c", dropManifests, "sh", manifestsDir))
+	return errors.Join(err, run(ctx, h, log, "sh", "-c", dropManifests, "sh", manifestsDir))
 }
 
 func changedAt(paths [][]string, want ...string) bool {
@@ -163,7 +171,7 @@ func phase(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writ
 // settleTime is how long the kubelet may take until a control plane runs from new manifests, and settledTimes how often in a
 // row its API server has to answer: the old one may go on doing so for some seconds.
 const (
-	settleTime   = 5 * time.Minute
+	settleTime   = 4 * time.Minute
 	settledTimes = 8
 )
 
