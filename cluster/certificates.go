@@ -42,16 +42,17 @@ type ChangeOptions struct {
 	LogFile  string
 }
 
-// RenewCertificates makes all certificates but the CAs' anew, on one control plane after the other, then on workers.
+// RenewCertificates makes all certificates but the CAs' anew, on one control plane after the other, then on workers. No control plane
+// need answer: none does when the certificates have expired.
 func RenewCertificates(ctx context.Context, o ChangeOptions) error {
-	return change(ctx, o, "renewing certificates", func(v *View) []phase {
+	return change(ctx, o, "renewing certificates", false, func(v *View) []phase {
 		return v.serially("renewing the certificates of control planes", "renewing the certificates of workers", v.distribution.Renew)
 	})
 }
 
 // AddServerNames has the API servers' certificates say further names and addresses.
 func AddServerNames(ctx context.Context, o ChangeOptions, names []string) error {
-	return change(ctx, o, "adding names to certificates", func(v *View) []phase {
+	return change(ctx, o, "adding names to certificates", true, func(v *View) []phase {
 		v.cluster.AltNames = names
 		return v.serially("adding names to the API servers' certificates", "", v.distribution.ServerNames)
 	})
@@ -73,8 +74,8 @@ func (v *View) serially(controlPlanes, workers string, steps func(*runtime.Clust
 	return slices.DeleteFunc([]phase{first, then}, func(p phase) bool { return len(p.work) == 0 })
 }
 
-// change holds all hosts, which must be reachable, and executes what is to be done.
-func change(ctx context.Context, o ChangeOptions, title string, phases func(*View) []phase) (err error) {
+// change holds all hosts, which must be reachable, and executes what is to be done; asks says that an API server has to answer.
+func change(ctx context.Context, o ChangeOptions, title string, asks bool, phases func(*View) []phase) (err error) {
 	if o.StateDir == "" {
 		return errors.New(title + ": the state folder is missing")
 	}
@@ -97,7 +98,7 @@ func change(ctx context.Context, o ChangeOptions, title string, phases func(*Vie
 	if len(lost) > 0 {
 		return &ConnectError{lost}
 	}
-	if _, err := v.contact(); err != nil {
+	if _, err := v.contact(); err != nil && asks {
 		return err
 	}
 	held, release, err := kept.hold(ctx, v.cluster, o.Distributions.Marks())

@@ -92,10 +92,19 @@ func Open(ctx context.Context, o ViewOptions) (_ *View, err error) {
 	if v.distribution == nil {
 		return nil, &NotInstalledError{Cluster: o.Clusterfile.Name}
 	}
-	if c.Contact, err = findContact(ctx, c, v.distribution); err != nil || c.Contact == nil {
+	if c.Contact, err = findContact(ctx, c, v.distribution); err != nil {
 		return v, err
 	}
-	defined, err := readDefinition(ctx, c.Contact)
+	keeper := c.Contact
+	for _, h := range c.ControlPlanes() { // where none answers it is kept there all the same
+		if keeper == nil && h.Lost == nil && h.Facts.State != nil {
+			keeper = h
+		}
+	}
+	if keeper == nil {
+		return v, nil
+	}
+	defined, err := readDefinition(ctx, keeper)
 	if err != nil || defined == nil {
 		return v, err
 	}

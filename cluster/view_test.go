@@ -195,6 +195,14 @@ func TestCertificates(t *testing.T) {
 	require.NoError(t, cluster.AddServerNames(t.Context(), o, []string{"k8s.example.com", "10.0.0.100"}))
 	require.Empty(t, tell(), "what is done is not done again")
 
+	for _, name := range []string{"10.0.0.1", "10.0.0.2"} { // the certificates have expired
+		b.hosts[name].On("get --raw /readyz", hosttest.Answer{Stderr: "certificate has expired", Code: 1})
+	}
+	var silent *cluster.NoContactError
+	require.ErrorAs(t, cluster.AddServerNames(t.Context(), o, []string{"more.example.com"}), &silent)
+	require.NoError(t, cluster.RenewCertificates(t.Context(), o))
+	require.Equal(t, []string{"1 renew", "2 renew"}, tell()[:2])
+
 	b.hosts["10.0.0.4"].unreachable = errors.New("no route to host")
 	require.ErrorContains(t, cluster.RenewCertificates(t.Context(), o), "nothing was changed")
 	require.Empty(t, tell())
