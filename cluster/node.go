@@ -66,13 +66,20 @@ func (r *run) sendBinary(h *runtime.Host) runtime.Step {
 		Name: stepBinary,
 		Key:  b.digest,
 		Done: func(ctx context.Context) (bool, error) { return asks(ctx, h, "test", "-x", nodeBinary) },
-		Do: func(ctx context.Context, _ io.Writer) (err error) {
+		Do: func(ctx context.Context, log io.Writer) (err error) {
 			f, err := os.Open(b.path)
 			if err != nil {
 				return fmt.Errorf("reading sealer-node: %w", err)
 			}
 			defer func() { err = errors.Join(err, f.Close()) }()
-			return host.Upload(ctx, h.Runner, f, b.size, b.digest, nodeBinary, 0o755)
+			for range sendTries {
+				err = host.Upload(ctx, h.Runner, io.NewSectionReader(f, 0, b.size), b.size, b.digest, nodeBinary, 0o755)
+				if _, lost := errors.AsType[*host.LostError](err); !lost {
+					break
+				}
+				_, _ = fmt.Fprintf(log, "the connection was lost: sending it again (%v)\n", err)
+			}
+			return err
 		},
 	}
 }

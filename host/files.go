@@ -80,9 +80,12 @@ func write(ctx context.Context, r Runner, rd io.Reader, sum, file string, mode f
 		Mutates: true,
 	})
 	var exit *ExitError
+	var lost *LostError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &lost):
+		return fmt.Errorf("writing %q: %w", file, &LostError{lost.Host, "sh", lost.Err})
 	case errors.As(err, &exit) && exit.Code == exitMismatch:
 		return &DigestError{Host: r.String(), Path: file, Want: "sha256:" + sum, Err: err}
 	case errors.As(err, &exit) && exit.Code == exitIsFolder:

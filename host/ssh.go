@@ -11,6 +11,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -22,6 +23,8 @@ type SSH struct {
 	cfg   Config
 	slots chan struct{} // one for each command that runs
 	turn  chan struct{} // held while the connection is looked at or made
+	// running is how many sessions are open.
+	running atomic.Int64
 
 	mu     sync.Mutex // guards what follows
 	conn   *connection
@@ -140,10 +143,11 @@ func (s *SSH) how() become {
 }
 
 func (s *SSH) run(ctx context.Context, conn *connection, c Command, b become) error {
-	session, err := s.open(ctx, conn, c)
+	session, done, err := s.open(ctx, conn, c)
 	if err != nil {
 		return err
 	}
+	defer done()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	token := newToken()
@@ -186,24 +190,35 @@ func (s *SSH) run(ctx context.Context, conn *connection, c Command, b become) er
 	}
 }
 
-// open opens a session. A host that allows fewer sessions than we like says so only by refusing: then we wait for
-// the end of another command, and run one less at a time from then on.
-func (s *SSH) open(ctx context.Context, conn *connection, c Command) (*ssh.Session, error) {
-	for {
+// A host that allows fewer sessions than we like says so only by refusing: it is asked again every askAgain, for as long as another of
+// our commands runs, and clearing longer, since a session that has ended is cleared by the host a moment later.
+const (
+	askAgain = 50 * time.Millisecond
+	clearing = 10 * time.Second
+)
+
+// open opens a session; done is to be called at its end.
+func (s *SSH) open(ctx context.Context, conn *connection, c Command) (_ *ssh.Session, done func(), err error) {
+	tick := time.NewTicker(askAgain)
+	defer tick.Stop()
+	for deadline := time.Now().Add(clearing); ; {
 		session, err := conn.client.NewSession()
 		if err == nil {
-			return session, nil
+			s.running.Add(1)
+			return session, func() { s.running.Add(-1) }, nil
 		}
 		var refused *ssh.OpenChannelError
-		if !errors.As(err, &refused) || len(s.slots) <= 1 {
-			return nil, s.lost(ctx, conn, c, err)
+		if s.running.Load() > 0 {
+			deadline = time.Now().Add(clearing)
 		}
-		s.cfg.Logger.Debug("the host allows fewer sessions", "host", s.String(), "running", len(s.slots)-1)
+		if !errors.As(err, &refused) || time.Now().After(deadline) {
+			return nil, nil, s.lost(ctx, conn, c, err)
+		}
 		select {
-		case s.slots <- struct{}{}: // one that ended makes room; our old slot stays taken for good
+		case <-tick.C:
 		case <-conn.gone:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%s: running %s: %w", s, c, context.Cause(ctx))
+			return nil, nil, fmt.Errorf("%s: running %s: %w", s, c, context.Cause(ctx))
 		}
 	}
 }
@@ -286,10 +301,11 @@ func (s *SSH) trySudo(ctx context.Context) error {
 		if err != nil {
 			return "", err
 		}
-		session, err := conn.client.NewSession()
+		session, done, err := s.open(ctx, conn, Command{Argv: []string{"sudo"}})
 		if err != nil {
 			return "", err
 		}
+		defer done()
 		defer context.AfterFunc(ctx, func() { _ = session.Close() })()
 		var said bytes.Buffer
 		session.Stdin, session.Stderr = strings.NewReader(stdin), &said

@@ -169,15 +169,17 @@ func TestSSH(t *testing.T) {
 }
 
 func TestSSH_HostThatAllowsTwoSessions(t *testing.T) {
-	s := dial(t, startSSHD(t, "MaxSessions 2").config(t))
-	errs := make(chan error)
-	for range 12 {
-		go func() {
-			errs <- s.Run(t.Context(), host.Command{Argv: []string{"sleep", "0.1"}})
-		}()
-	}
-	for range 12 {
-		require.NoError(t, <-errs)
+	for _, allowed := range []string{"1", "2"} {
+		s := dial(t, startSSHD(t, "MaxSessions "+allowed).config(t))
+		errs := make(chan error)
+		for range 12 {
+			go func() {
+				errs <- s.Run(t.Context(), host.Command{Argv: []string{"sleep", "0.1"}})
+			}()
+		}
+		for range 12 {
+			require.NoError(t, <-errs)
+		}
 	}
 }
 
