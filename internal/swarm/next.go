@@ -10,14 +10,18 @@ func (s *Swarm) Next(operator bool) []Assignment {
 	var list []Assignment
 	n := len(s.hosts)
 	s.turn++
-	for more := true; more; {
-		more = false
-		for i := range n {
-			h := s.hosts[(i+s.turn)%n] // another one first each time
+	asking := make([]*host, 0, n)
+	for i := range n {
+		asking = append(asking, s.hosts[(i+s.turn)%n]) // another one first each time
+	}
+	for len(asking) > 0 {
+		got := asking[:0] // one that gets nothing now is not asked again
+		for _, h := range asking {
 			if a, ok := s.fromPeers(h); ok {
-				list, more = append(list, a), true
+				list, got = append(list, a), append(got, h)
 			}
 		}
+		asking = got
 	}
 	for more := operator; more; {
 		more = false

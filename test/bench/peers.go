@@ -180,7 +180,7 @@ func (p *peersBench) took(since time.Time) (_ time.Duration, err error) {
 func (p *peersBench) busy(ctx context.Context, n int) time.Duration {
 	var total time.Duration
 	for _, h := range p.lab.Hosts.Hosts[:n] {
-		out, err := h.Exec(ctx, "sh", "-c", "awk '/^usage_usec/ {print $2 * 1000}' /sys/fs/cgroup/cpu.stat 2>/dev/null || cat /sys/fs/cgroup/cpu,cpuacct/cpuacct.usage")
+		out, err := h.Exec(ctx, "sh", "-c", "cat /sys/fs/cgroup/cpuacct/cpuacct.usage 2>/dev/null || awk '/^usage_usec/ {printf \"%d\", $2 * 1000}' /sys/fs/cgroup/cpu.stat")
 		if err == nil {
 			if ns, err := parse(out); err == nil {
 				total += time.Duration(ns)

@@ -78,7 +78,7 @@ func (b *peersBed) build(t *testing.T) {
 	for i := range 3 {
 		f, err := os.Create(filepath.Join(dir, "data", strconv.Itoa(i)))
 		require.NoError(t, err)
-		_, err = io.CopyN(f, rand.Reader, 50<<20)
+		_, err = io.CopyN(f, rand.Reader, 30<<20)
 		require.NoError(t, err)
 		require.NoError(t, f.Close())
 	}
