@@ -3,6 +3,7 @@
 package runtime
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -21,6 +22,8 @@ type Service struct {
 	Name string // "k0scontroller"
 	// Guard is shell text that must succeed right before the service starts: nothing else happens between the two.
 	Guard string
+	// LogName is that of its files below /var/log, .log and .err, under OpenRC. Default Name.
+	LogName string
 }
 
 func (s Service) openRC() bool { return s.Host.Facts.Init == OpenRC }
@@ -122,7 +125,7 @@ func (s Service) asks(ctx context.Context, argv ...string) (bool, error) {
 func (s Service) Log(ctx context.Context, lines int) string {
 	argv := []string{"journalctl", "--unit", s.Name, "--lines", strconv.Itoa(lines), "--no-pager", "--output", "cat"}
 	if s.openRC() {
-		argv = []string{"sh", "-c", `tail -q -n "$2" /var/log/"$1".log /var/log/"$1".err 2>/dev/null`, "sh", s.Name, strconv.Itoa(lines)}
+		argv = []string{"sh", "-c", `tail -q -n "$2" /var/log/"$1".log /var/log/"$1".err 2>/dev/null`, "sh", cmp.Or(s.LogName, s.Name), strconv.Itoa(lines)}
 	}
 	out, err := host.Output(ctx, s.Host.Runner, host.Command{Argv: argv})
 	if err != nil {

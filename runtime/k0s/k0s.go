@@ -110,10 +110,11 @@ func isController(h *runtime.Host) bool { return h.Spec.Role == clusterfile.Cont
 
 // service is what runs k0s on the host.
 func service(h *runtime.Host) runtime.Service {
+	s := runtime.Service{Host: h, Name: workerUnit, LogName: "k0s"} // its script for OpenRC names the files after the program
 	if isController(h) {
-		return runtime.Service{Host: h, Name: controllerUnit}
+		s.Name = controllerUnit
 	}
-	return runtime.Service{Host: h, Name: workerUnit}
+	return s
 }
 
 // call is a call of k0s with a limit: some of its commands never end, as member-list on a node that has left etcd.

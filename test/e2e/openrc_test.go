@@ -21,7 +21,7 @@ func TestOpenRC(t *testing.T) {
 	t.Cleanup(func() { require.NoError(t, l.Close(context.WithoutCancel(t.Context()))) })
 	r := lab.Release{Program: "k3s", Version: lab.K3sVersion}
 	b := &bed{
-		lab: l, name: "k3s", site: "openrc", h: l.Hosts.Hosts, journal: "/var/log/k3s-double.jsonl", before: map[string]string{},
+		lab: l, name: "k3s", site: "openrc", h: l.Hosts.Hosts, journal: "/var/log/k3s-double.jsonl",
 		versions: []release{{l.ReleaseImage(r), r.Version, r.Version}},
 		kubectl:  []string{"/usr/local/bin/k3s", "kubectl", "--cache-dir", "/tmp/kubectl"},
 	}
@@ -31,8 +31,8 @@ func TestOpenRC(t *testing.T) {
 	require.NoError(t, err)
 	for _, h := range b.h {
 		require.Empty(t, b.exec(t, h, "sh", "-c", "command -v systemctl || :"))
-		b.before[h.Name] = b.snapshot(t, h)
 	}
+	b.before = b.snapshots(t, b.h...)
 	run := b.runArgs(b.versions[0].image, b.h[:1], b.h[1:])
 	b.sealer(t, run...)
 	b.status(t, r.Version, 2)

@@ -32,10 +32,7 @@ func testForeign(t *testing.T, b *bed) {
 		}
 	}
 	t.Cleanup(undo)
-	before := map[string]string{}
-	for _, h := range b.h {
-		before[h.Name] = b.snapshot(t, h)
-	}
+	before := b.snapshots(t, b.h...)
 	says := func(i int, what string) string {
 		return b.h[i].Address.String() + ": " + what + " is installed on it, and not by sealer [foreign]"
 	}
@@ -45,9 +42,7 @@ func testForeign(t *testing.T, b *bed) {
 		says(2, "part of k3s (/usr/local/bin/k3s)"),
 		says(3, "part of k0s (k0scontroller.service)"),
 		says(4, "k0s (k0sworker.service)"))
-	for _, h := range b.h {
-		require.Equal(t, before[h.Name], b.snapshot(t, h))
-	}
+	require.Equal(t, before, b.snapshots(t, b.h...))
 	undo()
 	b.asFound(t, b.h...)
 }
@@ -80,8 +75,8 @@ func testLost(t *testing.T, b *bed) {
 	looked := b.beforeLoss(t)
 	require.NoError(t, first.Kill(t.Context()))
 	back := looked()
-	b.eventuallyReady(t, second, 4)
 	b.refused(t, b.args("delete", "--masters", addresses(first), "--yes"), "--force")
+	b.eventuallyReady(t, second, 4)
 	b.sealer(t, b.args("delete", "--masters", addresses(first), "--yes", "--force")...)
 	b.ready(t, second, b.h[2], b.h[3], b.h[4])
 	b.members(t, second, b.h[2])
@@ -123,14 +118,6 @@ func (b *bed) takeSnapshots(t *testing.T) {
 		kept := b.exec(t, h, "sh", "-c", "cd /var/lib/sealer 2>/dev/null || exit 0; ls snapshots 2>/dev/null; rm -rf snapshots; rmdir /var/lib/sealer 2>/dev/null || :")
 		require.NotContains(t, kept, "restore-")
 	}
-}
-
-func testAtOnce(t *testing.T, b *bed) {
-	b.sealer(t, b.runArgs(b.versions[0].image, b.h[:3], b.h[3:])...)
-	b.ready(t, b.h...)
-	b.members(t, b.h[:3]...)
-	b.sealer(t, b.args("reset", "--yes")...)
-	b.asFound(t, b.h...)
 }
 
 func testDatastore(t *testing.T, b *bed) {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sealerio/sealer/test/hosts"
 	"github.com/sealerio/sealer/test/lab"
@@ -64,7 +65,6 @@ func suite() []struct {
 		{"an upgrade goes node by node", testUpgradeOf, doubled},
 		{"there is a way back within a minor version", testRollback, doubled},
 		{"it shrinks and goes", testShrink, nil},
-		{"three control planes and two workers at once", testAtOnce, doubled},
 	}
 }
 
@@ -72,10 +72,7 @@ func suite() []struct {
 type release struct{ image, version, kubelet string }
 
 func (b *bed) live(t *testing.T) {
-	b.before = map[string]string{}
-	for _, h := range b.h {
-		b.before[h.Name] = b.snapshot(t, h)
-	}
+	b.before = b.snapshots(t, b.h...)
 	t.Cleanup(func() {
 		if t.Failed() { // the next distribution wants clean hosts
 			_, err := b.lab.Run(context.WithoutCancel(t.Context()), b.site, b.args("delete", "--all", "--yes", "--force")...)
@@ -152,16 +149,31 @@ func (b *bed) exec(t *testing.T, h hosts.Host, argv ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-func (b *bed) snapshot(t *testing.T, h hosts.Host) string {
+// snapshots are what the hosts hold, by name.
+func (b *bed) snapshots(t *testing.T, list ...hosts.Host) map[string]string {
 	t.Helper()
-	return b.exec(t, h, "sh", "-c", snapshot)
+	out := make([]string, len(list))
+	var g errgroup.Group
+	for i, h := range list {
+		g.Go(func() error {
+			text, err := h.Exec(t.Context(), "sh", "-c", snapshot)
+			out[i] = string(text)
+			return err
+		})
+	}
+	require.NoError(t, g.Wait())
+	all := map[string]string{}
+	for i, h := range list {
+		all[h.Name] = out[i]
+	}
+	return all
 }
 
 // asFound requires of the hosts that nothing has been left on them.
 func (b *bed) asFound(t *testing.T, list ...hosts.Host) {
 	t.Helper()
-	for _, h := range list {
-		require.Equal(t, b.before[h.Name], b.snapshot(t, h), "what %s holds", h)
+	for name, now := range b.snapshots(t, list...) {
+		require.Equal(t, b.before[name], now, "what %s holds", name)
 	}
 }
 
