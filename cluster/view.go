@@ -145,7 +145,7 @@ func (v *View) contact() (*runtime.Host, error) {
 
 // Selection says which hosts are meant. The zero value is all of them.
 type Selection struct {
-	Addresses []string // in the words of clusterfile.ParseAddresses
+	Addresses []string // in the words of clusterfile.ParseAddresses; names are those of nodes
 	Role      clusterfile.Role
 }
 
@@ -160,13 +160,13 @@ func (v *View) choose(s Selection) ([]*runtime.Host, error) {
 		wanted = append(wanted, list...)
 	}
 	for _, address := range wanted {
-		if !slices.ContainsFunc(v.cluster.Hosts, func(h *runtime.Host) bool { return h.Spec.Address == address }) {
+		if !slices.ContainsFunc(v.cluster.Hosts, func(h *runtime.Host) bool { return h.Spec.Address == address || h.Facts.NodeName() == address }) {
 			return nil, &NoHostError{Cluster: v.cluster.File.Name, Address: address}
 		}
 	}
 	var chosen []*runtime.Host
 	for _, h := range v.cluster.Hosts {
-		if (len(wanted) == 0 || slices.Contains(wanted, h.Spec.Address)) && (s.Role == "" || s.Role == h.Spec.Role) {
+		if (len(wanted) == 0 || slices.Contains(wanted, h.Spec.Address) || slices.Contains(wanted, h.Facts.NodeName())) && (s.Role == "" || s.Role == h.Spec.Role) {
 			chosen = append(chosen, h)
 		}
 	}

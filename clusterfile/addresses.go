@@ -3,16 +3,20 @@
 package clusterfile
 
 import (
+	"errors"
+	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
 // maxRange bounds a range of addresses: more hosts than a cluster can have is a slip of the pen.
 const maxRange = 5000
 
-// ParseAddresses reads IP addresses separated by commas, and ranges of them:
-// "10.0.0.2,10.0.0.5-10.0.0.9". The order is kept; empty parts are passed
-// over. The error is an *AddressError.
+// ParseAddresses reads IP addresses and host names separated by commas, and ranges of addresses:
+// "10.0.0.2,10.0.0.5-10.0.0.9,db-1.example.com". The order is kept; empty parts are passed
+// over. Names stay names: File.ResolveHosts finds their addresses. The error is an *AddressError.
 func ParseAddresses(list string) ([]string, error) {
 	var addresses []string
 	for part := range strings.SplitSeq(list, ",") {
@@ -30,10 +34,13 @@ func ParseAddresses(list string) ([]string, error) {
 }
 
 func parseRange(part string) ([]string, error) {
+	if name := strings.ToLower(part); isHostName(name) {
+		return []string{name}, nil
+	}
 	first, last, isRange := strings.Cut(part, "-")
 	from, err := netip.ParseAddr(strings.TrimSpace(first))
 	if err != nil {
-		return nil, &AddressError{part, "is not an IP address"}
+		return nil, &AddressError{part, "is neither an IP address nor a host name"}
 	}
 	from = from.Unmap()
 	if !isRange {
@@ -60,4 +67,88 @@ func parseRange(part string) ([]string, error) {
 			return addresses, nil
 		}
 	}
+}
+
+// isHostName: a domain name whose last part is no number, as a mistyped address has it.
+func isHostName(s string) bool {
+	if !domainRule.MatchString(s) {
+		return false
+	}
+	last := s[strings.LastIndexByte(s, '.')+1:]
+	first, _, _ := strings.Cut(s, "-")
+	_, notAddress := netip.ParseAddr(first) // 10.0.0.1-x is a range that went wrong
+	return strings.Trim(last, "0123456789-") != "" && notAddress != nil
+}
+
+// ResolveHosts puts addresses in the place of the host names among the hosts, and in what plugins say of them: nodes register with
+// addresses, and a name may later lead to another machine. lookup gives the addresses of a name; of several, the first IPv4 one is
+// taken, or else the first. hostAliases go before it. The error joins a *NameError for each name that has none.
+func (f *File) ResolveHosts(lookup func(name string) ([]netip.Addr, error)) error {
+	known := map[string]string{}
+	var errs []error
+	f.Hosts = slices.Clone(f.Hosts)
+	for i := range f.Hosts {
+		h := &f.Hosts[i]
+		if h.Local() {
+			continue
+		}
+		if _, err := netip.ParseAddr(h.Address); err == nil {
+			continue
+		}
+		address, err := f.resolve(h.Address, lookup)
+		if err != nil {
+			errs = append(errs, &NameError{Name: h.Address, Err: err})
+			continue
+		}
+		known[h.Address] = address
+		h.Address = address
+	}
+	f.Plugins = slices.Clone(f.Plugins)
+	for i := range f.Plugins {
+		said := maps.Clone(f.Plugins[i].PerHost)
+		for name, address := range known {
+			if text, there := said[name]; there {
+				delete(said, name)
+				said[address] = text
+			}
+		}
+		f.Plugins[i].PerHost = said
+	}
+	return errors.Join(errs...)
+}
+
+func (f *File) resolve(name string, lookup func(string) ([]netip.Addr, error)) (string, error) {
+	for _, a := range f.Aliases {
+		if slices.Contains(a.Hostnames, name) {
+			return a.IP, nil
+		}
+	}
+	all, err := lookup(name)
+	if err != nil {
+		return "", err
+	}
+	if len(all) == 0 {
+		return "", errors.New("it has no address")
+	}
+	if i := slices.IndexFunc(all, func(a netip.Addr) bool { return a.Unmap().Is4() }); i >= 0 {
+		return all[i].Unmap().String(), nil
+	}
+	return all[0].String(), nil
+}
+
+// NameError is a host name of which this machine finds no address.
+type NameError struct {
+	Name string
+	Err  error
+}
+
+func (e *NameError) Error() string {
+	return fmt.Sprintf("finding the address of the host %q: %v", e.Name, e.Err)
+}
+
+func (e *NameError) Unwrap() error { return e.Err }
+
+// Hint says where names may stand.
+func (e *NameError) Hint() string {
+	return "name hosts by addresses, or by names that this machine's DNS, its /etc/hosts or hostAliases of the Clusterfile know"
 }

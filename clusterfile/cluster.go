@@ -63,7 +63,12 @@ func (s *source) cluster(f *File, doc *node) {
 	if apps := spec.child("appNames"); apps != nil && apps.kind == listNode {
 		f.Apps = names(spec.texts("appNames"))
 	}
-	if t := spec.text("containerRuntime", "type"); t != "" && t != "containerd" {
+	switch t := spec.text("containerRuntime", "type"); t {
+	case "", "containerd":
+	case "docker":
+		s.fail(spec.at("containerRuntime", "type"), "the container runtime docker is not supported: kubelets do not speak to it since Kubernetes 1.24, and the program between them, cri-dockerd, "+
+			"would not ask the cluster's registry for images of all domains; containerd runs the same images")
+	default:
 		s.fail(spec.at("containerRuntime", "type"), "the container runtime %q is not supported: only containerd", t)
 	}
 	s.aliases(f, spec)
@@ -223,8 +228,11 @@ func (s *source) roles(g *node) (Role, []string) {
 	return role, more
 }
 
-// Validate checks what a caller has put together or changed. It reports every mistake by its path.
-func (f *File) Validate() error {
+// Validate checks what a caller has put together or changed, after ResolveHosts. It reports every mistake by its path.
+func (f *File) Validate() error { return f.validate(false) }
+
+// validate takes names for addresses as well, where there may be some still.
+func (f *File) validate(names bool) error {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	if !nameRule.MatchString(f.Name) {
@@ -240,7 +248,7 @@ func (f *File) Validate() error {
 	}
 	seen := map[string]bool{}
 	for i, h := range f.Hosts {
-		if _, err := netip.ParseAddr(h.Address); err != nil {
+		if _, err := netip.ParseAddr(h.Address); err != nil && !(names && isHostName(h.Address)) {
 			fail("hosts[%d]: %q is not an IP address", i, h.Address)
 		}
 		if seen[h.Address] {
@@ -276,7 +284,7 @@ func FromFlags(controlPlanes, workers string, ssh SSH) (*File, error) {
 			f.Hosts = append(f.Hosts, Host{Address: a, Role: group.role, SSH: ssh})
 		}
 	}
-	if err := f.Validate(); err != nil {
+	if err := f.validate(true); err != nil {
 		return nil, err
 	}
 	return f, nil

@@ -50,7 +50,7 @@ type File struct {
 
 // Host is one machine of the cluster.
 type Host struct {
-	Address string // IP address; empty: this machine, without SSH
+	Address string // IP address, a host name until ResolveHosts; empty: this machine, without SSH
 	Role    Role
 	Roles   []string // more roles: they become the label node-role.kubernetes.io/ROLE
 	Env     map[string]string

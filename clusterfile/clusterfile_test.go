@@ -165,7 +165,9 @@ func TestFromFlags(t *testing.T) {
 		{"10.0.0.1-10.0.0.0", "", "ends before it begins"},
 		{"10.0.0.1-fe80::1", "", "mixes IPv4 and IPv6"},
 		{"::-ffff::", "", "more than 5000"},
-		{"a", "", "is not an IP address"},
+		{"a_b", "", "neither an IP address nor a host name"},
+		{"10.0.0", "", "neither an IP address nor a host name"},
+		{"10.0.0.1-x", "", "does not end in an IP address"},
 	} {
 		_, err := clusterfile.FromFlags(c.controlPlanes, c.workers, clusterfile.SSH{})
 		require.ErrorContains(t, err, c.want)

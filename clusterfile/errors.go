@@ -82,5 +82,5 @@ func (e *AddressError) Error() string { return fmt.Sprintf("%q %s", e.Text, e.Wh
 
 // Hint shows what is understood.
 func (e *AddressError) Hint() string {
-	return "write addresses as 10.0.0.2,10.0.0.3 or as a range, 10.0.0.2-10.0.0.9"
+	return "write addresses as 10.0.0.2,10.0.0.3 or as a range, 10.0.0.2-10.0.0.9, and host names one by one"
 }

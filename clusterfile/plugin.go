@@ -160,19 +160,23 @@ func (s *source) perHost(spec *node, p Plugin) map[string]string {
 		}
 		address, rest, _ := strings.Cut(line, " ")
 		rest = strings.TrimSpace(rest)
+		key := strings.ToLower(address)
 		ip, err := netip.ParseAddr(address)
+		if err == nil {
+			key = ip.Unmap().String()
+		}
 		switch {
-		case err != nil:
-			s.fail(spec.at("data"), "%q is not an IP address", address)
+		case err != nil && !isHostName(key):
+			s.fail(spec.at("data"), "%q is neither an IP address nor a host name", address)
 		case rest == "":
 			s.fail(spec.at("data"), "nothing is said of %s", address)
-		case said[ip.Unmap().String()] != "":
+		case said[key] != "":
 			s.fail(spec.at("data"), "the host %s is there twice", address)
 		default:
 			if err := checkSaid(p.Type, rest); err != nil {
 				s.fail(spec.at("data"), "%w", err)
 			}
-			said[ip.Unmap().String()] = rest
+			said[key] = rest
 		}
 	}
 	return said

@@ -5,6 +5,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/netip"
 	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
@@ -101,7 +103,16 @@ func (o *sshFlags) machines(a *app, cmd *cobra.Command) ([]clusterfile.Host, err
 			machines = append(machines, clusterfile.Host{Address: address, Role: group.role, SSH: o.ssh()})
 		}
 	}
-	return machines, nil
+	file := &clusterfile.File{Hosts: machines}
+	err := file.ResolveHosts(lookup(cmd))
+	return file.Hosts, err
+}
+
+// lookup finds the addresses of host names as this machine does.
+func lookup(cmd *cobra.Command) func(string) ([]netip.Addr, error) {
+	return func(name string) ([]netip.Addr, error) {
+		return net.DefaultResolver.LookupNetIP(cmd.Context(), "ip", name)
+	}
 }
 
 // asHostsSay logs in to each host as is known of it: the flags are about those that they name, whose login they are already.

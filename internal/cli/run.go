@@ -181,6 +181,9 @@ func (o *runFlags) read(a *app, cmd *cobra.Command, parse func(string, []byte) (
 		file.Env[key] = value
 	}
 	o.over(cmd, file)
+	if err := file.ResolveHosts(lookup(cmd)); err != nil {
+		return nil, err
+	}
 	return file, file.Validate()
 }
 

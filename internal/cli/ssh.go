@@ -40,8 +40,8 @@ type sshFlags struct {
 
 func (o *sshFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVarP(&o.masters, "masters", "m", "", "addresses of the control plane hosts: 10.0.0.1,10.0.0.2 or 10.0.0.1-10.0.0.3")
-	f.StringVarP(&o.nodes, "nodes", "n", "", "addresses of the worker hosts")
+	f.StringVarP(&o.masters, "masters", "m", "", "addresses or names of the control plane hosts: 10.0.0.1,10.0.0.2 or 10.0.0.1-10.0.0.3")
+	f.StringVarP(&o.nodes, "nodes", "n", "", "addresses or names of the worker hosts")
 	f.StringVarP(&o.user, "user", "u", "root", "user to log in as; another than root needs sudo")
 	f.IntVar(&o.port, "port", 22, "port of SSH")
 	f.StringVar(&o.key, "pk", "", "private key file (default: the SSH agent and ~/.ssh/id_*)")

@@ -30,7 +30,7 @@ func corporate(t *testing.T, set *hosts.Set) *testregistry.Registry {
 	return reg
 }
 
-// A real cluster whose images all come from a registry of the user's own.
+// A real cluster whose images all come from a registry of the user's own, and one of whose hosts is given by its name.
 func TestHighAvailability(t *testing.T) {
 	l := fiveHosts(t)
 	const site = "ha"
@@ -52,12 +52,12 @@ func TestHighAvailability(t *testing.T) {
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)
 	spec := fmt.Sprintf(`spec:
-  hostAliases: [{ip: %s, hostnames: [hub.corp.example]}]
+  hostAliases: [{ip: %s, hostnames: [hub.corp.example]}, {ip: %s, hostnames: [third.corp.example]}]
   registry:
     externalRegistry: {domain: hub.corp.example, port: %s, path: mirror/all, username: robot, password: "env:CORP_PASSWORD", ca: "file:%s"}
-`, l.Hosts.Gateway, port, reg.CAFile)
+`, l.Hosts.Gateway, g.h[2].Address, port, reg.CAFile)
 	require.NoError(t, os.WriteFile(file, []byte(strings.Replace(string(text), "spec:\n", spec, 1)), 0o600))
-	g.sealer(t, "run", l.ShopImage(), "-f", file, "--pk", l.Hosts.KeyFile, "--masters", addresses(g.h...))
+	g.sealer(t, "run", l.ShopImage(), "-f", file, "--pk", l.Hosts.KeyFile, "--masters", addresses(g.h[:2]...)+",third.corp.example")
 	g.ready(t, g.h...)
 
 	t.Run("images come from there", func(t *testing.T) {
