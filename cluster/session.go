@@ -4,7 +4,6 @@ package cluster
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -107,7 +106,6 @@ func (sess *session) order(q queued) {
 func (sess *session) run(ctx context.Context, hello *peers.Hello) {
 	in, orders := io.Pipe()
 	reports, out := io.Pipe()
-	var said bytes.Buffer
 	var both sync.WaitGroup
 	both.Go(func() { _ = orders.CloseWithError(sess.write(ctx, orders, hello)) })
 	both.Go(func() {
@@ -117,7 +115,7 @@ func (sess *session) run(ctx context.Context, hello *peers.Hello) {
 		_ = reports.Close()
 	})
 	err := sess.h.Runner.Run(ctx, host.Command{
-		Argv: []string{nodeBinary, "content", "share"}, Stdin: in, Stdout: out, Stderr: &boundedBuffer{b: &said}, Mutates: true,
+		Argv: []string{nodeBinary, "content", "share"}, Stdin: in, Stdout: out, Mutates: true,
 	})
 	sess.cancel(errors.New("the session is over"))
 	_ = in.Close()
@@ -247,13 +245,4 @@ func (sess *session) read(r io.Reader) error {
 			return err
 		}
 	}
-}
-
-// boundedBuffer keeps the beginning of what is written.
-type boundedBuffer struct{ b *bytes.Buffer }
-
-func (b *boundedBuffer) Write(p []byte) (int, error) {
-	const most = 16 << 10
-	b.b.Write(p[:min(len(p), max(0, most-b.b.Len()))])
-	return len(p), nil
 }
