@@ -69,8 +69,10 @@ func TestHighAvailability(t *testing.T) {
 		log, err := os.ReadFile(reg.AccessLog)
 		require.NoError(t, err)
 		require.Contains(t, string(log), "GET /v2/mirror/all/docker.io/sealer-test/multi/manifests/")
-		_, err = l.GetShop(t.Context(), time.Minute)
-		require.NoError(t, err)
+		for _, h := range g.h {
+			_, err := l.GetShopOn(t.Context(), h, time.Minute)
+			require.NoError(t, err)
+		}
 	})
 	g.sealer(t, "delete", "--all", "--name", "ha", "--pk", l.Hosts.KeyFile, "--yes")
 	g.asFound(t, g.h...)
