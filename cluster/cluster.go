@@ -202,7 +202,11 @@ func (r *run) carryOut(ctx context.Context, kept *folder) error {
 	if err := e.execute(ctx, p); err != nil {
 		return err
 	}
-	return r.report(e.changed() > 0)
+	changed := e.changed()
+	if r.noNetwork {
+		changed-- // it was waited for, and nothing came of it
+	}
+	return r.report(changed > 0)
 }
 
 // OverDefaults is the Clusterfile with what it leaves open filled from the image's default ones. name is the image's, for messages.
@@ -243,19 +247,24 @@ func choose(o RunOptions) (runtime.Distribution, error) {
 
 // report is the last line of a run.
 func (r *run) report(changed bool) error {
+	var b strings.Builder
 	name, n := r.cluster.File.Name, len(r.cluster.Hosts)
-	if !changed {
-		_, err := fmt.Fprintf(r.Out, "cluster %q is complete on %s: nothing to change\n", name, hosts(n))
-		return err
+	if changed {
+		fmt.Fprintf(&b, "cluster %q runs on %s\n", name, hosts(n))
+		var lost []string
+		for _, h := range r.lost {
+			lost = append(lost, h.String())
+		}
+		if len(lost) > 0 {
+			fmt.Fprintf(&b, "could not be reached, and are as they were: %s\n", strings.Join(lost, ", "))
+		}
+	} else {
+		fmt.Fprintf(&b, "cluster %q is complete on %s: nothing to change\n", name, hosts(n))
 	}
-	if _, err := fmt.Fprintf(r.Out, "cluster %q runs on %s\n", name, hosts(n)); err != nil || len(r.lost) == 0 {
-		return err
+	if r.noNetwork {
+		b.WriteString(noNetworkNotice)
 	}
-	var lost []string
-	for _, h := range r.lost {
-		lost = append(lost, h.String())
-	}
-	_, err := fmt.Fprintf(r.Out, "could not be reached, and are as they were: %s\n", strings.Join(lost, ", "))
+	_, err := io.WriteString(r.Out, b.String())
 	return err
 }
 

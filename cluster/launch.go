@@ -130,8 +130,11 @@ func noSuchApplication(ext clusterimage.Extension) error {
 // makes possible: a cluster without a pod network has no Ready nodes.
 func (r *run) launch(h *runtime.Host) []runtime.Step {
 	list, err := r.launches()
-	if err != nil || len(list) == 0 {
+	if err != nil {
 		return nil // checkImage has said so
+	}
+	if len(list) == 0 {
+		return []runtime.Step{r.awaitNetwork()}
 	}
 	var steps []runtime.Step
 	all := sha256.New()

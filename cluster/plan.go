@@ -71,6 +71,8 @@ type run struct {
 	registries *registries
 	// applied is what an Apply has found, which then runs this; nil otherwise.
 	applied *applied
+	// noNetwork: the nodes are not Ready, since nothing on them is a network plugin.
+	noNetwork bool
 	// clusterRootfs is that of the cluster's image on the host, where Image is an application's.
 	clusterRootfs string
 

@@ -4,6 +4,7 @@ package cluster_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -83,6 +84,11 @@ func only(lines []string, host string) string {
 func TestRun_Plugins(t *testing.T) {
 	b := newBedOf(t, withPlugins, clusterimage.Extension{}, nil)
 	b.opts.Clusterfile.Cmd = nil
+	var nodes []string
+	for _, name := range []string{"h1", "h2", "w3"} { // a plugin names the third
+		nodes = append(nodes, fmt.Sprintf(nodeJSON, name, "True"))
+	}
+	b.hosts["10.0.0.1"].On("^kubectl get nodes", hosttest.Answer{Stdout: `{"items":[` + strings.Join(nodes, ",") + `]}`})
 	tell := story(b)
 	require.NoError(t, b.run(t))
 	told := tell()

@@ -69,7 +69,7 @@ it on bare hosts that reach no network.`,
 		grouped("cluster", newRun(a), newApply(a), newJoin(a), newDelete(a))...)
 	root.AddCommand(grouped("cluster", newGen(a), newSchema(a))...)
 	root.AddCommand(grouped("cluster", newStatus(a), newLogs(a), newExec(a), newCp(a), newKubeconfig(a), newCert(a), newCheck(a), newReset(a))...)
-	root.AddCommand(grouped("cluster", newApp(a))...)
+	root.AddCommand(grouped("cluster", newApp(a), newBundleLogs(a))...)
 	root.AddCommand(newVersion(a))
 	return root
 }

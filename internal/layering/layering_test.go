@@ -86,7 +86,7 @@ var allowed = map[string][]string{
 	"runtime/kubernetes": {"clusterfile", "clusterimage", "host", "rootfs-templates", "runtime"},
 	"cluster": {
 		"clusterfile", "clusterimage", "host", "runtime",
-		"internal/atomicfile", "internal/blobstream", "internal/peers", "internal/progress", "internal/swarm", "internal/version",
+		"internal/atomicfile", "internal/blobstream", "internal/peers", "internal/progress", "internal/redact", "internal/swarm", "internal/version",
 	},
 
 	"internal/atomicfile":  {},
@@ -96,6 +96,7 @@ var allowed = map[string][]string{
 	"internal/layering":    {},
 	"internal/peers":       {},
 	"internal/progress":    {},
+	"internal/redact":      {},
 	"internal/secret":      {},
 	"internal/sourceerror": {},
 	"internal/swarm":       {},

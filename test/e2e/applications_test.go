@@ -98,7 +98,7 @@ func testApplicationImages(t *testing.T, root string) {
 	} {
 		if version == "v3" { // the image is in a variable, where no build finds it
 			files["extra.yaml.tmpl"] = strings.Replace(files["extra.yaml"], "docker.io/sealer-test/extra:v2", "docker.io/sealer-test/{{ .WHAT }}:v9", 1)
-			files["Kubefile"] = strings.Replace(files["Kubefile"], "extra.yaml", "extra.yaml.tmpl", 1) + ""
+			files["Kubefile"] = strings.Replace(files["Kubefile"], "extra.yaml", "extra.yaml.tmpl", 1)
 			files["Kubefile"] = strings.Replace(files["Kubefile"], "COLOUR=red", "COLOUR=red WHAT=nowhere", 1)
 			delete(files, "extra.yaml")
 		}

@@ -66,6 +66,7 @@ func TestCluster(t *testing.T) {
 	require.Equal(t, []string{"hello from docker.io/sealer-test/hello:v1", "hello from docker.io/sealer-test/hello:v1"}, answers)
 
 	t.Run("applications are launched", testApplications)
+	t.Run("an application image is run, upgraded and deleted", func(t *testing.T) { testApplicationImages(t, site) })
 	t.Run("a second run changes nothing", func(t *testing.T) {
 		out := sealer(t, site, shared.RunImageArgs(shared.AppsImage(), file)...)
 		require.Contains(t, out, "nothing")
@@ -73,6 +74,7 @@ func TestCluster(t *testing.T) {
 	t.Run("it is looked at and worked on", func(t *testing.T) { testOperate(t, site) })
 	t.Run("images keep their domains and digests", testPulls)
 	t.Run("an image that is not packed fails at once", testUnpacked)
+	t.Run("logs are bundled", func(t *testing.T) { testBundle(t, site) })
 	t.Run("no secret is seen", func(t *testing.T) { testSecrets(t, site, watch.stop()) })
 	t.Run("no other registry is asked", func(t *testing.T) {
 		for _, name := range names() {
