@@ -30,7 +30,7 @@ func TestText(t *testing.T) {
 		"x: LS0tLS1CRUdJTiBSU0EgUFJJVkFURSBLRVktLS0tLQo=":                                  "x: [redacted]",
 		"eyJhbGciOiJSUzI1NiJ9.eyJpc3MiOiJrdWJlIn0.c2lnbmF0dXJl rest":                       "[redacted] rest",
 		"Authorization: Basic c2VhbGVyOnBhc3N3b3Jk":                                        "Authorization: [redacted] [redacted]",
-		"--authorization-mode=Node,RBAC": "--authorization-mode=Node,RBAC",
+		"--authorization-mode=Node,RBAC":                                                   "--authorization-mode=Node,RBAC",
 		"header Bearer abc.def-123":                                                        "header Bearer [redacted]",
 		"https://user:pass@example.com/x and https://example.com/y":                        "https://[redacted]@example.com/x and https://example.com/y",
 		"root:$6$saltsalt$hashhashhashhashhash:1":                                          "root:[redacted]:1",
