@@ -162,6 +162,8 @@ type removal struct {
 	defined *clusterfile.File
 	// leftOver are hosts that the cluster was taken off without them, and that are back.
 	leftOver []*runtime.Host
+	// gone are hosts that a removal before has taken out; its end was not seen, maybe.
+	gone []string
 }
 
 func (m *removal) carryOut(ctx context.Context) error {
@@ -249,6 +251,17 @@ func (m *removal) checkLeftOver() error {
 	for _, h := range m.cluster.File.Machines() {
 		missing.Have = append(missing.Have, h.String())
 	}
+	events, err := ReadJournal(m.StateDir, m.cluster.File.Name)
+	if err != nil {
+		return err
+	}
+	m.leftOver = slices.DeleteFunc(m.leftOver, func(h *runtime.Host) bool {
+		struck := h.Facts.State == nil && slices.ContainsFunc(events, func(e Event) bool { return e.Step == stepStrike(h) && e.Event == "done" })
+		if struck {
+			m.gone = append(m.gone, h.Spec.String())
+		}
+		return struck
+	})
 	for _, h := range m.leftOver {
 		if s := h.Facts.State; s == nil || s.Cluster != m.cluster.File.Name || s.ClusterID != m.cluster.Contact.Facts.State.ClusterID {
 			missing.Hosts = append(missing.Hosts, h.String())
@@ -294,7 +307,8 @@ func (m *removal) nameLost(ctx context.Context) error {
 }
 
 func (m *removal) report() error {
-	var names, lost []string
+	var lost []string
+	names := slices.Clone(m.gone)
 	for _, h := range m.leftOver {
 		names = append(names, h.Spec.String())
 	}

@@ -161,10 +161,15 @@ func (m *removal) lostControlPlanes() []*runtime.Host {
 	return slices.DeleteFunc(slices.Clone(m.lost), func(h *runtime.Host) bool { return h.Spec.Role != clusterfile.ControlPlane })
 }
 
+// stepStrike is the last step of a host's removal.
+func stepStrike(h *runtime.Host) string {
+	return "taking " + h.Spec.String() + " off the list of hosts"
+}
+
 // strike takes the host off what is known of the cluster.
 func (m *removal) strike(h *runtime.Host) runtime.Step {
 	return runtime.Step{
-		Name: "taking " + h.Spec.String() + " off the list of hosts",
+		Name: stepStrike(h),
 		Do: func(context.Context, io.Writer) error {
 			same := func(o *runtime.Host) bool { return o == h }
 			f := *m.Clusterfile

@@ -43,6 +43,12 @@ func TestRemove_Worker(t *testing.T) {
 	require.Equal(t, "127.0.0.1 localhost\n", string(b.hosts["10.0.0.4"].Files()["/etc/hosts"].Data))
 	require.Equal(t, []string{"10.0.0.1", "10.0.0.2", "10.0.0.3"}, b.kept(t))
 
+	newly = b.newly()
+	require.NoError(t, b.remove(t, b.more(clusterfile.Worker, "10.0.0.4")), "the end of the first may not have been seen")
+	require.Equal(t, "cluster \"prod\" is without 10.0.0.4, and has 3 hosts\n", b.out.String())
+	for name, did := range newly() {
+		require.Empty(t, did, name)
+	}
 	require.NoError(t, b.join(t, b.more(clusterfile.Worker, "10.0.0.4")), "and may come back")
 }
 
