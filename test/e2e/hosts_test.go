@@ -261,6 +261,15 @@ func TestRefused(t *testing.T) {
 			want: []string{"2 problems, nothing was changed", "the port 6443 is in use by socat [port]", "the port 5000 is in use by socat [port]", "stop what listens"},
 		},
 		{
+			name: "no nameserver",
+			setup: func(t *testing.T) {
+				onHost(t, second, "mv", "/etc/resolv.conf", "/etc/resolv.conf.kept")
+				undo(t, second, "mv", "/etc/resolv.conf.kept", "/etc/resolv.conf")
+			},
+			args: withKey,
+			want: []string{second.Address.String() + ": it has no nameserver", "[dns]", "an address that nobody has will do", "nothing was changed"},
+		},
+		{
 			name: "what others have half installed",
 			setup: func(t *testing.T) {
 				onHost(t, second, "sh", "-c", "mkdir /etc/kubernetes && touch /etc/kubernetes/admin.conf /etc/kubernetes/kubelet.conf")
