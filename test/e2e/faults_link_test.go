@@ -210,6 +210,11 @@ func (f *faults) killedAtSteps(t *testing.T, args ...string) int {
 			require.NoError(t, err, "%v: %s", args, stderr)
 			return kills
 		}
+		_, err = os.Stat(filepath.Join(shared.Dir, faultsRoot, "clusters", faultsName))
+		if errors.Is(err, fs.ErrNotExist) { // all was done, and the cluster forgotten
+			return kills + 1
+		}
+		require.NoError(t, err)
 	}
 	require.Fail(t, "it does not come to its end", "%v", args)
 	return 0
