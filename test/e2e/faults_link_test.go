@@ -210,7 +210,7 @@ func (f *faults) killedAtSteps(t *testing.T, args ...string) int {
 			require.NoError(t, err, "%v: %s", args, stderr)
 			return kills
 		}
-		_, err = os.Stat(filepath.Join(shared.Dir, faultsRoot, "clusters", faultsName))
+		_, err = os.Stat(filepath.Join(shared.Dir, faultsRoot, "clusters", faultsName, "Clusterfile"))
 		if errors.Is(err, fs.ErrNotExist) { // all was done, and the cluster forgotten
 			return kills + 1
 		}
