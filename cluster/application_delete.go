@@ -55,7 +55,7 @@ func DeleteApplication(ctx context.Context, o DeleteApplicationOptions) (err err
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	p, text, err := a.removal(ctx)
+	_, text, err := a.removal(ctx)
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,8 @@ func DeleteApplication(ctx context.Context, o DeleteApplicationOptions) (err err
 		return err
 	}
 	defer release()
-	if p, _, err = a.removal(ctx); err != nil { // another operator may have been there
+	p, _, err := a.removal(ctx) // another operator may have been there
+	if err != nil {
 		return err
 	}
 	if err := a.executor.execute(ctx, p); err != nil {

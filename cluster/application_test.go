@@ -5,6 +5,7 @@ package cluster_test
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -32,9 +33,7 @@ func appImage(t *testing.T, b *bed, version string, ext clusterimage.Extension, 
 		config := ocispec.Image{Platform: p}
 		ext.Type = clusterimage.AppInstaller
 		config.Config.Labels = map[string]string{clusterimage.LabelExtension: string(ext.Marshal())}
-		for k, v := range labels {
-			config.Config.Labels[k] = v
-		}
+		maps.Copy(config.Config.Labels, labels)
 		d := putImage(t, cs, config, "files of "+version+a)
 		d.Platform = &p
 		in.Rootfs = append(in.Rootfs, d)

@@ -33,6 +33,16 @@ func (p appPod) containers() []containerStatus {
 	return slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses)
 }
 
+// firstReason is what keeps the first of the pods that says so from being ready, in brackets; "" where none does.
+func firstReason(pods []appPod) string {
+	for _, pod := range pods {
+		if why := pod.why(); why != "" {
+			return fmt.Sprintf(" (pod %s: %s)", pod.Metadata.Name, why)
+		}
+	}
+	return ""
+}
+
 // why says what keeps a pod from being ready, as far as it tells.
 func (p appPod) why() string {
 	for _, c := range p.containers() {
@@ -138,14 +148,7 @@ func (a *application) notReady(ctx context.Context, s applicationState) *Applica
 			e.Parts = append(e.Parts, fmt.Sprintf("and %d more", len(s.unready)-i))
 			break
 		}
-		text := p.String()
-		for _, pod := range pods[p.ref.id()] {
-			if why := pod.why(); why != "" {
-				text += fmt.Sprintf(" (pod %s: %s)", pod.Metadata.Name, why)
-				break
-			}
-		}
-		e.Parts = append(e.Parts, text)
+		e.Parts = append(e.Parts, p.String()+firstReason(pods[p.ref.id()]))
 	}
 	e.Events = a.events(ctx, s)
 	return e

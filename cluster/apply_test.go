@@ -283,8 +283,8 @@ func TestApply(t *testing.T) {
 			require.Equal(t, planned, w.plan.String())
 			log := slices.Clone(w.log)
 			for i, line := range log {
-				if at := strings.Index(line, "/before-"); at >= 0 {
-					log[i] = line[:at] + "/FILE"
+				if folder, _, ok := strings.Cut(line, "/before-"); ok {
+					log[i] = folder + "/FILE"
 				}
 			}
 			golden(t, "testdata/apply/"+test.name+".txt", planned+strings.Join(inAnyOrder(log), "\n")+"\n")

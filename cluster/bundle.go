@@ -228,8 +228,7 @@ func (b *bundle) ask(ctx context.Context, h *runtime.Host, name string, c host.C
 	}
 	text := out.data
 	if err != nil {
-		var exit *host.ExitError
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*host.ExitError](err); ok {
 			text = append(text, fmt.Sprintf("\n(exit status %d)\n", exit.Code)...)
 		} else {
 			text = append(text, "\n("+err.Error()+")\n"...)

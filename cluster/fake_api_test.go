@@ -178,11 +178,9 @@ func (a *fakeAPI) named(manifest []byte) []fakeObject {
 func (a *fakeAPI) workloads(objects []fakeObject) string {
 	var items []string
 	for _, o := range objects {
-		available, job := 1, ""
+		available, job := 1, `,"conditions":[{"type":"Complete","status":"True"}]`
 		if a.broken[o.name] {
 			available, job = 0, `,"conditions":[{"type":"Failed","status":"True","message":"Job has reached the specified backoff limit"}]`
-		} else {
-			job = `,"conditions":[{"type":"Complete","status":"True"}]`
 		}
 		if o.kind != "Job" {
 			job = ""

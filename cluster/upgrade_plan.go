@@ -56,9 +56,7 @@ func (u *upgrade) plan() (plan, error) {
 	if d, ok := u.distribution.(runtime.Repointer); ok && u.external() { // the new image may have images of other domains
 		add("pointing the hosts at the registry", false, c.Hosts, func(h *runtime.Host) []runtime.Step { return d.Repoint(c, h) })
 	}
-	if err := u.planSnapshot(add); err != nil {
-		return plan{}, err
-	}
+	u.planSnapshot(add)
 	for _, h := range todo {
 		if h.Spec.Role == clusterfile.ControlPlane {
 			add(phaseControlPlane, true, []*runtime.Host{h}, u.node)
@@ -110,9 +108,9 @@ func (u *upgrade) finished(h *runtime.Host) []runtime.Step {
 }
 
 // planSnapshot saves the data before the first node is touched, once for an upgrade.
-func (u *upgrade) planSnapshot(add func(string, bool, []*runtime.Host, func(*runtime.Host) []runtime.Step)) error {
+func (u *upgrade) planSnapshot(add func(string, bool, []*runtime.Host, func(*runtime.Host) []runtime.Step)) {
 	if u.how.NoSnapshot {
-		return nil
+		return
 	}
 	on, file := u.contact, ""
 	for _, h := range u.cluster.ControlPlanes() {
@@ -122,18 +120,17 @@ func (u *upgrade) planSnapshot(add func(string, bool, []*runtime.Host, func(*run
 	}
 	switch {
 	case file == "" && u.touched():
-		return nil // there is nothing from before to be saved any more
+		return // there is nothing from before to be saved any more
 	case file == "":
 		file = u.snapshotFile()
 	}
 	steps := u.distribution.Snapshot(u.cluster, on, file)
 	if len(steps) == 0 {
-		return nil
+		return
 	}
 	u.snapshot.host, u.snapshot.file = on.String(), file
 	steps = append(steps, runtime.Step{Name: stepSnapshot, Key: file})
 	add("saving the cluster's data", true, []*runtime.Host{on}, func(*runtime.Host) []runtime.Step { return steps })
-	return nil
 }
 
 // touched: some node has been upgraded, in part at least.

@@ -248,7 +248,7 @@ func (f *File) validate(names bool) error {
 	}
 	seen := map[string]bool{}
 	for i, h := range f.Hosts {
-		if _, err := netip.ParseAddr(h.Address); err != nil && !(names && isHostName(h.Address)) {
+		if _, err := netip.ParseAddr(h.Address); err != nil && (!names || !isHostName(h.Address)) {
 			fail("hosts[%d]: %q is not an IP address", i, h.Address)
 		}
 		if seen[h.Address] {

@@ -87,8 +87,7 @@ func (f *peerFetcher) manifest(d digest.Digest, depth int) error {
 	}
 	for _, m := range doc.Manifests {
 		err := f.manifest(m.Digest, depth+1)
-		var answered *peerError
-		if errors.As(err, &answered) { // a registry may have some of an index's platforms only
+		if _, answered := errors.AsType[*peerError](err); answered { // a registry may have some of an index's platforms only
 			continue
 		}
 		if err != nil {

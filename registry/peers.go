@@ -153,8 +153,7 @@ func (r *replicator) tell(ctx context.Context, f peerFetch) {
 		wg.Go(func() {
 			if err := r.ask(ctx, http.MethodPost, peer+fetchPath, f, nil); err != nil {
 				r.log.Printf("%s does not have %s@%s yet: %v", peer, f.Repository, f.Digest, err)
-				var answered *peerError
-				if !errors.As(err, &answered) {
+				if _, answered := errors.AsType[*peerError](err); !answered {
 					r.rest(peer)
 				}
 			}

@@ -38,7 +38,8 @@ type HostState struct {
 	Steps          map[string]string `json:"steps,omitempty"` // name → Key
 }
 
-// WasComplete: an installation has come to its end here once, so that the host has what cannot be made again. s may be nil.
+// WasComplete says whether an installation has come to its end here once, so that the host has what cannot be made
+// again. s may be nil.
 func (s *HostState) WasComplete() bool {
 	return s != nil && (s.Complete || s.PreviousDigest != "")
 }

@@ -214,7 +214,7 @@ func (b *balancer) candidates() []string {
 }
 
 func (b *balancer) serve(ctx context.Context, client net.Conn) {
-	defer client.Close()
+	defer func() { _ = client.Close() }() // all there was to say has been said
 	for _, name := range b.candidates() {
 		upstream, err := (&net.Dialer{Timeout: b.o.Patience, KeepAlive: 10 * time.Second}).DialContext(ctx, "tcp", name)
 		if err != nil {
@@ -252,7 +252,7 @@ func (b *balancer) leave(name string, c net.Conn) {
 
 // join copies both ways until both are done, or one fails.
 func join(client, upstream net.Conn) {
-	defer upstream.Close()
+	defer func() { _ = upstream.Close() }()
 	var both sync.WaitGroup
 	copyTo := func(to, from net.Conn) {
 		_, err := io.Copy(to, from)

@@ -227,7 +227,7 @@ upgrade to the image before goes back.`,
 	f.StringVar(&o.name, "name", "", "name of the cluster (default: the only one)")
 	f.StringArrayVarP(&o.env, "env", "e", nil, "value for the application's templates and commands (NAME=VALUE, repeatable)")
 	f.BoolVar(&o.dryRun, "dry-run", false, "look at the hosts, print the plan and change nothing")
-	o.applicationFlags.addTo(cmd)
+	o.addTo(cmd)
 	o.add(cmd)
 	a.addRegistryFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {

@@ -72,7 +72,7 @@ part, each waited for. sealer app looks after it.`,
 	f.StringArrayVarP(&o.env, "env", "e", nil, "value for the image's templates and commands (NAME=VALUE, repeatable)")
 	f.BoolVar(&o.dryRun, "dry-run", false, "look at the hosts, print the plan and change nothing")
 	f.StringVar(&o.as, "as", "", "what an application image's application is called (default: the last part of its image's name)")
-	o.applicationFlags.addTo(cmd)
+	o.addTo(cmd)
 	o.add(cmd)
 	a.addRegistryFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -141,10 +142,19 @@ func useFakeSystemd(t *testing.T, m *machine) (dir string) {
 	return dir
 }
 
+// freePort is one that connections of other tests do not get by chance while nobody listens on it: it is below Linux'
+// ephemeral ports.
 func freePort(t *testing.T) int {
-	l := must(net.Listen("tcp", "127.0.0.1:0"))
-	defer func() { require.NoError(t, l.Close()) }()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Helper()
+	for range 100 {
+		port := 20000 + rand.IntN(10000)
+		if l, err := net.Listen("tcp", net.JoinHostPort("", strconv.Itoa(port))); err == nil {
+			require.NoError(t, l.Close())
+			return port
+		}
+	}
+	require.Fail(t, "no port is free")
+	return 0
 }
 
 // get asks the registry as containerd would.

@@ -147,8 +147,7 @@ func (b *sharedBlob) take(ctx context.Context, p peers.Part, r io.Reader, all bo
 
 // broken is a source that ended too early.
 func broken(err error) *partError {
-	var known *partError
-	if errors.As(err, &known) {
+	if known, ok := errors.AsType[*partError](err); ok {
 		return known
 	}
 	return &partError{swarm.Cut, err}

@@ -97,7 +97,7 @@ func (c *peerClient) open(ctx context.Context, from int, list []blobRange) (io.R
 		b.end()
 		return nil, &partError{"", err}
 	}
-	res, err := c.http.Do(req)
+	res, err := c.http.Do(req) //nolint:bodyclose // peerBody closes it
 	if err != nil {
 		err = b.reason(ctx, err)
 		b.end()

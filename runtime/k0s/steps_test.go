@@ -28,7 +28,7 @@ func TestSteps(t *testing.T) {
 		"init-new":   {0, nil, d.Init},
 		"init-done":  {0, run(0, d.Init), d.Init},
 		"init-ended": {0, func(t *testing.T, c *runtime.Cluster, m []*machine) { run(0, d.Init)(t, c, m); m[0].running = false }, d.Init},
-		"init-half": {0, func(t *testing.T, c *runtime.Cluster, m []*machine) {
+		"init-half": {0, func(_ *testing.T, _ *runtime.Cluster, m []*machine) {
 			m[0].data = true
 			m[0].On("--no-block", hosttest.Answer{Times: 1})
 			m[0].On("is-failed", hosttest.Answer{Times: 1})
@@ -65,12 +65,12 @@ func TestSteps(t *testing.T) {
 			run(1, d.Join)(t, c, m)
 		}, d.Leave},
 		"leave-worker": {2, nil, d.Leave},
-		"forget": {1, func(t *testing.T, c *runtime.Cluster, m []*machine) {
+		"forget": {1, func(_ *testing.T, _ *runtime.Cluster, m []*machine) {
 			m[0].nodes["h2"] = true
 			m[0].On("get etcdmembers", hosttest.Answer{Stdout: "etcdmember/h2"})
 		}, d.Forget},
-		"reset": {2, func(t *testing.T, c *runtime.Cluster, m []*machine) { m[2].running, m[2].data = true, true }, d.Reset},
-		"reset-nothing": {2, func(t *testing.T, c *runtime.Cluster, m []*machine) {
+		"reset": {2, func(_ *testing.T, _ *runtime.Cluster, m []*machine) { m[2].running, m[2].data = true, true }, d.Reset},
+		"reset-nothing": {2, func(_ *testing.T, _ *runtime.Cluster, m []*machine) {
 			m[2].On(`\[ -x "\$1" \]`, hosttest.Answer{Code: 1})
 		}, d.Reset},
 	} {

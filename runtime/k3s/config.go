@@ -244,7 +244,7 @@ func (s settings) settle(c *runtime.Cluster, h *runtime.Host, have settings) err
 	var changed []string
 	for _, key := range critical() {
 		want, said := asked(c, h)[key]
-		if now, there := have[key]; said && !(there && same(now, want)) {
+		if now, there := have[key]; said && (!there || !same(now, want)) {
 			changed = append(changed, key)
 		}
 	}

@@ -193,7 +193,7 @@ func (f *faults) whenStep(t *testing.T, h hosts.Host, step, event string, do fun
 func (f *faults) killedAtSteps(t *testing.T, args ...string) int {
 	t.Helper()
 	done := map[faultEvent]bool{}
-	for kills := 0; kills < 100; kills++ {
+	for kills := range 100 {
 		killed := false
 		stderr, err := f.watched(t, func(events []faultEvent, running *os.Process) {
 			for _, e := range events {

@@ -219,7 +219,7 @@ func namesOf(list []hosts.Host) []string {
 func (b *bed) members(t *testing.T, want ...hosts.Host) {
 	t.Helper()
 	var names []string
-	for _, m := range strings.Fields(b.exec(t, want[0], "sh", "-c", b.peers)) {
+	for m := range strings.FieldsSeq(b.exec(t, want[0], "sh", "-c", b.peers)) {
 		name, _, _ := strings.Cut(m, "-") // k3s adds a number
 		names = append(names, name)
 	}

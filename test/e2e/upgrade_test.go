@@ -78,7 +78,7 @@ func TestUpgrade(t *testing.T) {
 			require.ErrorContains(t, err, "sealer etcd restore")
 		}
 	})
-	t.Run("etcd is saved and restored", func(t *testing.T) { testEtcd(t, up, file) })
+	t.Run("etcd is saved and restored", func(t *testing.T) { testEtcd(t, up) })
 	t.Run("the cluster can be deleted", func(t *testing.T) {
 		_, err := up.Run(t.Context(), upgradeRoot, "delete", "--all", "--yes", "--name", upgradeName, "--pk", up.Hosts.KeyFile)
 		require.NoError(t, err)
@@ -260,7 +260,7 @@ func testUpgraded(t *testing.T, l *lab.Lab) {
 	require.Contains(t, string(pinned), "registry.k8s.io/pause:3.10.2")
 }
 
-func testEtcd(t *testing.T, l *lab.Lab, file string) {
+func testEtcd(t *testing.T, l *lab.Lab) {
 	args := append([]string{"--pk", l.Hosts.KeyFile}, "--name", upgradeName)
 	_, err := l.Kubectl(t.Context(), "create", "configmap", "kept", "--from-literal", "a=b")
 	require.NoError(t, err)
