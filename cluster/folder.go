@@ -223,6 +223,10 @@ func (f *folder) save(c *clusterfile.File, id string) error {
 // remove forgets the cluster.
 func (f *folder) remove() error {
 	f.gone = true
+	// First what makes it known: of a removal that is cut nothing is left that could be taken for a cluster, without who works on it.
+	if err := os.Remove(filepath.Join(f.dir, "Clusterfile")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forgetting the cluster: %w", err)
+	}
 	if err := os.RemoveAll(f.dir); err != nil {
 		return fmt.Errorf("forgetting the cluster: %w", err)
 	}
