@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/sealerio/sealer/internal/atomicfile"
 )
@@ -74,24 +73,7 @@ func (n *Node) startService(ctx context.Context, o UnitOptions, u systemUnit) er
 			return &UnitError{name, serviceLog(name), err}
 		}
 	}
-	limited, cancel := context.WithTimeout(ctx, o.Timeout)
-	defer cancel()
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := u.answers(limited)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-limited.Done():
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			return &UnitError{name, serviceLog(name), fmt.Errorf("no answer in %s: %w", o.Timeout, err)}
-		}
-	}
+	return u.wait(ctx, o, name, func() string { return serviceLog(name) }, func(context.Context, error) error { return nil })
 }
 
 // removeService is uninstall under OpenRC.

@@ -121,10 +121,20 @@ func (n *Node) startUnit(ctx context.Context, o UnitOptions, u systemUnit, sandb
 			return &UnitError{u.name, unitLog(ctx, u.name), err}
 		}
 	}
-	return u.wait(ctx, o)
+	return u.wait(ctx, o, u.name, func() string { return unitLog(ctx, u.name) }, func(limited context.Context, err error) error {
+		if exitStatus(limited, u.name) == exitNamespace {
+			return &UnitError{u.name, "", errors.New("systemd cannot sandbox it")}
+		}
+		if n, convErr := strconv.Atoi(property(limited, u.name, "NRestarts")); convErr == nil && n >= maxRestarts {
+			return &UnitError{u.name, unitLog(ctx, u.name), fmt.Errorf("it has ended %d times: %w", n, err)}
+		}
+		return nil
+	})
 }
 
-func (u systemUnit) wait(ctx context.Context, o UnitOptions) error {
+// wait asks until there is an answer, for o.Timeout, or until ended says why there will be none. log is what the service
+// has said.
+func (u systemUnit) wait(ctx context.Context, o UnitOptions, name string, log func() string, ended func(context.Context, error) error) error {
 	limited, cancel := context.WithTimeout(ctx, o.Timeout)
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
@@ -134,11 +144,8 @@ func (u systemUnit) wait(ctx context.Context, o UnitOptions) error {
 		if err == nil {
 			return nil
 		}
-		if exitStatus(limited, u.name) == exitNamespace {
-			return &UnitError{u.name, "", errors.New("systemd cannot sandbox it")}
-		}
-		if n, convErr := strconv.Atoi(property(limited, u.name, "NRestarts")); convErr == nil && n >= maxRestarts {
-			return &UnitError{u.name, unitLog(ctx, u.name), fmt.Errorf("it has ended %d times: %w", n, err)}
+		if why := ended(limited, err); why != nil {
+			return why
 		}
 		select {
 		case <-tick.C:
@@ -146,7 +153,7 @@ func (u systemUnit) wait(ctx context.Context, o UnitOptions) error {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			return &UnitError{u.name, unitLog(ctx, u.name), fmt.Errorf("no answer in %s: %w", o.Timeout, err)}
+			return &UnitError{name, log(), fmt.Errorf("no answer in %s: %w", o.Timeout, err)}
 		}
 	}
 }
