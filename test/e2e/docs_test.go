@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealerio/sealer/test/lab"
+	"github.com/sealerio/sealer/test/testregistry"
 )
 
 // docsRoot is where the sealer of the documents' commands keeps what it has.
@@ -232,7 +233,7 @@ func (p page) parse(t *testing.T, text string) {
 		}
 		file := filepath.Join(t.TempDir(), "Clusterfile")
 		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
-		t.Setenv("SITE_PASSWORD", "of the samples")
+		text = secrets(t, text)
 		// The file is read, and found to be right, before the image is looked for.
 		none := shared.Registry + "/sealer/none:1"
 		_, stderr, code := runAny(t, docsRoot, "run", none, "-f", file)
@@ -240,6 +241,29 @@ func (p page) parse(t *testing.T, text string) {
 		require.Contains(t, stderr, none)
 		require.NotContains(t, stderr, file)
 	}
+}
+
+// secrets gives a sample what it takes from the environment and from files: passwords, and a CA with its key.
+func secrets(t *testing.T, text string) string {
+	t.Helper()
+	for _, found := range regexp.MustCompile(`env:([A-Z_]+)`).FindAllStringSubmatch(text, -1) {
+		t.Setenv(found[1], "of the samples")
+	}
+	dir := t.TempDir()
+	authority, key, err := testregistry.SelfSigned("127.0.0.1:0", "")
+	require.NoError(t, err)
+	return regexp.MustCompile(`file:/[^\s,}]+`).ReplaceAllStringFunc(text, func(found string) string {
+		file := filepath.Join(dir, filepath.Base(found))
+		content := []byte("of the samples")
+		switch filepath.Ext(file) {
+		case ".crt":
+			content = authority
+		case ".key":
+			content = key
+		}
+		require.NoError(t, os.WriteFile(file, content, 0o600))
+		return "file:" + file
+	})
 }
 
 // build builds a Kubefile, with the lab's registry for the one in the sample.

@@ -28,25 +28,38 @@ func testUpgradeOf(t *testing.T, b *bed) {
 	require.Contains(t, b.sealer(t, b.args("upgrade", b.versions[1].image, "--yes", "-f", b.file)...), "nothing to do")
 }
 
-// inOrder: each control plane ran the new version only when the one before was ready with it, and the workers after all of them.
+// inOrder: each control plane ran the new version only when the one before was ready with it, and the workers after all
+// of them. Which control plane comes first is sealer's choice: one that was replaced is the last.
 func (b *bed) inOrder(t *testing.T, all [][]entry) {
 	t.Helper()
 	if b.journal == "" {
 		return
 	}
-	var ready time.Time
+	type upgraded struct {
+		host           string
+		started, ready time.Time
+	}
+	var nodes []upgraded
 	for i, host := range all {
 		started := slices.IndexFunc(host, func(e entry) bool {
 			return e.Version == b.versions[1].version && e.Event == "run" && slices.Contains([]string{"server", "agent", "controller", "worker"}, e.Args[0])
 		})
 		require.NotEqual(t, -1, started, "%s: %+v", b.h[i], host)
-		require.True(t, host[started].Time.After(ready), "%s began before another was ready", b.h[i])
-		if i > 2 {
-			continue // workers, at once
+		node := upgraded{host: b.h[i].Name, started: host[started].Time}
+		if i < 3 {
+			at := slices.IndexFunc(host[started:], func(e entry) bool { return e.Event == "ready" })
+			require.NotEqual(t, -1, at, "%s: %+v", b.h[i], host)
+			node.ready = host[started+at].Time
 		}
-		at := slices.IndexFunc(host[started:], func(e entry) bool { return e.Event == "ready" })
-		require.NotEqual(t, -1, at, "%s: %+v", b.h[i], host)
-		ready = host[started+at].Time
+		nodes = append(nodes, node)
+	}
+	controlPlanes, workers := nodes[:3], nodes[3:]
+	slices.SortFunc(controlPlanes, func(a, b upgraded) int { return a.started.Compare(b.started) })
+	for i, one := range controlPlanes[1:] {
+		require.True(t, one.started.After(controlPlanes[i].ready), "%s began before %s was ready", one.host, controlPlanes[i].host)
+	}
+	for _, one := range workers {
+		require.True(t, one.started.After(controlPlanes[2].ready), "%s began before %s was ready", one.host, controlPlanes[2].host)
 	}
 }
 

@@ -223,7 +223,7 @@ func NewProxy(ctx context.Context, registry string, o ProxyOptions) (*Proxy, err
 }
 
 func (p *Proxy) certify() (tls.Certificate, error) {
-	certificate, key, err := selfSigned(p.Address, "")
+	certificate, key, err := SelfSigned(p.Address, "")
 	if err != nil {
 		return tls.Certificate{}, err
 	}

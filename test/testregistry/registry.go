@@ -112,7 +112,7 @@ func (r *Registry) start(ctx context.Context, program string, o Options) error {
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	if o.TLS {
-		certificate, key, err := selfSigned(address, o.Name)
+		certificate, key, err := SelfSigned(address, o.Name)
 		if err != nil {
 			return err
 		}
@@ -251,8 +251,8 @@ func freeAddress(ctx context.Context, address string) (string, error) {
 	return address, listener.Close()
 }
 
-// selfSigned makes a certificate for an address, and a name where one is given, that is its own authority, and its key, both in PEM.
-func selfSigned(address, name string) (certificate, key []byte, err error) {
+// SelfSigned makes a certificate for an address, and a name where one is given, that is its own authority, and its key, both in PEM.
+func SelfSigned(address, name string) (certificate, key []byte, err error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, nil, err
