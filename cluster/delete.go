@@ -226,6 +226,7 @@ func cleanSteps(h *runtime.Host) []runtime.Step {
 
 const removeRest = `set -eu
 rm -f -- "$1"
+rmdir /var/lib/sealer/snapshots 2>/dev/null || :
 rmdir /var/lib/sealer 2>/dev/null || :
 rm -f -- "$3"
 rm -f -- "$2"

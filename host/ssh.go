@@ -143,7 +143,7 @@ func (s *SSH) how() become {
 }
 
 func (s *SSH) run(ctx context.Context, conn *connection, c Command, b become) error {
-	session, done, err := s.open(ctx, conn, c)
+	session, conn, done, err := s.open(ctx, conn, c)
 	if err != nil {
 		return err
 	}
@@ -190,37 +190,63 @@ func (s *SSH) run(ctx context.Context, conn *connection, c Command, b become) er
 	}
 }
 
-// A host that allows fewer sessions than we like says so only by refusing: it is asked again every askAgain, for as long as another of
-// our commands runs, and clearing longer, since a session that has ended is cleared by the host a moment later.
+// A host that allows fewer sessions than we like says so only by refusing: it is asked again every askAgain, since a session that has
+// ended is cleared by the host a moment later, for at most clearing. Where another of our commands holds a session, for whose end the
+// new one may be what it waits, a connection of its own is made after otherWay.
 const (
 	askAgain = 50 * time.Millisecond
+	otherWay = time.Second
 	clearing = 10 * time.Second
 )
 
-// open opens a session; done is to be called at its end.
-func (s *SSH) open(ctx context.Context, conn *connection, c Command) (_ *ssh.Session, done func(), err error) {
+// open opens a session, on conn or on a connection of its own; done is to be called at its end.
+func (s *SSH) open(ctx context.Context, conn *connection, c Command) (_ *ssh.Session, _ *connection, done func(), err error) {
 	tick := time.NewTicker(askAgain)
 	defer tick.Stop()
-	for deadline := time.Now().Add(clearing); ; {
+	for began := time.Now(); ; {
 		session, err := conn.client.NewSession()
 		if err == nil {
 			s.running.Add(1)
-			return session, func() { s.running.Add(-1) }, nil
+			return session, conn, func() { s.running.Add(-1) }, nil
 		}
 		var refused *ssh.OpenChannelError
-		if s.running.Load() > 0 {
-			deadline = time.Now().Add(clearing)
+		if !errors.As(err, &refused) || time.Since(began) > clearing {
+			return nil, nil, nil, s.lost(ctx, conn, c, err)
 		}
-		if !errors.As(err, &refused) || time.Now().After(deadline) {
-			return nil, nil, s.lost(ctx, conn, c, err)
+		if s.running.Load() > 0 && time.Since(began) > otherWay {
+			if session, own, err := s.apart(ctx); err == nil {
+				go func() { // Close ends this one, too
+					select {
+					case <-conn.gone:
+						own.fail(conn.reason())
+					case <-own.gone:
+					}
+				}()
+				return session, own, func() { own.fail(net.ErrClosed) }, nil
+			}
 		}
 		select {
 		case <-tick.C:
 		case <-conn.gone:
 		case <-ctx.Done():
-			return nil, nil, fmt.Errorf("%s: running %s: %w", s, c, context.Cause(ctx))
+			return nil, nil, nil, fmt.Errorf("%s: running %s: %w", s, c, context.Cause(ctx))
 		}
 	}
+}
+
+// apart is a session on a connection of its own.
+func (s *SSH) apart(ctx context.Context) (*ssh.Session, *connection, error) {
+	own, err := connect(ctx, s.cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	session, err := own.client.NewSession()
+	if err != nil {
+		own.fail(err)
+		return nil, nil, err
+	}
+	s.cfg.Logger.Debug("the host allows fewer sessions: another connection", "host", s.String())
+	return session, own, nil
 }
 
 // feed writes the preamble and the command's input. An input that cannot be read ends the command rather than look like its end.
@@ -301,7 +327,7 @@ func (s *SSH) trySudo(ctx context.Context) error {
 		if err != nil {
 			return "", err
 		}
-		session, done, err := s.open(ctx, conn, Command{Argv: []string{"sudo"}})
+		session, _, done, err := s.open(ctx, conn, Command{Argv: []string{"sudo"}})
 		if err != nil {
 			return "", err
 		}

@@ -13,6 +13,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -166,6 +167,19 @@ func dial(t *testing.T, cfg host.Config) *host.SSH {
 func TestSSH(t *testing.T) {
 	s := dial(t, startSSHD(t).config(t))
 	testRunner(t, s)
+}
+
+// A command may wait for another one on the same host, however few sessions that allows.
+func TestSSH_CommandsThatWaitForOneAnother(t *testing.T) {
+	s := dial(t, startSSHD(t, "MaxSessions 1").config(t))
+	in, out := io.Pipe()
+	ended := make(chan error)
+	go func() { ended <- s.Run(t.Context(), host.Command{Argv: []string{"cat"}, Stdin: in}) }()
+	for range 2 {
+		require.NoError(t, s.Run(t.Context(), host.Command{Argv: []string{"true"}}))
+	}
+	require.NoError(t, out.Close())
+	require.NoError(t, <-ended)
 }
 
 func TestSSH_HostThatAllowsTwoSessions(t *testing.T) {
