@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+
 # Everything is built without cgo: the binaries are static and run on any Linux.
 export CGO_ENABLED := 0
 
@@ -7,9 +10,12 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 GOARCH  := $(shell go env GOARCH)
 LDFLAGS := -s -w -X github.com/sealerio/sealer/internal/version.version=$(VERSION)
 GOBUILD := go build -trimpath -ldflags '$(LDFLAGS)'
+# End-to-end tests on hosts with the doubles of k3s and k0s: they mostly wait, and so run beside those of Kubernetes itself.
+DOUBLES := ^(TestApply|TestDistributions|TestFaults|TestOpenRC|TestPeers|TestK3sByHand|TestK0sByHand)$$
+E2E     := go test -tags e2e -count=1 -p 1 -timeout 75m -v
 TOOLBOX := build/toolbox/files/toolbox-linux-$(GOARCH).tar.zst
 
-.PHONY: help build frontend-image test e2e e2e-upgrade bench bench-ready lint verify demo clean
+.PHONY: help build frontend-image test e2e e2e-kubernetes e2e-doubles e2e-upgrade bench bench-ready lint verify demo clean
 
 help: ## Show this help
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,11 +39,17 @@ test: $(TOOLBOX) ## Install what the tests need (Debian packages, Go modules) an
 e2e: build ## Run the end-to-end tests: real hosts, real registry, real Kubernetes
 	hack/apt.sh hack/apt.txt test/apt.txt test/hosts/apt.txt test/components/apt.txt
 	cd test/components/programs && go test ./doubles/...
-	go test -tags e2e -count=1 -p 1 -timeout 75m -v -skip '^TestUpgrade$$' ./test/...
+	+$(MAKE) --no-print-directory -j 2 e2e-kubernetes e2e-doubles
+
+e2e-kubernetes:
+	$(E2E) -skip '^TestUpgrade$$|$(DOUBLES)' ./test/...
+
+e2e-doubles:
+	SEALER_LAB=$${SEALER_LAB:-lab}-d $(E2E) -run '$(DOUBLES)' ./test/e2e 2>&1 | sed -u 's/^/doubles: /'
 
 e2e-upgrade: build ## Upgrade a real cluster between two minors (compiles a second Kubernetes)
 	hack/apt.sh hack/apt.txt test/apt.txt test/hosts/apt.txt test/components/apt.txt
-	go test -tags e2e -count=1 -timeout 75m -v -run '^TestUpgrade$$' ./test/e2e
+	$(E2E) -run '^TestUpgrade$$' ./test/e2e
 
 demo: build ## Build, push, pull and run a real cluster of two hosts on this machine
 	hack/apt.sh hack/apt.txt test/apt.txt test/hosts/apt.txt test/components/apt.txt
