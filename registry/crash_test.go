@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealerio/sealer/clusterimage"
@@ -193,10 +194,14 @@ func TestNoLeaks(t *testing.T) {
 		stop()
 		c.Close()
 	}
-	require.Eventually(t, func() bool {
+	ended := assert.Eventually(t, func() bool {
 		up.CloseClientConnections()
 		return runtime.NumGoroutine() <= before+2
-	}, 10*time.Second, 50*time.Millisecond, "%d goroutines before", before)
+	}, 30*time.Second, 50*time.Millisecond)
+	if !ended {
+		stacks := make([]byte, 1<<20)
+		t.Fatalf("%d goroutines before, now these:\n%s", before, stacks[:runtime.Stack(stacks, true)])
+	}
 }
 
 // crane's library reads the store as a layout.

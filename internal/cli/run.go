@@ -88,8 +88,9 @@ part, each waited for. sealer app looks after it.`,
 func (a *app) run(cmd *cobra.Command, o runFlags, image string) (err error) {
 	desired, desiredErr := o.desired(a, cmd)
 	settings := desired
-	if desiredErr != nil { // an application's file needs no Cluster
-		if settings, err = o.settings(a, cmd); err != nil || image == "" {
+	if desiredErr != nil { // a file of Applications needs no Cluster
+		settings, err = o.settings(a, cmd)
+		if err != nil || image == "" || o.clusterfile != "" && len(settings.Applications) == 0 {
 			return desiredErr
 		}
 	}
