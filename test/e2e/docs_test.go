@@ -232,8 +232,7 @@ func (p page) parse(t *testing.T, text string) {
 			text = "apiVersion: sealer.io/v2\nkind: Cluster\nmetadata: {name: x}\nspec: {env: []}\n---\n" + text
 		}
 		file := filepath.Join(t.TempDir(), "Clusterfile")
-		require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
-		text = secrets(t, text)
+		require.NoError(t, os.WriteFile(file, []byte(secrets(t, text)), 0o600))
 		// The file is read, and found to be right, before the image is looked for.
 		none := shared.Registry + "/sealer/none:1"
 		_, stderr, code := runAny(t, docsRoot, "run", none, "-f", file)
