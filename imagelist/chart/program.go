@@ -8,9 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"time"
 )
 
@@ -34,18 +32,6 @@ type Program string
 type Request struct {
 	Files   []File  `json:"files"`
 	Options Options `json:"options"`
-}
-
-// Beside is the program in the folder of the one that runs.
-func Beside() (Program, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", fmt.Errorf("finding this program's folder: %w", err)
-	}
-	if resolved, err := filepath.EvalSymlinks(self); err == nil {
-		self = resolved
-	}
-	return Program(filepath.Join(filepath.Dir(self), ProgramName)), nil
 }
 
 // Render renders a chart. What the chart does to the program is a Problem of the chart; that the program is missing is

@@ -5,7 +5,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -120,14 +119,11 @@ func (a *app) archiveFrontend(ctx context.Context, name, output string, o gatewa
 
 // frontendProgram finds sealer-frontend beside this program.
 func frontendProgram() (string, error) {
-	self, err := os.Executable()
+	dir, err := programFolder()
 	if err != nil {
-		return "", fmt.Errorf("finding this program's folder: %w", err)
+		return "", err
 	}
-	if resolved, err := filepath.EvalSymlinks(self); err == nil {
-		self = resolved
-	}
-	path := filepath.Join(filepath.Dir(self), "sealer-frontend")
+	path := filepath.Join(dir, "sealer-frontend")
 	if _, err := os.Stat(path); err != nil {
 		return "", &frontendProgramError{err: err}
 	}

@@ -13,7 +13,6 @@ import (
 
 	"github.com/sealerio/sealer/build"
 	"github.com/sealerio/sealer/imagelist"
-	"github.com/sealerio/sealer/imagelist/chart"
 )
 
 // discoveryFlags say how images are looked for.
@@ -36,7 +35,7 @@ func (o *discoveryFlags) apply(cmd *cobra.Command, out *build.Options) error {
 			return usagef(cmd, "--kube-version: %w", err)
 		}
 	}
-	charts, err := chart.Beside()
+	charts, err := chartsProgram()
 	if err != nil {
 		return err
 	}

@@ -18,7 +18,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
-	"github.com/sealerio/sealer/imagelist/chart"
 	"github.com/sealerio/sealer/kubefile/lint"
 )
 
@@ -115,7 +114,7 @@ func (a *app) lint(cmd *cobra.Command, o lintFlags, contextDir string) error {
 
 func (o lintFlags) options(cmd *cobra.Command, contextDir string) (lint.Options, error) {
 	options := lint.Options{Target: o.target, Toolbox: o.toolbox, Skip: o.ignore}
-	charts, err := chart.Beside()
+	charts, err := chartsProgram()
 	if err != nil {
 		return options, err
 	}

@@ -241,24 +241,21 @@ func keyFile(named string) string {
 // nodeBinary finds the sealer-node for a host's architecture: beside this
 // program, as sealer-node-linux-ARCH or, for this machine's own, sealer-node.
 func nodeBinary(arch string) (string, error) {
-	self, err := os.Executable()
+	dir, err := programFolder()
 	if err != nil {
-		return "", fmt.Errorf("finding this program's folder: %w", err)
-	}
-	if resolved, err := filepath.EvalSymlinks(self); err == nil {
-		self = resolved
+		return "", err
 	}
 	names := []string{"sealer-node-linux-" + arch}
 	if arch == goruntime.GOARCH && goruntime.GOOS == "linux" {
 		names = append(names, "sealer-node")
 	}
 	for _, name := range names {
-		path := filepath.Join(filepath.Dir(self), name)
+		path := filepath.Join(dir, name)
 		if _, err := os.Stat(path); err == nil {
 			return path, nil
 		}
 	}
-	return "", &nodeBinaryError{arch: arch, dir: filepath.Dir(self), names: names}
+	return "", &nodeBinaryError{arch: arch, dir: dir, names: names}
 }
 
 // nodeBinaryError says that the program for the hosts is not installed.
