@@ -46,11 +46,19 @@ func (s *sharing) listen(ctx context.Context, config *tls.Config) (io.Closer, in
 	go func() { _ = server.Serve(tls.NewListener(l, config)) }() // it ends when it is closed
 	_, port, err := net.SplitHostPort(inner.Addr().String())
 	if err != nil {
-		return nil, 0, errors.Join(err, server.Close())
+		return nil, 0, errors.Join(err, l.Close(), server.Close())
 	}
 	number, err := strconv.Atoi(port)
-	return server, number, err
+	return &shareServer{server, l}, number, err
 }
+
+// shareServer closes its listener by itself: a server that is closed before it began to serve leaves that for later.
+type shareServer struct {
+	*http.Server
+	listener io.Closer
+}
+
+func (s *shareServer) Close() error { return errors.Join(s.listener.Close(), s.Server.Close()) }
 
 // give answers with the bytes of ranges, of blobs of this transfer alone.
 func (s *sharing) give(w http.ResponseWriter, req *http.Request) {
