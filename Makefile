@@ -6,14 +6,16 @@ SHELL := /bin/bash
 # Everything is built without cgo: the binaries are static and run on any Linux.
 export CGO_ENABLED := 0
 
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-GOARCH  := $(shell go env GOARCH)
-LDFLAGS := -s -w -X github.com/sealerio/sealer/internal/version.version=$(VERSION)
-GOBUILD := go build -trimpath -ldflags '$(LDFLAGS)'
+VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+GOARCH    := $(shell go env GOARCH)
+LDFLAGS   := -s -w -X github.com/sealerio/sealer/internal/version.version=$(VERSION)
+GOBUILD   := go build -trimpath -ldflags '$(LDFLAGS)'
 # End-to-end tests on hosts with the doubles of k3s and k0s: they mostly wait, and so run beside those of Kubernetes itself.
-DOUBLES := ^(TestApply|TestDistributions|TestFaults|TestOpenRC|TestPeers|TestK3sByHand|TestK0sByHand)$$
-E2E     := go test -tags e2e -count=1 -p 1 -timeout 75m -v
-TOOLBOX := build/toolbox/files/toolbox-linux-$(GOARCH).tar.zst
+DOUBLES   := ^(TestApply|TestDistributions|TestFaults|TestOpenRC|TestPeers|TestK3sByHand|TestK0sByHand)$$
+CRANE     := github.com/google/go-containerregistry/cmd/crane
+GOTESTSUM := go tool -modfile=tools/go.mod gotestsum --no-color
+E2E       = $(GOTESTSUM) --format standard-verbose --jsonfile bin/$@.json -- -tags e2e -count=1 -p 1 -timeout 75m
+TOOLBOX   := build/toolbox/files/toolbox-linux-$(GOARCH).tar.zst
 
 .PHONY: help build frontend-image test e2e e2e-kubernetes e2e-doubles e2e-upgrade bench bench-ready lint verify demo clean
 
@@ -33,13 +35,15 @@ $(TOOLBOX): hack/toolbox.sh cmd/sealer-fetch/*.go go.mod
 test: $(TOOLBOX) ## Install what the tests need (Debian packages, Go modules) and run them
 	hack/apt.sh hack/apt.txt test/apt.txt
 	go vet ./...
-	go test ./...
+	go build -modfile=tools/go.mod -o bin/ $(CRANE)
+	PATH=$(CURDIR)/bin:$$PATH $(GOTESTSUM) --format pkgname --format-hide-empty-pkg -- ./...
 	cd test/components && go test ./internal/...
 
 e2e: build ## Run the end-to-end tests: real hosts, real registry, real Kubernetes
 	hack/apt.sh hack/apt.txt test/apt.txt test/hosts/apt.txt test/components/apt.txt
 	cd test/components/programs && go test ./doubles/...
-	+$(MAKE) --no-print-directory -j 2 e2e-kubernetes e2e-doubles
+	rm -f bin/e2e-*.json
+	+$(MAKE) --no-print-directory -j 2 e2e-kubernetes e2e-doubles || { $(GOTESTSUM) --raw-command -- cat bin/e2e-*.json; exit 1; }
 
 e2e-kubernetes:
 	$(E2E) -skip '^TestUpgrade$$|$(DOUBLES)' ./test/...
@@ -57,7 +61,7 @@ demo: build ## Build, push, pull and run a real cluster of two hosts on this mac
 
 bench: build ## Measure, beside floors and peers in the same run (ONLY=pack,ship for a part)
 	hack/apt.sh hack/apt.txt test/apt.txt test/bench/apt.txt
-	go build -modfile=tools/go.mod -o bin/ github.com/google/go-containerregistry/cmd/crane
+	go build -modfile=tools/go.mod -o bin/ $(CRANE)
 	go run ./test/bench -crane bin/crane -only '$(ONLY)'
 	go test -run '^$$' -bench . -benchmem ./...
 
