@@ -15,6 +15,7 @@ import (
 
 	"github.com/distribution/reference"
 
+	"github.com/sealerio/sealer/cluster/application"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/runtime"
@@ -67,10 +68,10 @@ func RunApplication(ctx context.Context, o ApplicationOptions) (err error) {
 	if o.Name == "" {
 		o.Name = ApplicationName(o.ImageName)
 	}
-	if !nameRule.MatchString(o.Name) {
+	if !application.IsName(o.Name) {
 		return &ApplicationNameError{Name: o.Name}
 	}
-	a := &application{run: &run{RunOptions: o.RunOptions}, name: o.Name, how: o}
+	a := &appRun{run: &run{RunOptions: o.RunOptions}, name: o.Name, how: o}
 	done, err := a.open(ctx)
 	if err != nil {
 		return err
@@ -107,21 +108,21 @@ func RunApplication(ctx context.Context, o ApplicationOptions) (err error) {
 	return a.report()
 }
 
-// application is an application image's way onto a cluster, or off it.
-type application struct {
+// appRun is an application image's way onto a cluster, or off it.
+type appRun struct {
 	*run
 	name     string
 	how      ApplicationOptions
 	kept     *folder
 	executor *executor
-	records  []*applicationRecord
-	record   *applicationRecord // as it is to be; kept when something is launched
-	fresh    bool               // there is no record in the cluster yet
-	sending  int64              // bytes
+	records  []*application.Record
+	record   *application.Record // as it is to be; kept when something is launched
+	fresh    bool                // there is no record in the cluster yet
+	sending  int64               // bytes
 }
 
 // open reaches the cluster, and recalls what it was made from.
-func (a *application) open(ctx context.Context) (_ func() error, err error) {
+func (a *appRun) open(ctx context.Context) (_ func() error, err error) {
 	name := a.Clusterfile.Name
 	if a.kept, err = openFolder(a.StateDir, name); err != nil {
 		return nil, err
@@ -179,8 +180,8 @@ func (a *application) open(ctx context.Context) (_ func() error, err error) {
 }
 
 // settle makes of what was said before and what is said now the Clusterfile of this run.
-func (a *application) settle(before applicationSettings) {
-	said := before.file()
+func (a *appRun) settle(before application.Settings) {
+	said := before.File()
 	if a.how.Settings != nil {
 		said = a.how.Settings.Over(said)
 	}
@@ -190,14 +191,14 @@ func (a *application) settle(before applicationSettings) {
 		file.Env = map[string]string{}
 	}
 	maps.Copy(file.Env, said.Env)
-	settings := settingsOf(said)
+	settings := application.SettingsOf(said)
 	file.Apps, file.Cmd, file.Applications, file.Configs, file.Plugins = said.Apps, said.Cmd, said.Applications, settings.Configs, nil
 	a.Clusterfile, a.cluster.File = &file, &file
 	a.record.Settings = settings
 }
 
 // describe tells the cluster what the application's image holds.
-func (a *application) describe(ctx context.Context) error {
+func (a *appRun) describe(ctx context.Context) error {
 	c, state := a.cluster, a.cluster.Contact.Facts.State
 	describe(c, a.RunOptions)
 	if err := describeOlder(ctx, c, a.RunOptions); err != nil {
@@ -224,20 +225,20 @@ func (a *application) describe(ctx context.Context) error {
 }
 
 // look reads how far the application is, and whether what is asked for can be.
-func (a *application) look(ctx context.Context) (err error) {
+func (a *appRun) look(ctx context.Context) (err error) {
 	contact, err := a.recallContact(ctx)
 	if err != nil {
 		return err
 	}
 	a.cluster.Contact = contact
-	if a.records, err = a.api().records(ctx); err != nil {
+	if a.records, err = a.inventory().Records(ctx); err != nil {
 		return err
 	}
 	have := a.find(a.name)
 	if have == nil && a.how.Upgrade {
 		return a.unknown(a.name)
 	}
-	a.record, a.fresh = &applicationRecord{Name: a.name}, have == nil
+	a.record, a.fresh = &application.Record{Name: a.name}, have == nil
 	if have != nil {
 		copied := *have
 		a.record = &copied
@@ -251,8 +252,8 @@ func (a *application) look(ctx context.Context) (err error) {
 			}
 		case have.Digest != a.cluster.Digest:
 			// After an upgrade that failed, what was well last is what one goes back to.
-			if have.complete() {
-				a.record.Former = &applicationVersion{have.Image, have.Digest}
+			if have.Complete() {
+				a.record.Former = &application.Version{Image: have.Image, Digest: have.Digest}
 			}
 			if f := a.record.Former; f != nil && f.Digest == a.cluster.Digest {
 				a.record.Former = nil
@@ -269,7 +270,7 @@ func (a *application) look(ctx context.Context) (err error) {
 }
 
 // checkLaunch looks for what makes the launch impossible.
-func (a *application) checkLaunch() error {
+func (a *appRun) checkLaunch() error {
 	rootfs, err := a.Image.Platform(platformOf(a.cluster.Server()))
 	if err != nil {
 		return err
@@ -290,8 +291,8 @@ func (a *application) checkLaunch() error {
 }
 
 // find is the record of an application image's.
-func (a *application) find(name string) *applicationRecord {
-	i := slices.IndexFunc(a.records, func(r *applicationRecord) bool { return r.Name == name && !r.OfCluster })
+func (a *appRun) find(name string) *application.Record {
+	i := slices.IndexFunc(a.records, func(r *application.Record) bool { return r.Name == name && !r.OfCluster })
 	if i < 0 {
 		return nil
 	}
@@ -299,7 +300,7 @@ func (a *application) find(name string) *applicationRecord {
 }
 
 // unknown says that there is no such application, and which there are.
-func (a *application) unknown(name string) error {
+func (a *appRun) unknown(name string) error {
 	e := &UnknownApplicationError{Cluster: a.cluster.File.Name, Name: name}
 	for _, r := range a.records {
 		if r.OfCluster {
@@ -312,7 +313,7 @@ func (a *application) unknown(name string) error {
 }
 
 // hold keeps others off the cluster, and makes ready to change it.
-func (a *application) hold(ctx context.Context) (context.Context, func(), error) {
+func (a *appRun) hold(ctx context.Context) (context.Context, func(), error) {
 	held, release, err := a.kept.hold(ctx, a.cluster, a.Distributions.Marks())
 	if err != nil {
 		return nil, nil, err
@@ -323,7 +324,7 @@ func (a *application) hold(ctx context.Context) (context.Context, func(), error)
 }
 
 // report is the last line.
-func (a *application) report() error {
+func (a *appRun) report() error {
 	c := a.cluster.File.Name
 	if a.executor.changed() == 0 {
 		_, err := fmt.Fprintf(a.Out, "application %q of %s is complete on cluster %q: nothing to change\n", a.name, a.ImageName, c)
@@ -334,7 +335,7 @@ func (a *application) report() error {
 }
 
 // reportLost names the control planes that could not be reached.
-func (a *application) reportLost(what string) error {
+func (a *appRun) reportLost(what string) error {
 	var names []string
 	for _, h := range a.lost {
 		if h.Spec.Role == clusterfile.ControlPlane {

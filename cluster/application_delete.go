@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"time"
 
+	"github.com/sealerio/sealer/cluster/application"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/internal/progress"
@@ -49,7 +49,7 @@ func DeleteApplication(ctx context.Context, o DeleteApplicationOptions) (err err
 	if err := opts.Clusterfile.Validate(); err != nil {
 		return fmt.Errorf("deleting an application: %w", err)
 	}
-	a := &application{run: &run{RunOptions: opts}, name: o.Name}
+	a := &appRun{run: &run{RunOptions: opts}, name: o.Name}
 	done, err := a.open(ctx)
 	if err != nil {
 		return err
@@ -85,13 +85,13 @@ func DeleteApplication(ctx context.Context, o DeleteApplicationOptions) (err err
 }
 
 // removal is what is to be done, and the text of it.
-func (a *application) removal(ctx context.Context) (plan, string, error) {
+func (a *appRun) removal(ctx context.Context) (plan, string, error) {
 	contact, err := a.recallContact(ctx)
 	if err != nil {
 		return plan{}, "", err
 	}
 	a.cluster.Contact = contact
-	if a.records, err = a.api().records(ctx); err != nil {
+	if a.records, err = a.inventory().Records(ctx); err != nil {
 		return plan{}, "", err
 	}
 	if a.record = a.find(a.name); a.record == nil {
@@ -104,7 +104,7 @@ func (a *application) removal(ctx context.Context) (plan, string, error) {
 	if err := a.findBinaries(); err != nil {
 		return plan{}, "", err
 	}
-	own, kept, err := a.own(ctx, a.record.Objects)
+	own, kept, err := a.inventory().Own(ctx, a.record, a.records, a.record.Objects)
 	if err != nil {
 		return plan{}, "", err
 	}
@@ -121,7 +121,7 @@ func (a *application) removal(ctx context.Context) (plan, string, error) {
 	p.add("forgetting it", lead, func(*runtime.Host) []runtime.Step {
 		return []runtime.Step{{
 			Name: a.stepName("deleting its record"),
-			Do:   func(ctx context.Context, log io.Writer) error { return a.api().forget(ctx, log, a.record) },
+			Do:   func(ctx context.Context, log io.Writer) error { return a.inventory().Forget(ctx, log, a.record) },
 		}}
 	})
 	return p, p.String() + a.whatGoes(own, kept), nil
@@ -130,7 +130,7 @@ func (a *application) removal(ctx context.Context) (plan, string, error) {
 // maxNamed bounds how many objects a plan names.
 const maxNamed = 40
 
-func (a *application) whatGoes(own []objectRef, kept []string) string {
+func (a *appRun) whatGoes(own []application.Object, kept []string) string {
 	var b strings.Builder
 	list := func(title string, lines []string) {
 		if len(lines) == 0 {
@@ -158,13 +158,13 @@ func (a *application) whatGoes(own []objectRef, kept []string) string {
 }
 
 // takeAway undoes what was launched.
-func (a *application) takeAway(h *runtime.Host, own []objectRef) []runtime.Step {
+func (a *appRun) takeAway(h *runtime.Host, own []application.Object) []runtime.Step {
 	steps := []runtime.Step{a.sendBinary(h), {
 		Name: a.stepName("keeping that it is being deleted"),
 		Done: func(context.Context) (bool, error) { return a.record.Deleting, nil },
 		Do: func(ctx context.Context, _ io.Writer) error {
 			a.record.Deleting = true
-			return a.api().keep(ctx, a.record)
+			return a.inventory().Keep(ctx, a.record)
 		},
 	}}
 	if releases := a.record.Releases; len(releases) > 0 {
@@ -193,7 +193,9 @@ func (a *application) takeAway(h *runtime.Host, own []objectRef) []runtime.Step 
 		}
 		steps = append(steps, runtime.Step{
 			Name: a.stepName(what),
-			Do:   func(ctx context.Context, log io.Writer) error { return a.removeObjects(ctx, slices.Clone(own), log) },
+			Do: func(ctx context.Context, log io.Writer) error {
+				return a.inventory().Remove(ctx, own, a.ReadyTimeout, log)
+			},
 		})
 	}
 	return steps

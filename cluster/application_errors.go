@@ -141,43 +141,9 @@ func (e *UpgradeFailedError) Hint() string {
 }
 
 // failed is the error of a run that was cut.
-func (a *application) failed(err error) error {
+func (a *appRun) failed(err error) error {
 	if f := a.record.Former; f != nil {
 		return &UpgradeFailedError{Name: a.name, Former: f.Image, Err: err}
 	}
 	return err
-}
-
-// ApplicationNotReadyError is an application whose parts did not become ready.
-type ApplicationNotReadyError struct {
-	Name  string
-	After string // how long it was waited for; empty: it never will be
-	Parts []string
-	// Unpacked: a part wants an image that no registry of the cluster has.
-	Unpacked bool
-	// Events are the last ones of these parts, the latest first.
-	Events []string
-}
-
-func (e *ApplicationNotReadyError) Error() string {
-	how := "not ready after " + e.After
-	if e.After == "" {
-		how = "it will not become ready"
-	}
-	lines := []string{how + ": " + strings.Join(e.Parts, "; ")}
-	if len(e.Events) > 0 {
-		lines = append(lines, "last events:")
-		for _, event := range e.Events {
-			lines = append(lines, "  "+event)
-		}
-	}
-	return strings.Join(lines, "\n")
-}
-
-// Hint says where to look.
-func (e *ApplicationNotReadyError) Hint() string {
-	if e.Unpacked {
-		return "add the image to the imageList (or to the manifests) of the application's Kubefile, build it again, and sealer app upgrade"
-	}
-	return "look at the pods with kubectl describe; sealer app list says how it is later on, and --ready-timeout gives it longer"
 }

@@ -6,6 +6,9 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/sealerio/sealer/cluster/application"
+	"github.com/sealerio/sealer/cluster/kube"
 )
 
 // ApplicationStatus is how an application is.
@@ -13,7 +16,7 @@ type ApplicationStatus struct {
 	Name   string `json:"name"`
 	Image  string `json:"image"`
 	Digest string `json:"digest"`
-	// Origin is OriginImage, or OriginCluster for what the cluster's own image has launched.
+	// Origin is application.OriginImage, or application.OriginCluster for what the cluster's own image has launched.
 	Origin string `json:"origin"`
 	// Applications are those of the image that are launched.
 	Applications []string  `json:"applications"`
@@ -27,14 +30,14 @@ func (v *View) Applications(ctx context.Context) ([]ApplicationStatus, error) {
 	if _, err := v.contact(); err != nil {
 		return nil, err
 	}
-	api := api{v.cluster, v.distribution.Kubectl()}
-	records, err := api.records(ctx)
+	inventory := application.Inventory{API: kube.API{Cluster: v.cluster, Kubectl: v.distribution.Kubectl()}}
+	records, err := inventory.Records(ctx)
 	if err != nil {
 		return nil, err
 	}
 	list := []ApplicationStatus{}
 	for _, r := range records {
-		s := ApplicationStatus{Name: r.Name, Image: r.Image, Digest: r.Digest, Origin: r.origin(), Applications: r.Applications, Since: r.Begun}
+		s := ApplicationStatus{Name: r.Name, Image: r.Image, Digest: r.Digest, Origin: r.Origin(), Applications: r.Applications, Since: r.Begun}
 		if s.Applications == nil {
 			s.Applications = []string{}
 		}
@@ -46,11 +49,11 @@ func (v *View) Applications(ctx context.Context) ([]ApplicationStatus, error) {
 		case r.Ended.IsZero():
 			s.Why = append(s.Why, "its launch has not come to its end; the same command goes on with it")
 		}
-		state, err := api.state(ctx, r)
+		state, err := inventory.State(ctx, r)
 		if err != nil {
 			return nil, err
 		}
-		for _, p := range state.unready {
+		for _, p := range state.Unready {
 			s.Why = append(s.Why, p.String())
 		}
 		s.Ready = len(s.Why) == 0

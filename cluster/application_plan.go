@@ -14,12 +14,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sealerio/sealer/cluster/application"
 	"github.com/sealerio/sealer/runtime"
 )
 
 // plan is what is left to be done. Steps on hosts have the application's name before theirs: their keys stand in the
 // same state as those of the cluster's own image.
-func (a *application) plan() (plan, error) {
+func (a *appRun) plan() (plan, error) {
 	if err := a.findBinaries(); err != nil {
 		return plan{}, err
 	}
@@ -60,10 +61,10 @@ func (p *plan) add(name string, on []*runtime.Host, steps func(*runtime.Host) []
 	}
 }
 
-func (a *application) stepName(text string) string { return a.name + ": " + text }
+func (a *appRun) stepName(text string) string { return a.name + ": " + text }
 
 // measure finds out what the control planes lack, and whether they have room for it.
-func (a *application) measure(ctx context.Context) error {
+func (a *appRun) measure(ctx context.Context) error {
 	planes := a.cluster.ControlPlanes()
 	type need struct{ send, room int64 }
 	needs := make([]need, len(planes))
@@ -109,12 +110,12 @@ func (a *application) measure(ctx context.Context) error {
 }
 
 // tagOf names a version on the hosts, which keeps its content from being pruned.
-func (a *application) tagOf(digest string) string {
+func (a *appRun) tagOf(digest string) string {
 	return "application.sealer.local/" + a.name + ":" + strings.ReplaceAll(digest, ":", "-")
 }
 
 // bring sends a control plane what it lacks.
-func (a *application) bring(h *runtime.Host) []runtime.Step {
+func (a *appRun) bring(h *runtime.Host) []runtime.Step {
 	d := a.Image.Descriptor
 	send := runtime.Step{
 		Name: a.stepName("sending the image"),
@@ -135,7 +136,7 @@ func (a *application) bring(h *runtime.Host) []runtime.Step {
 }
 
 // publish serves the packed images beside those that are served already.
-func (a *application) publish(h *runtime.Host) []runtime.Step {
+func (a *appRun) publish(h *runtime.Host) []runtime.Step {
 	if a.external() {
 		return nil
 	}
@@ -149,7 +150,7 @@ func (a *application) publish(h *runtime.Host) []runtime.Step {
 }
 
 // prepare unpacks the application's files where they are launched. Once all is launched, nothing needs them.
-func (a *application) prepare(h *runtime.Host) []runtime.Step {
+func (a *appRun) prepare(h *runtime.Host) []runtime.Step {
 	if a.launched(h) {
 		return nil
 	}
@@ -173,7 +174,7 @@ func (a *application) prepare(h *runtime.Host) []runtime.Step {
 
 // mountCluster is where the rootfs of the cluster's image is: its programs, helm's perhaps, are used where the
 // application brings none.
-func (a *application) mountCluster(ctx context.Context, h *runtime.Host, log io.Writer) (string, error) {
+func (a *appRun) mountCluster(ctx context.Context, h *runtime.Host, log io.Writer) (string, error) {
 	var where struct{ Path string }
 	err := nodeCall{log: log, out: &where}.run(ctx, h, "rootfs", "mount", "--image", h.Facts.State.ImageDigest, "--platform", h.Platform)
 	if err == nil && !path.IsAbs(where.Path) {
@@ -183,7 +184,7 @@ func (a *application) mountCluster(ctx context.Context, h *runtime.Host, log io.
 }
 
 // keys are those of what is launched: each stands for all up to it, since they may build upon one another.
-func (a *application) keys(h *runtime.Host, list []launched) []string {
+func (a *appRun) keys(h *runtime.Host, list []launched) []string {
 	all := sha256.New()
 	keys := make([]string, len(list))
 	for i, l := range list {
@@ -202,16 +203,16 @@ func (a *application) keys(h *runtime.Host, list []launched) []string {
 }
 
 // launched: every part was, as it is asked for now.
-func (a *application) launched(h *runtime.Host) bool {
+func (a *appRun) launched(h *runtime.Host) bool {
 	list, err := a.launches()
-	if err != nil || !a.record.complete() {
+	if err != nil || !a.record.Complete() {
 		return false
 	}
 	return !slices.ContainsFunc(a.keys(h, list), func(k string) bool { return !slices.Contains(a.record.Done, k) })
 }
 
 // launchParts starts one part after the other, and waits for each.
-func (a *application) launchParts(h *runtime.Host) []runtime.Step {
+func (a *appRun) launchParts(h *runtime.Host) []runtime.Step {
 	list, err := a.launches()
 	if err != nil {
 		return nil // look has said so
@@ -229,13 +230,27 @@ func (a *application) launchParts(h *runtime.Host) []runtime.Step {
 				if !slices.Contains(a.record.Done, keys[i]) {
 					return false, nil
 				}
-				s, err := a.state(ctx, a.record)
-				return err == nil && s.ready(), err
+				s, err := a.inventory().State(ctx, a.record)
+				return err == nil && s.Ready(), err
 			},
-			Do: func(ctx context.Context, log io.Writer) error { return a.waitApplication(ctx, log) },
+			Do: func(ctx context.Context, log io.Writer) error { return a.wait().Until(ctx, a.record, log) },
 		})
 	}
 	return steps
+}
+
+// wait is how its parts are waited for.
+func (a *appRun) wait() application.Wait {
+	return application.Wait{Inventory: a.inventory(), Timeout: a.ReadyTimeout, Poll: a.PollInterval, Lacks: a.lacks}
+}
+
+// lacks are the images that the registry of the control plane that is asked does not have.
+func (a *appRun) lacks(ctx context.Context, images []string) (lacks []string, err error) {
+	if a.external() {
+		return nil, nil // what others have put there is not known
+	}
+	err = nodeCall{in: images, out: &lacks, reads: true}.run(ctx, a.cluster.Server(), "registry", "lacks")
+	return lacks, err
 }
 
 func partName(l launched) string {
@@ -248,15 +263,15 @@ func partName(l launched) string {
 
 // launchPart starts one part and keeps what it made; keys are those of all parts up to it. Before the first, that there is
 // something is kept.
-func (a *application) launchPart(ctx context.Context, h *runtime.Host, l launched, keys []string, log io.Writer) error {
+func (a *appRun) launchPart(ctx context.Context, h *runtime.Host, l launched, keys []string, log io.Writer) error {
 	a.record.Done = slices.Clone(keys[:len(keys)-1])
 	if a.fresh || !a.record.Ended.IsZero() || len(a.record.Done) == 0 {
 		a.record.Begun, a.record.Ended = time.Now().UTC(), time.Time{}
-		v := applicationVersion{a.ImageName, a.cluster.Digest}
+		v := application.Version{Image: a.ImageName, Digest: a.cluster.Digest}
 		if !slices.Contains(a.record.Versions, v) {
 			a.record.Versions = append(a.record.Versions, v)
 		}
-		if err := a.api().keep(ctx, a.record); err != nil {
+		if err := a.inventory().Keep(ctx, a.record); err != nil {
 			return err
 		}
 		a.fresh = false
@@ -265,14 +280,14 @@ func (a *application) launchPart(ctx context.Context, h *runtime.Host, l launche
 	if ctx.Err() != nil {
 		return err
 	}
-	a.record.add(n, a.cluster.Digest)
+	a.record.Add(n, a.cluster.Digest)
 	if l.app != "" && !slices.Contains(a.record.Applications, l.app) {
 		a.record.Applications = append(a.record.Applications, l.app)
 	}
 	if err == nil {
 		a.record.Done = slices.Clone(keys)
 	}
-	if keepErr := a.api().keep(ctx, a.record); keepErr != nil {
+	if keepErr := a.inventory().Keep(ctx, a.record); keepErr != nil {
 		if err == nil {
 			return keepErr
 		}
@@ -285,9 +300,9 @@ func (a *application) launchPart(ctx context.Context, h *runtime.Host, l launche
 }
 
 // end notes that the application is complete; what only an image before made goes.
-func (a *application) end(h *runtime.Host) []runtime.Step {
+func (a *appRun) end(h *runtime.Host) []runtime.Step {
 	var steps []runtime.Step
-	if n := a.obsolete(); len(n.objects)+len(n.releases) > 0 { // what is launched again counts no more, by then
+	if n := a.record.Obsolete(); len(n.Objects)+len(n.Releases) > 0 { // what is launched again counts no more, by then
 		steps = append(steps, runtime.Step{
 			Name: a.stepName("removing what it no longer has"),
 			Do:   func(ctx context.Context, log io.Writer) error { return a.removeObsolete(ctx, h, log) },
@@ -295,34 +310,34 @@ func (a *application) end(h *runtime.Host) []runtime.Step {
 	}
 	return append(steps, runtime.Step{
 		Name: a.stepName("keeping that it is complete"),
-		Done: func(context.Context) (bool, error) { return a.record.complete() && a.record.Former == nil, nil },
+		Done: func(context.Context) (bool, error) { return a.record.Complete() && a.record.Former == nil, nil },
 		Do: func(ctx context.Context, _ io.Writer) error {
 			if a.record.Ended.IsZero() {
 				a.record.Ended = time.Now().UTC()
 			}
 			a.record.Former = nil
-			return a.api().keep(ctx, a.record)
+			return a.inventory().Keep(ctx, a.record)
 		},
 	})
 }
 
 // others are versions of it that are no longer wanted on the hosts.
-func (a *application) others() []applicationVersion {
-	return slices.DeleteFunc(slices.Clone(a.record.Versions), func(v applicationVersion) bool { return v.Digest == a.cluster.Digest })
+func (a *appRun) others() []application.Version {
+	return slices.DeleteFunc(slices.Clone(a.record.Versions), func(v application.Version) bool { return v.Digest == a.cluster.Digest })
 }
 
-func (a *application) forgetVersions(*runtime.Host) []runtime.Step {
+func (a *appRun) forgetVersions(*runtime.Host) []runtime.Step {
 	return []runtime.Step{{
 		Name: a.stepName("forgetting images before"),
 		Do: func(ctx context.Context, _ io.Writer) error {
-			a.record.Versions = slices.DeleteFunc(a.record.Versions, func(v applicationVersion) bool { return v.Digest != a.cluster.Digest })
-			return a.api().keep(ctx, a.record)
+			a.record.Versions = slices.DeleteFunc(a.record.Versions, func(v application.Version) bool { return v.Digest != a.cluster.Digest })
+			return a.inventory().Keep(ctx, a.record)
 		},
 	}}
 }
 
 // drop takes versions off a control plane: names, files, and the images and blobs that nothing else there needs.
-func (a *application) drop(h *runtime.Host, old []applicationVersion) []runtime.Step {
+func (a *appRun) drop(h *runtime.Host, old []application.Version) []runtime.Step {
 	var steps []runtime.Step
 	for _, v := range old {
 		steps = append(steps, runtime.Step{
@@ -338,13 +353,13 @@ func (a *application) drop(h *runtime.Host, old []applicationVersion) []runtime.
 	})
 }
 
-func (a *application) dropVersion(ctx context.Context, h *runtime.Host, v applicationVersion, log io.Writer) error {
+func (a *appRun) dropVersion(ctx context.Context, h *runtime.Host, v application.Version, log io.Writer) error {
 	call := nodeCall{log: log}
 	if err := call.run(ctx, h, "content", "untag", "--name", a.tagOf(v.Digest)); err != nil {
 		return err
 	}
-	used := slices.ContainsFunc(a.records, func(r *applicationRecord) bool {
-		return r.Name != a.name && slices.ContainsFunc(r.Versions, func(o applicationVersion) bool { return o.Digest == v.Digest })
+	used := slices.ContainsFunc(a.records, func(r *application.Record) bool {
+		return r.Name != a.name && slices.ContainsFunc(r.Versions, func(o application.Version) bool { return o.Digest == v.Digest })
 	})
 	if used || v.Digest == h.Facts.State.ImageDigest {
 		return nil

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealerio/sealer/cluster"
+	"github.com/sealerio/sealer/cluster/application"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/host"
@@ -147,7 +148,7 @@ func TestRunApplication(t *testing.T) {
 	require.True(t, list[0].Ready, list[0].Why)
 	require.Equal(t, []string{"db", "web"}, list[0].Applications)
 	require.Equal(t, o.Image.Descriptor.Digest.String(), list[0].Digest)
-	require.Equal(t, cluster.OriginImage, list[0].Origin)
+	require.Equal(t, application.OriginImage, list[0].Origin)
 
 	// Again: nothing, from another machine and without what was said then.
 	b.out.Reset()
@@ -187,7 +188,7 @@ func TestRunApplication_NotReady(t *testing.T) {
 	pod := `{"items":[{"metadata":{"name":"db-1-x","namespace":"shop","labels":{"app":"db"}},"status":{"phase":"Pending","containerStatuses":[{"image":"%s","state":{"waiting":{"reason":"%s","message":"for 10s"}}}]}}]}`
 	b.hosts["10.0.0.1"].pods = strings.Replace(strings.Replace(pod, "%s", "docker.io/team/shop:v1", 1), "%s", "CrashLoopBackOff", 1)
 	err := cluster.RunApplication(t.Context(), o)
-	var unready *cluster.ApplicationNotReadyError
+	var unready *application.NotReadyError
 	require.ErrorAs(t, err, &unready)
 	require.Equal(t, []string{"deployment shop/db: 0 of 1 pods are available (pod db-1-x: CrashLoopBackOff: for 10s)"}, unready.Parts)
 	require.Equal(t, []string{"00:00:09 pod db-1-x: BackOff: restarting", "00:00:01 pod db-1-x: Old: old"}, unready.Events)
@@ -357,7 +358,7 @@ func TestApplications_OfTheCluster(t *testing.T) {
 	var names []string
 	for _, s := range applicationsOf(t, b) {
 		require.True(t, s.Ready, s.Why)
-		require.Equal(t, cluster.OriginCluster, s.Origin)
+		require.Equal(t, application.OriginCluster, s.Origin)
 		require.Equal(t, "registry.example.com/app:v1", s.Image)
 		names = append(names, s.Name)
 	}

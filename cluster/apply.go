@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sealerio/sealer/cluster/kube"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/runtime"
@@ -22,7 +23,7 @@ type ApplyOptions struct {
 	FindImage func(ctx context.Context, digest, name string) (*clusterimage.Image, string, error)
 	// Force takes hosts out that cannot be reached, and deletes pods that would not leave a node.
 	Force bool
-	// DrainTimeout is how long pods may take to leave a node. Default DefaultDrainTimeout.
+	// DrainTimeout is how long pods may take to leave a node. Default kube.DefaultDrainTimeout.
 	DrainTimeout time.Duration
 	// Batch is how many workers are upgraded at once, as UpgradeOptions has it.
 	Batch string
@@ -114,7 +115,7 @@ type applying struct {
 	all     *clusterfile.File // as want, with the hosts that the cluster has besides
 	was     *clusterfile.File // what it was made from; nil: not known
 	going   []clusterfile.Host
-	nodes   []nodeObject
+	nodes   []kube.Node
 	cluster *runtime.Cluster // of all hosts that were reached
 	lost    []*runtime.Host
 	image   RunOptions // with the image that is to run

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/sealerio/sealer/cluster/kube"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/runtime"
 )
@@ -157,10 +158,10 @@ func sameHosts(a, b *clusterfile.File) bool {
 
 // sort finds which hosts are to leave the cluster. Those that are known and hold nothing of it any more are forgotten.
 func (a *applying) sort(ctx context.Context, r *run) error {
-	var nodes []nodeObject
+	var nodes []kube.Node
 	if a.silent == nil {
 		var err error
-		if nodes, err = r.api().nodes(ctx); err != nil {
+		if nodes, err = r.api().Nodes(ctx); err != nil {
 			return err
 		}
 	}
@@ -169,7 +170,7 @@ func (a *applying) sort(ctx context.Context, r *run) error {
 		return slices.ContainsFunc(a.want.Machines(), func(m clusterfile.Host) bool { return m.Address == address })
 	}
 	clean := func(h *runtime.Host) bool {
-		return h.Facts.State == nil && !slices.ContainsFunc(nodes, func(n nodeObject) bool { return n.Metadata.Name == h.Facts.NodeName() })
+		return h.Facts.State == nil && !slices.ContainsFunc(nodes, func(n kube.Node) bool { return n.Metadata.Name == h.Facts.NodeName() })
 	}
 	forget := map[string]bool{}
 	for _, h := range slices.Concat(a.cluster.Hosts, a.lost) {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sealerio/sealer/cluster/application"
+	"github.com/sealerio/sealer/cluster/kube"
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/runtime"
 )
@@ -142,7 +144,7 @@ func (b *bundle) podLogs(ctx context.Context, ask func(string, ...string)) {
 		}
 	}
 	var list struct{ Items []pod }
-	if err := (api{v.cluster, v.distribution.Kubectl()}).get(ctx, &list, "get", "pods", "--all-namespaces"); err != nil {
+	if err := (kube.API{Cluster: v.cluster, Kubectl: v.distribution.Kubectl()}).Get(ctx, &list, "get", "pods", "--all-namespaces"); err != nil {
 		b.addText("kubernetes/logs/unreadable.txt", err.Error())
 		return
 	}
@@ -221,7 +223,7 @@ func (b *bundle) knownSecrets(ctx context.Context) []string {
 			}
 		}
 		if s.Type == "sealer.io/application" {
-			all = append(all, recordSecrets(s.Data[recordKey])...)
+			all = append(all, application.SecretValues(s.Data)...)
 		}
 	}
 	return all
@@ -236,26 +238,4 @@ func secretWords(data []byte) []string {
 		}
 	}
 	return words
-}
-
-// recordSecrets are the variables of an application whose names say that they are secret.
-func recordSecrets(data []byte) []string {
-	var r applicationRecord
-	if json.Unmarshal(data, &r) != nil {
-		return nil
-	}
-	envs := []map[string]string{r.Settings.Env}
-	for _, a := range r.Settings.Applications {
-		envs = append(envs, a.Env)
-	}
-	var all []string
-	for _, env := range envs {
-		for name, value := range env {
-			lower := strings.ToLower(name)
-			if slices.ContainsFunc([]string{"pass", "secret", "token", "key", "credential"}, func(s string) bool { return strings.Contains(lower, s) }) {
-				all = append(all, value)
-			}
-		}
-	}
-	return all
 }

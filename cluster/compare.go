@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sealerio/sealer/cluster/kube"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/runtime"
 )
@@ -116,7 +117,7 @@ type comparison struct {
 	was   *clusterfile.File // what the cluster was made from, as its control planes keep it; nil: not known
 	going []clusterfile.Host
 	hosts []*runtime.Host // as found, with those that are lost
-	nodes []nodeObject
+	nodes []kube.Node
 	asked bool // the cluster has said which nodes there are
 	// image, digest and version are to run. An empty digest: only the name of the image is known.
 	image, digest, version string
@@ -195,7 +196,7 @@ func (c comparison) images() []Change {
 		leaving := slices.ContainsFunc(c.going, func(g clusterfile.Host) bool { return g.Address == m.Address })
 		switch {
 		case leaving && m.Role == clusterfile.Worker: // it goes as it is
-		case c.digest != "" && s.ImageDigest != c.digest, c.digest == "" && c.image != "" && normal(s.Image) != normal(c.image):
+		case c.digest != "" && s.ImageDigest != c.digest, c.digest == "" && c.image != "" && kube.ImageName(s.Image) != kube.ImageName(c.image):
 			list = append(list, Change{Op: OpChange, About: AboutImage, Host: h.String(), From: s.Image, To: c.image, Note: versions(s.KubeVersion, c.version)})
 		case s.PreviousDigest != "":
 			list = append(list, Change{Op: OpChange, About: AboutImage, Host: h.String(), From: s.PreviousImage, To: s.Image, Note: "the upgrade has not come to its end"})
@@ -239,7 +240,7 @@ func upstream(version string) string {
 }
 
 // node is the node of a host; nil where there is none, or the cluster could not be asked.
-func (c comparison) node(h *runtime.Host) *nodeObject {
+func (c comparison) node(h *runtime.Host) *kube.Node {
 	for i, n := range c.nodes {
 		if n.Metadata.Name == h.Facts.NodeName() {
 			return &c.nodes[i]
@@ -353,7 +354,7 @@ func labelsOf(m clusterfile.Host) map[string]string {
 }
 
 // stale are the labels of a node that were asked for before, and are not now.
-func stale(n nodeObject, want, was map[string]string) []string {
+func stale(n kube.Node, want, was map[string]string) []string {
 	var list []string
 	for _, k := range slices.Sorted(maps.Keys(was)) {
 		_, wanted := want[k]
@@ -365,7 +366,7 @@ func stale(n nodeObject, want, was map[string]string) []string {
 }
 
 // staleTaints are those of a node that were asked for before, and are not now.
-func staleTaints(n nodeObject, want, was clusterfile.Host) []clusterfile.Taint {
+func staleTaints(n kube.Node, want, was clusterfile.Host) []clusterfile.Taint {
 	var list []clusterfile.Taint
 	for _, t := range was.Taints {
 		same := func(w clusterfile.Taint) bool { return w.Key == t.Key && w.Effect == t.Effect }

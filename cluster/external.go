@@ -174,7 +174,7 @@ func (e *ExternalError) Hint() string {
 }
 
 // pushed brings an application's packed images to the external registry.
-func (a *application) pushed(h *runtime.Host) []runtime.Step {
+func (a *appRun) pushed(h *runtime.Host) []runtime.Step {
 	steps := a.pushExternal(h)
 	for i := range steps {
 		steps[i].Name = a.stepName(steps[i].Name)
@@ -190,7 +190,7 @@ func (a *application) pushed(h *runtime.Host) []runtime.Step {
 }
 
 // pointed lets hosts ask the external registry for an application's domains, where they were not told of them yet.
-func (a *application) pointed(h *runtime.Host) []runtime.Step {
+func (a *appRun) pointed(h *runtime.Host) []runtime.Step {
 	d, ok := a.distribution.(runtime.Repointer)
 	if !a.external() || !ok || h.Lost != nil {
 		return nil
@@ -199,7 +199,7 @@ func (a *application) pointed(h *runtime.Host) []runtime.Step {
 }
 
 // reachable finds domains that hosts with an external registry cannot be told of while they run.
-func (a *application) reachable() error {
+func (a *appRun) reachable() error {
 	if _, ok := a.distribution.(runtime.Repointer); !a.external() || ok {
 		return nil
 	}

@@ -11,53 +11,30 @@ import (
 	"strings"
 	"time"
 
-	"github.com/distribution/reference"
-
+	"github.com/sealerio/sealer/cluster/application"
+	"github.com/sealerio/sealer/cluster/kube"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/runtime"
 )
 
-// nodeObject and podObject are what is read of the Kubernetes API's Node and Pod (v1).
-type nodeObject struct {
-	Metadata struct {
-		Name        string            `json:"name"`
-		Labels      map[string]string `json:"labels"`
-		Annotations map[string]string `json:"annotations"`
-	} `json:"metadata"`
-	Spec struct {
-		Unschedulable bool                                  `json:"unschedulable"`
-		Taints        []struct{ Key, Value, Effect string } `json:"taints"`
-	} `json:"spec"`
-	Status struct {
-		Conditions []struct{ Type, Status, Message string } `json:"conditions"`
-		Addresses  []struct{ Type, Address string }         `json:"addresses"`
-		NodeInfo   struct {
-			KubeletVersion string `json:"kubeletVersion"`
-		} `json:"nodeInfo"`
-	} `json:"status"`
-}
-
+// podObject is what is read of the Kubernetes API's Pod (v1).
 type podObject struct {
 	Metadata struct{ Name, Namespace string } `json:"metadata"`
 	Spec     struct{ NodeName string }        `json:"spec"`
 	Status   struct {
-		InitContainerStatuses []containerStatus `json:"initContainerStatuses"`
-		ContainerStatuses     []containerStatus `json:"containerStatuses"`
+		InitContainerStatuses []kube.ContainerStatus `json:"initContainerStatuses"`
+		ContainerStatuses     []kube.ContainerStatus `json:"containerStatuses"`
 	} `json:"status"`
 }
 
-type containerStatus struct {
-	Image string `json:"image"`
-	State struct {
-		Waiting *struct{ Reason, Message string } `json:"waiting"`
-	} `json:"state"`
-}
+func (r *run) api() kube.API { return kube.API{Cluster: r.cluster, Kubectl: r.distribution.Kubectl()} }
 
-func (r *run) api() api { return api{r.cluster, r.distribution.Kubectl()} }
+// inventory is what the cluster keeps of its applications.
+func (r *run) inventory() application.Inventory { return application.Inventory{API: r.api()} }
 
 // kubectl asks the control plane that the cluster is asked through, and reads the JSON answer.
 func (r *run) kubectl(ctx context.Context, out any, args ...string) error {
-	return r.api().get(ctx, out, args...)
+	return r.api().Get(ctx, out, args...)
 }
 
 // labels sets what the Clusterfile says of a host's node, and takes off what it said before an Apply.
@@ -81,7 +58,7 @@ func (r *run) labels(h *runtime.Host) []runtime.Step {
 				return err
 			}
 			for _, args := range todo {
-				if err := r.api().change(ctx, log, args...); err != nil {
+				if err := r.api().Change(ctx, log, args...); err != nil {
 					return err
 				}
 			}
@@ -92,7 +69,7 @@ func (r *run) labels(h *runtime.Host) []runtime.Step {
 
 // labelling is what kubectl has to be asked for; nothing where the node is as it should be.
 func (r *run) labelling(ctx context.Context, h *runtime.Host, was clusterfile.Host) ([][]string, error) {
-	var n nodeObject
+	var n kube.Node
 	if err := r.kubectl(ctx, &n, "get", "node", h.Facts.NodeName()); err != nil {
 		return nil, err
 	}
@@ -126,7 +103,7 @@ func (r *run) labelling(ctx context.Context, h *runtime.Host, was clusterfile.Ho
 	return todo, nil
 }
 
-func hasTaint(n nodeObject, t clusterfile.Taint) bool {
+func hasTaint(n kube.Node, t clusterfile.Taint) bool {
 	for _, have := range n.Spec.Taints {
 		if have.Key == t.Key && have.Effect == t.Effect && (have.Value == t.Value || t.Remove) {
 			return true
@@ -169,7 +146,7 @@ func (r *run) isReady(ctx context.Context) (bool, error) {
 
 // notReady are the hosts whose nodes are not Ready, with what is known of why.
 func (r *run) notReady(ctx context.Context) ([]string, error) {
-	nodes, err := r.api().nodes(ctx)
+	nodes, err := r.api().Nodes(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +166,7 @@ func (r *run) notReady(ctx context.Context) ([]string, error) {
 }
 
 // readiness is empty for a Ready node.
-func readiness(n nodeObject) string {
+func readiness(n kube.Node) string {
 	for _, c := range n.Status.Conditions {
 		if c.Type == "Ready" {
 			if c.Status == "True" {
@@ -241,15 +218,6 @@ func (r *run) waitReady(ctx context.Context, log io.Writer) error {
 
 var errTimeout = fmt.Errorf("the time is up: %w", context.DeadlineExceeded)
 
-// cannotPull: the kubelet's words for an image that cannot be had (kubelet/images/types.go).
-func cannotPull(reason string) bool {
-	switch reason {
-	case "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull":
-		return true
-	}
-	return false
-}
-
 // checkPods finds a pod that waits for an image that nobody packed.
 func (r *run) checkPods(ctx context.Context) error {
 	var list struct{ Items []podObject }
@@ -258,23 +226,14 @@ func (r *run) checkPods(ctx context.Context) error {
 	}
 	packed := map[string]bool{}
 	for _, name := range r.cluster.Images {
-		packed[normal(name)] = true
+		packed[kube.ImageName(name)] = true
 	}
 	for _, p := range list.Items {
 		for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
-			if c.State.Waiting != nil && cannotPull(c.State.Waiting.Reason) && !packed[normal(c.Image)] {
-				return &UnpackedImageError{Pod: p.Metadata.Namespace + "/" + p.Metadata.Name, Image: normal(c.Image)}
+			if c.State.Waiting != nil && kube.CannotPull(c.State.Waiting.Reason) && !packed[kube.ImageName(c.Image)] {
+				return &UnpackedImageError{Pod: p.Metadata.Namespace + "/" + p.Metadata.Name, Image: kube.ImageName(c.Image)}
 			}
 		}
 	}
 	return nil
-}
-
-// normal is the reference with its domain and tag, as containerd asks for it.
-func normal(name string) string {
-	ref, err := reference.ParseDockerRef(name)
-	if err != nil {
-		return name
-	}
-	return ref.String()
 }

@@ -22,7 +22,7 @@ type RemoveOptions struct {
 	Hosts []clusterfile.Host
 	// Force takes out hosts that cannot be reached, too, and deletes pods that would not leave a node.
 	Force bool
-	// DrainTimeout is how long pods may take to leave a node. Default DefaultDrainTimeout.
+	// DrainTimeout is how long pods may take to leave a node. Default kube.DefaultDrainTimeout.
 	DrainTimeout  time.Duration
 	NodeBinary    func(arch string) (string, error)
 	Dial          DialFunc
@@ -290,7 +290,7 @@ func (m *removal) nameLost(ctx context.Context) error {
 	if len(m.lost) == 0 {
 		return nil
 	}
-	nodes, err := m.api().nodes(ctx)
+	nodes, err := m.api().Nodes(ctx)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sealerio/sealer/cluster/kube"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/runtime"
 )
@@ -99,21 +100,21 @@ func (m *removal) leaving(h *runtime.Host) []runtime.Step {
 		steps = append(steps, runtime.Step{
 			Name: "draining " + name,
 			Done: func(ctx context.Context) (bool, error) {
-				n, err := m.api().node(ctx, name)
+				n, err := m.api().Node(ctx, name)
 				return err == nil && n == nil, err
 			},
 			Do: func(ctx context.Context, log io.Writer) error {
-				if err := m.api().sign(ctx, name, cordonedByDelete, "true", log); err != nil {
+				if err := m.api().Sign(ctx, name, cordonedByDelete, "true", log); err != nil {
 					return err
 				}
-				return m.api().drainOrRelease(ctx, name, cordonedByDelete, drainOptions{timeout: m.how.DrainTimeout, force: m.how.Force}, log)
+				return m.api().DrainOrRelease(ctx, name, cordonedByDelete, kube.DrainOptions{Timeout: m.how.DrainTimeout, Force: m.how.Force}, log)
 			},
 		})
 	}
 	return append(steps, d.Leave(c, h)...)
 }
 
-const cordonedByDelete = cordonedBy + "delete"
+const cordonedByDelete = kube.CordonedBy + "delete"
 
 // answering waits for the API server, which may start anew when the datastore has lost a member.
 func (m *removal) answering() runtime.Step {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sealerio/sealer/cluster/kube"
 	"github.com/sealerio/sealer/runtime"
 )
 
@@ -45,7 +46,7 @@ func (s *Status) Well() bool { return len(s.Drift) == 0 && len(s.Unwell) == 0 }
 func (v *View) Status(ctx context.Context) (*Status, error) {
 	c := v.cluster
 	s := &Status{Cluster: c.File.Name, Runtime: v.distribution.Name(), ImageDigest: c.Digest, Drift: []string{}, Unwell: []string{}}
-	var list struct{ Items []nodeObject }
+	var list struct{ Items []kube.Node }
 	if c.Contact == nil {
 		s.Unwell = append(s.Unwell, noContact(c).Error())
 	} else {
@@ -102,7 +103,7 @@ func (v *View) Status(ctx context.Context) (*Status, error) {
 }
 
 // drift is how hosts, image, registry, labels and taints differ from what they are to be, by the comparison that Apply makes.
-func (v *View) drift(s *Status, nodes []nodeObject) []string {
+func (v *View) drift(s *Status, nodes []kube.Node) []string {
 	c := comparison{
 		want: v.want, was: v.was, hosts: v.cluster.Hosts, nodes: nodes, asked: v.cluster.Contact != nil,
 		image: s.Image, digest: s.ImageDigest,
@@ -126,12 +127,12 @@ func (v *View) drift(s *Status, nodes []nodeObject) []string {
 	return lines
 }
 
-func (v *View) hostStatus(h *runtime.Host, nodes []nodeObject, asked bool) HostStatus {
+func (v *View) hostStatus(h *runtime.Host, nodes []kube.Node, asked bool) HostStatus {
 	s := HostStatus{Host: h.Spec.String(), Role: string(h.Spec.Role), Node: h.Facts.NodeName()}
 	if h.Facts.State != nil {
 		s.Complete = h.Facts.State.Complete
 	}
-	i := slices.IndexFunc(nodes, func(n nodeObject) bool {
+	i := slices.IndexFunc(nodes, func(n kube.Node) bool {
 		return n.Metadata.Name == s.Node || s.Node == "" && slices.ContainsFunc(n.Status.Addresses, func(a struct{ Type, Address string }) bool { return a.Address == h.Spec.Address })
 	})
 	switch {
@@ -202,7 +203,7 @@ func (v *View) UnreadyPods(ctx context.Context) ([]string, error) {
 			Status   struct {
 				Phase             string
 				Conditions        []struct{ Type, Status, Message string }
-				ContainerStatuses []containerStatus
+				ContainerStatuses []kube.ContainerStatus
 			}
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sealerio/sealer/cluster/kube"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/runtime"
 )
@@ -30,7 +31,7 @@ type UpgradeOptions struct {
 	Recall bool
 	// Skip are addresses of workers that are left as they are; nodes that the Clusterfile does not have, by name.
 	Skip []string
-	// DrainTimeout is how long pods may take to leave a node. Default DefaultDrainTimeout.
+	// DrainTimeout is how long pods may take to leave a node. Default kube.DefaultDrainTimeout.
 	DrainTimeout time.Duration
 	// ForceDrain deletes pods that nothing makes anew, and, when the time is up, those whose budgets forbid it.
 	ForceDrain bool
@@ -156,13 +157,13 @@ func (o UpgradeOptions) carryOut(ctx context.Context, kept *folder) (err error) 
 type upgrade struct {
 	*run
 	how      UpgradeOptions
-	target   string                       // version of the kubelets
-	nodes    map[*runtime.Host]nodeObject // as found
-	missing  map[*runtime.Host]int64      // bytes to be sent
-	todo     []*runtime.Host              // nodes to be upgraded, control planes first
-	contact  *runtime.Host                // as found
-	snapshot struct{ host, file string }  // where the data is from before; empty: nowhere
-	executor *executor                    // once it is carried out
+	target   string                      // version of the kubelets
+	nodes    map[*runtime.Host]kube.Node // as found
+	missing  map[*runtime.Host]int64     // bytes to be sent
+	todo     []*runtime.Host             // nodes to be upgraded, control planes first
+	contact  *runtime.Host               // as found
+	snapshot struct{ host, file string } // where the data is from before; empty: nowhere
+	executor *executor                   // once it is carried out
 }
 
 // withoutSkipped is the Clusterfile without the workers that are left as they are.

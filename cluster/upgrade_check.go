@@ -12,6 +12,7 @@ import (
 
 	"github.com/Masterminds/semver/v3"
 
+	"github.com/sealerio/sealer/cluster/kube"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/internal/blobstream"
 	"github.com/sealerio/sealer/runtime"
@@ -45,11 +46,11 @@ func (u *upgrade) look(ctx context.Context, id string) error {
 		return noContact(c)
 	}
 	c.Contact, u.contact = contact, contact
-	list, err := u.api().nodes(ctx)
+	list, err := u.api().Nodes(ctx)
 	if err != nil {
 		return err
 	}
-	u.nodes, u.todo = map[*runtime.Host]nodeObject{}, nil
+	u.nodes, u.todo = map[*runtime.Host]kube.Node{}, nil
 	known := map[string]*runtime.Host{}
 	for _, h := range c.Hosts {
 		known[h.Facts.NodeName()] = h
@@ -84,7 +85,7 @@ func (u *upgrade) look(ctx context.Context, id string) error {
 }
 
 // skipped: a node that is to be left as it is, by its name or an address.
-func (u *upgrade) skipped(n nodeObject) bool {
+func (u *upgrade) skipped(n kube.Node) bool {
 	if slices.Contains(u.how.Skip, n.Metadata.Name) {
 		return true
 	}
@@ -92,7 +93,7 @@ func (u *upgrade) skipped(n nodeObject) bool {
 }
 
 // skew checks a node's version against that of the image.
-func (u *upgrade) skew(n nodeObject, skipped bool, add func(fix, format string, args ...any)) {
+func (u *upgrade) skew(n kube.Node, skipped bool, add func(fix, format string, args ...any)) {
 	have := n.Status.NodeInfo.KubeletVersion
 	from, err1 := semver.NewVersion(have)
 	to, err2 := semver.NewVersion(u.target)

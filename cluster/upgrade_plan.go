@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sealerio/sealer/cluster/kube"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/runtime"
 )
@@ -23,7 +24,7 @@ const (
 )
 
 // cordonedByUs is the annotation of a node that Upgrade keeps pods off: only such a node is given pods again.
-const cordonedByUs = cordonedBy + "upgrade"
+const cordonedByUs = kube.CordonedBy + "upgrade"
 
 // plan is everything that is to be done; with PauseAfter, up to there.
 func (u *upgrade) plan() (plan, error) {
@@ -185,13 +186,13 @@ func (u *upgrade) allDone(ctx context.Context, h *runtime.Host, steps []runtime.
 	return true, nil
 }
 
-func (u *upgrade) nodeOf(ctx context.Context, h *runtime.Host) (nodeObject, error) {
-	n, err := u.api().node(ctx, h.Facts.NodeName())
+func (u *upgrade) nodeOf(ctx context.Context, h *runtime.Host) (kube.Node, error) {
+	n, err := u.api().Node(ctx, h.Facts.NodeName())
 	if err == nil && n == nil {
 		err = fmt.Errorf("%s: the cluster has no node %s", h, h.Facts.NodeName())
 	}
 	if err != nil {
-		return nodeObject{}, err
+		return kube.Node{}, err
 	}
 	return *n, nil
 }
@@ -203,12 +204,12 @@ func (u *upgrade) drain(ctx context.Context, h *runtime.Host, log io.Writer) err
 		if _, err := u.nodeOf(ctx, h); err != nil {
 			return err
 		}
-		return u.api().sign(ctx, name, cordonedByUs, u.target, log)
+		return u.api().Sign(ctx, name, cordonedByUs, u.target, log)
 	})
 	if err != nil {
 		return err
 	}
-	return u.api().drainOrRelease(ctx, name, cordonedByUs, drainOptions{timeout: u.how.DrainTimeout, force: u.how.ForceDrain}, log)
+	return u.api().DrainOrRelease(ctx, name, cordonedByUs, kube.DrainOptions{Timeout: u.how.DrainTimeout, Force: u.how.ForceDrain}, log)
 }
 
 // uncordon may be done twice. Only what Upgrade has cordoned is signed.
@@ -216,7 +217,7 @@ func (u *upgrade) uncordon(ctx context.Context, h *runtime.Host, log io.Writer) 
 	if _, err := u.nodeOf(ctx, h); err != nil {
 		return err
 	}
-	return u.api().release(ctx, h.Facts.NodeName(), cordonedByUs, log)
+	return u.api().Release(ctx, h.Facts.NodeName(), cordonedByUs, log)
 }
 
 // VersionError is a node that does not come back with the version it was upgraded to.

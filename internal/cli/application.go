@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealerio/sealer/cluster"
+	"github.com/sealerio/sealer/cluster/application"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/store"
@@ -71,7 +72,7 @@ has launched: the image, since when, and whether all of it is ready, or why not.
 						state = "not ready: " + strings.Join(s.Why, "; ")
 					}
 					image := s.Image
-					if s.Origin == cluster.OriginCluster {
+					if s.Origin == application.OriginCluster {
 						image += " (the cluster's)"
 					}
 					t.line(s.Name, image, digest[:min(len(digest), 12)], s.Since.Local().Format(time.DateTime), state)

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealerio/sealer/cluster"
+	"github.com/sealerio/sealer/cluster/kube"
 	"github.com/sealerio/sealer/clusterimage"
 )
 
@@ -50,7 +51,7 @@ by the same command, and one that has nothing to do touches nothing.`,
 	f.BoolVar(&o.dryRun, "dry-run", false, "look at the hosts, print the plan and change nothing")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.BoolVar(&o.force, "force", false, "take hosts out that cannot be reached; delete pods that do not leave a node")
-	f.DurationVar(&o.timeout, "timeout", cluster.DefaultDrainTimeout, "how long pods may take to leave a node")
+	f.DurationVar(&o.timeout, "timeout", kube.DefaultDrainTimeout, "how long pods may take to leave a node")
 	f.StringVar(&o.batch, "batch", "10%", "how many workers are upgraded at once: a number, or a share of all")
 	f.BoolVar(&o.noSnapshot, "no-snapshot", false, "do not save the cluster's data before an upgrade")
 	addOutput(cmd, &o.output)

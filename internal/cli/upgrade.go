@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sealerio/sealer/cluster"
+	"github.com/sealerio/sealer/cluster/kube"
 	"github.com/sealerio/sealer/clusterfile"
 )
 
@@ -82,7 +83,7 @@ func (o *upgradeFlags) addTo(a *app, cmd *cobra.Command) {
 	f.StringVar(&o.batch, "batch", "10%", "how many workers at once: a number, or a share of all")
 	f.IntVar(&o.pauseAfter, "pause-after", 0, "stop after so many nodes; the same command goes on")
 	f.StringSliceVar(&o.skip, "skip", nil, "leave these workers as they are: addresses or names of nodes")
-	f.DurationVar(&o.drainTimeout, "drain-timeout", cluster.DefaultDrainTimeout, "how long pods may take to leave a node")
+	f.DurationVar(&o.drainTimeout, "drain-timeout", kube.DefaultDrainTimeout, "how long pods may take to leave a node")
 	f.BoolVar(&o.forceDrain, "force-drain", false, "delete pods that nothing makes anew and, when the time is up, those whose budgets forbid it")
 	f.BoolVar(&o.noSnapshot, "no-snapshot", false, "do not save the cluster's data first")
 	o.add(cmd)

@@ -28,7 +28,7 @@ var allowed = map[string][]string{
 
 	"internal/cli": {
 		"build/gatewayimage",
-		"build", "build/engine", "cluster", "clusterfile", "clusterimage", "host", "imagelist", "imagelist/chart", "inspect", "kubefile", "kubefile/format",
+		"build", "build/engine", "cluster", "cluster/application", "cluster/kube", "clusterfile", "clusterimage", "host", "imagelist", "imagelist/chart", "inspect", "kubefile", "kubefile/format",
 		"kubefile/lint", "contexts",
 		"registry", "rootfs", "rootfs-templates", "runtime", "runtime/k0s", "runtime/k3s", "runtime/kubernetes", "signature", "store",
 		"join", "ship",
@@ -78,14 +78,16 @@ var allowed = map[string][]string{
 	"cmd/sealer-charts":   {"imagelist/chart", "imagelist/chart/helm", "internal/version"},
 	"cmd/sealer-frontend": {"build/frontend", "imagelist/chart/helm", "internal/version"},
 
-	"host":               {"internal/secret"},
-	"host/hosttest":      {"host"},
-	"runtime":            {"clusterfile", "clusterimage", "host", "internal/progress"},
-	"runtime/k0s":        {"clusterfile", "clusterimage", "host", "runtime"},
-	"runtime/k3s":        {"clusterfile", "clusterimage", "host", "runtime"},
-	"runtime/kubernetes": {"clusterfile", "clusterimage", "host", "rootfs-templates", "runtime"},
+	"host":                {"internal/secret"},
+	"host/hosttest":       {"host"},
+	"runtime":             {"clusterfile", "clusterimage", "host", "internal/progress"},
+	"runtime/k0s":         {"clusterfile", "clusterimage", "host", "runtime"},
+	"runtime/k3s":         {"clusterfile", "clusterimage", "host", "runtime"},
+	"runtime/kubernetes":  {"clusterfile", "clusterimage", "host", "rootfs-templates", "runtime"},
+	"cluster/application": {"cluster/kube", "clusterfile", "host"},
+	"cluster/kube":        {"host", "runtime"},
 	"cluster": {
-		"clusterfile", "clusterimage", "host", "runtime",
+		"cluster/application", "cluster/kube", "clusterfile", "clusterimage", "host", "runtime",
 		"internal/atomicfile", "internal/blobstream", "internal/peers", "internal/progress", "internal/redact", "internal/swarm", "internal/version",
 	},
 

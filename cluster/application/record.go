@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cluster
+// Package application is what a cluster keeps of its applications: which there are, what they have made, how their
+// workloads are, and what goes with them. It asks the Kubernetes API; what is done to hosts is package cluster's.
+package application
 
 import (
 	"bytes"
@@ -8,7 +10,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"regexp"
@@ -16,9 +17,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sealerio/sealer/cluster/kube"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/host"
-	"github.com/sealerio/sealer/runtime"
 )
 
 // What runs on a cluster is kept in the cluster: a Secret for each application. It is where the objects are that it speaks
@@ -35,8 +36,8 @@ const (
 // maxRecord is what a Secret may hold: https://kubernetes.io/docs/concepts/configuration/secret/#restriction-data-size.
 const maxRecord = 1 << 20
 
-// applicationRecord is what is kept of an application.
-type applicationRecord struct {
+// Record is what is kept of an application.
+type Record struct {
 	SchemaVersion string `json:"schemaVersion"`
 	Name          string `json:"name"`
 	Image         string `json:"image"`
@@ -47,27 +48,28 @@ type applicationRecord struct {
 	Ended     time.Time `json:"ended,omitzero"` // zero: it has not come to its end
 	Deleting  bool      `json:"deleting,omitempty"`
 	// Applications are the ones of the image that are launched.
-	Applications []string            `json:"applications,omitempty"`
-	Settings     applicationSettings `json:"settings,omitzero"`
-	Done         []string            `json:"done,omitempty"` // keys of the commands that went through, of this image
-	Objects      []objectRef         `json:"objects,omitempty"`
-	Releases     []releaseRef        `json:"releases,omitempty"`
+	Applications []string  `json:"applications,omitempty"`
+	Settings     Settings  `json:"settings,omitzero"`
+	Done         []string  `json:"done,omitempty"` // keys of the commands that went through, of this image
+	Objects      []Object  `json:"objects,omitempty"`
+	Releases     []Release `json:"releases,omitempty"`
 	// Versions are all images of it of which the hosts may have something.
-	Versions []applicationVersion `json:"versions,omitempty"`
+	Versions []Version `json:"versions,omitempty"`
 	// Former is what runs, or ran, while an upgrade has not come to its end.
-	Former *applicationVersion `json:"former,omitempty"`
+	Former *Version `json:"former,omitempty"`
 
 	// made is when the Secret was, by the API server's clock: what is older was there before the application.
 	made time.Time
 }
 
-type applicationVersion struct {
+// Version is an image of an application.
+type Version struct {
 	Image  string `json:"image"`
 	Digest string `json:"digest"`
 }
 
-// applicationSettings are what the user said beside the image.
-type applicationSettings struct {
+// Settings are what the user said beside the image.
+type Settings struct {
 	Env          map[string]string         `json:"env,omitempty"`
 	Apps         []string                  `json:"apps,omitempty"`
 	Cmd          []string                  `json:"cmd,omitempty"`
@@ -75,23 +77,25 @@ type applicationSettings struct {
 	Configs      []clusterfile.Config      `json:"configs,omitempty"`
 }
 
-func settingsOf(f *clusterfile.File) applicationSettings {
+// SettingsOf are those of a Clusterfile.
+func SettingsOf(f *clusterfile.File) Settings {
 	configs := slices.DeleteFunc(slices.Clone(f.Configs), func(c clusterfile.Config) bool { return c.App == "" })
-	return applicationSettings{f.Env, f.Apps, f.Cmd, f.Applications, configs}
+	return Settings{f.Env, f.Apps, f.Cmd, f.Applications, configs}
 }
 
-// file has the settings in a Clusterfile's form.
-func (s applicationSettings) file() *clusterfile.File {
+// File has the settings in a Clusterfile's form.
+func (s Settings) File() *clusterfile.File {
 	return &clusterfile.File{Env: s.Env, Apps: s.Apps, Cmd: s.Cmd, Applications: s.Applications, Configs: s.Configs}
 }
 
-// The values of ApplicationStatus.Origin: with an image of its own, or with the cluster's.
+// The values of Record.Origin: with an image of its own, or with the cluster's.
 const (
 	OriginImage   = "image"
 	OriginCluster = "cluster"
 )
 
-func (a *applicationRecord) origin() string {
+// Origin tells with which image it came.
+func (a *Record) Origin() string {
 	if a.OfCluster {
 		return OriginCluster
 	}
@@ -100,17 +104,21 @@ func (a *applicationRecord) origin() string {
 
 var nameRule = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?$`)
 
+// IsName tells whether applications may be called so: small letters, digits and dashes, 53 at most.
+func IsName(name string) bool { return nameRule.MatchString(name) }
+
 // secretName is that of the Secret. Applications of a cluster's image may have names that Secrets must not have.
-func (a *applicationRecord) secretName() string {
+func (a *Record) secretName() string {
 	name := a.Name
 	if !nameRule.MatchString(name) {
 		sum := sha256.Sum256([]byte(name))
 		name = hex.EncodeToString(sum[:10])
 	}
-	return recordPrefix + a.origin() + "." + name
+	return recordPrefix + a.Origin() + "." + name
 }
 
-func (a *applicationRecord) complete() bool { return !a.Ended.IsZero() && !a.Deleting }
+// Complete tells whether its launch has come to its end.
+func (a *Record) Complete() bool { return !a.Ended.IsZero() && !a.Deleting }
 
 // recordSecret is what is read and written of Secret (v1).
 type recordSecret struct {
@@ -126,8 +134,8 @@ type recordSecret struct {
 	Data map[string][]byte `json:"data"`
 }
 
-func (s recordSecret) record() (*applicationRecord, error) {
-	var a applicationRecord
+func (s recordSecret) record() (*Record, error) {
+	var a Record
 	if err := json.Unmarshal(s.Data[recordKey], &a); err != nil {
 		return nil, fmt.Errorf("reading the record of an application in the Secret %s/%s: %w", recordNamespace, s.Metadata.Name, err)
 	}
@@ -152,11 +160,14 @@ func (e *recordVersionError) Hint() string {
 	return "use the sealer that installed the application, or a later one"
 }
 
-// records are those of all applications, by name.
-func (a api) records(ctx context.Context) ([]*applicationRecord, error) {
-	c := a.kubectl.Command("get", "secrets", "--namespace", recordNamespace, "--selector", recordLabel, "--output", "json", "--request-timeout", "30s")
+// Inventory is what the cluster keeps of its applications.
+type Inventory struct{ kube.API }
+
+// Records are those of all applications, by name.
+func (a Inventory) Records(ctx context.Context) ([]*Record, error) {
+	c := a.Kubectl.Command("get", "secrets", "--namespace", recordNamespace, "--selector", recordLabel, "--output", "json", "--request-timeout", "30s")
 	c.Secret = true // its output is kept out of errors
-	data, err := host.Output(ctx, a.cluster.Server().Runner, c)
+	data, err := host.Output(ctx, a.Cluster.Server().Runner, c)
 	if err != nil {
 		return nil, fmt.Errorf("reading which applications there are: %w", err)
 	}
@@ -164,7 +175,7 @@ func (a api) records(ctx context.Context) ([]*applicationRecord, error) {
 	if err := json.Unmarshal(data, &list); err != nil {
 		return nil, fmt.Errorf("reading which applications there are: %w", err)
 	}
-	var all []*applicationRecord
+	var all []*Record
 	for _, s := range list.Items {
 		r, err := s.record()
 		if err != nil {
@@ -172,12 +183,12 @@ func (a api) records(ctx context.Context) ([]*applicationRecord, error) {
 		}
 		all = append(all, r)
 	}
-	slices.SortFunc(all, func(x, y *applicationRecord) int { return strings.Compare(x.Name, y.Name) })
+	slices.SortFunc(all, func(x, y *Record) int { return strings.Compare(x.Name, y.Name) })
 	return all, nil
 }
 
-// keep writes the record, as a whole.
-func (a api) keep(ctx context.Context, rec *applicationRecord) error {
+// Keep writes the record, as a whole.
+func (a Inventory) Keep(ctx context.Context, rec *Record) error {
 	rec.SchemaVersion = recordVersion
 	data, err := json.Marshal(rec)
 	if err == nil && len(data) > maxRecord {
@@ -188,14 +199,14 @@ func (a api) keep(ctx context.Context, rec *applicationRecord) error {
 	}
 	s := recordSecret{APIVersion: "v1", Kind: "Secret", Type: "sealer.io/application", Data: map[string][]byte{recordKey: data}}
 	s.Metadata.Name, s.Metadata.Namespace = rec.secretName(), recordNamespace
-	s.Metadata.Labels = map[string]string{recordLabel: rec.origin(), "app.kubernetes.io/managed-by": "sealer"}
+	s.Metadata.Labels = map[string]string{recordLabel: rec.Origin(), "app.kubernetes.io/managed-by": "sealer"}
 	text, err := json.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("keeping the record of the application %q: %w", rec.Name, err)
 	}
-	c := a.kubectl.Command("apply", "--server-side", "--force-conflicts", "--field-manager", "sealer", "--filename", "-", "--output", "json")
+	c := a.Kubectl.Command("apply", "--server-side", "--force-conflicts", "--field-manager", "sealer", "--filename", "-", "--output", "json")
 	c.Stdin, c.Secret, c.Mutates = bytes.NewReader(text), true, true
-	answer, err := host.Output(ctx, a.cluster.Server().Runner, c)
+	answer, err := host.Output(ctx, a.Cluster.Server().Runner, c)
 	if err != nil {
 		return fmt.Errorf("keeping the record of the application %q: %w", rec.Name, err)
 	}
@@ -209,34 +220,29 @@ func (a api) keep(ctx context.Context, rec *applicationRecord) error {
 	return nil
 }
 
-// forget deletes the record.
-func (a api) forget(ctx context.Context, log io.Writer, rec *applicationRecord) error {
-	return a.change(ctx, log, "delete", "secret", rec.secretName(), "--namespace", recordNamespace, "--ignore-not-found")
+// Forget deletes the record.
+func (a Inventory) Forget(ctx context.Context, log io.Writer, rec *Record) error {
+	return a.Change(ctx, log, "delete", "secret", rec.secretName(), "--namespace", recordNamespace, "--ignore-not-found")
 }
 
-// ofCluster keeps what an application of the cluster's own image has made. err is how its launch ended.
-func (r *run) ofCluster(ctx context.Context, h *runtime.Host, name string, n notes, err error) error {
-	if ctx.Err() != nil {
-		return err
+// SecretValues are the variables in the Secret of a record whose names say that they are secret.
+func SecretValues(data map[string][]byte) []string {
+	var r Record
+	if json.Unmarshal(data[recordKey], &r) != nil {
+		return nil
 	}
-	records, readErr := r.api().records(ctx)
-	if readErr != nil {
-		return errors.Join(err, readErr)
+	envs := []map[string]string{r.Settings.Env}
+	for _, a := range r.Settings.Applications {
+		envs = append(envs, a.Env)
 	}
-	rec := &applicationRecord{Name: name}
-	for _, have := range records {
-		if have.Name == name && have.OfCluster {
-			rec = have
+	var all []string
+	for _, env := range envs {
+		for name, value := range env {
+			lower := strings.ToLower(name)
+			if slices.ContainsFunc([]string{"pass", "secret", "token", "key", "credential"}, func(s string) bool { return strings.Contains(lower, s) }) {
+				all = append(all, value)
+			}
 		}
 	}
-	rec.Image, rec.Digest, rec.OfCluster = r.ImageName, r.cluster.Digest, true
-	rec.Begun, rec.Ended, rec.Applications = time.Now().UTC(), time.Time{}, []string{name}
-	rec.add(n, r.cluster.Digest)
-	if err == nil {
-		rec.Ended = time.Now().UTC()
-	}
-	if keepErr := r.api().keep(ctx, rec); keepErr != nil {
-		return errors.Join(err, keepErr)
-	}
-	return errors.Join(err, forgetNotes(ctx, h))
+	return all
 }

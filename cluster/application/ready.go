@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cluster
+package application
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sealerio/sealer/cluster/kube"
 	"github.com/sealerio/sealer/host"
 )
 
@@ -29,7 +30,7 @@ type workload struct {
 		Replicas       *int64
 		Suspend        bool
 		UpdateStrategy struct{ Type string }
-		Selector       selector
+		Selector       kube.Selector
 	}
 	Status struct {
 		ObservedGeneration                                              int64
@@ -43,7 +44,7 @@ type workload struct {
 // https://helm.sh/docs/faq/changes_since_helm2 ("Helm adds metadata").
 const helmRelease, helmNamespace = "meta.helm.sh/release-name", "meta.helm.sh/release-namespace"
 
-func isWorkload(o objectRef) bool {
+func isWorkload(o Object) bool {
 	switch o.group() + "/" + o.Kind {
 	case "apps/Deployment", "apps/StatefulSet", "apps/DaemonSet", "batch/Job":
 		return true
@@ -51,15 +52,15 @@ func isWorkload(o objectRef) bool {
 	return false
 }
 
-// part is one workload of an application.
-type part struct {
+// Part is one workload of an application.
+type Part struct {
 	workload
-	ref   objectRef
+	ref   Object
 	why   string // it is not ready; empty: it is
 	never bool   // and will not become so
 }
 
-func (p part) String() string { return p.ref.String() + ": " + p.why }
+func (p Part) String() string { return p.ref.String() + ": " + p.why }
 
 // readyWhy says why a workload is not ready, by the rules of kubectl rollout status
 // (k8s.io/kubectl/pkg/polymorphichelpers/rollout_status.go), and of a Job's end.
@@ -118,14 +119,15 @@ func (w workload) readyWhy() (why string, never bool) {
 	return "", false
 }
 
-// applicationState is how the workloads of an application are.
-type applicationState struct{ unready []part }
+// State is how the workloads of an application are.
+type State struct{ Unready []Part }
 
-func (s applicationState) ready() bool { return len(s.unready) == 0 }
+// Ready tells whether all of them are.
+func (s State) Ready() bool { return len(s.Unready) == 0 }
 
-// state asks for the workloads that an application's present image has made.
-func (a api) state(ctx context.Context, rec *applicationRecord) (applicationState, error) {
-	var wanted []objectRef
+// State asks for the workloads that an application's present image has made.
+func (a Inventory) State(ctx context.Context, rec *Record) (State, error) {
+	var wanted []Object
 	for _, o := range rec.Objects {
 		if isWorkload(o) && o.Of == rec.Digest {
 			o.Namespace = cmp.Or(o.Namespace, "default")
@@ -136,24 +138,24 @@ func (a api) state(ctx context.Context, rec *applicationRecord) (applicationStat
 	if len(wanted) > 0 {
 		list, err := a.workloads(ctx, manifestOf(wanted), "get", "--filename", "-", "--ignore-not-found")
 		if err != nil {
-			return applicationState{}, err
+			return State{}, err
 		}
 		found = list
 	}
-	var s applicationState
+	var s State
 	for _, o := range wanted {
 		if !slices.ContainsFunc(found, func(w workload) bool { return w.ref().id() == o.id() }) {
-			s.unready = append(s.unready, part{ref: o, why: "it is not there"})
+			s.Unready = append(s.Unready, Part{ref: o, why: "it is not there"})
 		}
 	}
 	if len(rec.Releases) > 0 {
 		list, err := a.workloads(ctx, nil, "get", "deployments.apps,statefulsets.apps,daemonsets.apps,jobs.batch", "--all-namespaces",
 			"--selector", "app.kubernetes.io/managed-by=Helm")
 		if err != nil {
-			return applicationState{}, err
+			return State{}, err
 		}
 		for _, w := range list {
-			if slices.ContainsFunc(rec.Releases, func(r releaseRef) bool {
+			if slices.ContainsFunc(rec.Releases, func(r Release) bool {
 				return r.Of == rec.Digest && r.Name == w.Metadata.Annotations[helmRelease] && r.Namespace == w.Metadata.Annotations[helmNamespace]
 			}) {
 				found = append(found, w)
@@ -162,18 +164,18 @@ func (a api) state(ctx context.Context, rec *applicationRecord) (applicationStat
 	}
 	for _, w := range found {
 		if why, never := w.readyWhy(); why != "" {
-			s.unready = append(s.unready, part{workload: w, ref: w.ref(), why: why, never: never})
+			s.Unready = append(s.Unready, Part{workload: w, ref: w.ref(), why: why, never: never})
 		}
 	}
 	return s, nil
 }
 
-func (w workload) ref() objectRef {
-	return objectRef{APIVersion: w.APIVersion, Kind: w.Kind, Namespace: w.Metadata.Namespace, Name: w.Metadata.Name}
+func (w workload) ref() Object {
+	return Object{APIVersion: w.APIVersion, Kind: w.Kind, Namespace: w.Metadata.Namespace, Name: w.Metadata.Name}
 }
 
 // manifestOf names objects, as kubectl reads it.
-func manifestOf(refs []objectRef) []byte {
+func manifestOf(refs []Object) []byte {
 	type meta struct {
 		Name      string `json:"name"`
 		Namespace string `json:"namespace,omitempty"`
@@ -196,12 +198,12 @@ func manifestOf(refs []objectRef) []byte {
 }
 
 // workloads reads one object, a list, or nothing.
-func (a api) workloads(ctx context.Context, stdin []byte, args ...string) ([]workload, error) {
-	c := a.kubectl.Command(append(args, "--output", "json", "--request-timeout", "30s")...)
+func (a Inventory) workloads(ctx context.Context, stdin []byte, args ...string) ([]workload, error) {
+	c := a.Kubectl.Command(append(args, "--output", "json", "--request-timeout", "30s")...)
 	if stdin != nil {
 		c.Stdin = bytes.NewReader(stdin)
 	}
-	data, err := host.Output(ctx, a.cluster.Server().Runner, c)
+	data, err := host.Output(ctx, a.Cluster.Server().Runner, c)
 	if err != nil || len(bytes.TrimSpace(data)) == 0 {
 		return nil, err
 	}
@@ -222,32 +224,40 @@ func (a api) workloads(ctx context.Context, stdin []byte, args ...string) ([]wor
 	return []workload{one}, nil
 }
 
-func (a *application) state(ctx context.Context, rec *applicationRecord) (applicationState, error) {
-	return a.api().state(ctx, rec)
+// Wait is how an application is waited for.
+type Wait struct {
+	Inventory
+	Timeout time.Duration // for all workloads that there are when it begins
+	Poll    time.Duration // how often they are asked
+	// Lacks are those of images, by name, that no registry of the cluster has.
+	Lacks func(ctx context.Context, images []string) ([]string, error)
 }
 
-// waitApplication waits until all workloads so far are ready, for ReadyTimeout. What will never be ends it at once.
-func (a *application) waitApplication(ctx context.Context, log io.Writer) error {
-	limited, cancel := context.WithTimeoutCause(ctx, a.ReadyTimeout, errTimeout)
+var errTimeout = fmt.Errorf("the time is up: %w", context.DeadlineExceeded)
+
+// Until waits until all workloads of the record are ready. What will never be ends it at once. The error is a
+// *NotReadyError, but where the cluster cannot be asked.
+func (a Wait) Until(ctx context.Context, rec *Record, log io.Writer) error {
+	limited, cancel := context.WithTimeoutCause(ctx, a.Timeout, errTimeout)
 	defer cancel()
-	tick := time.NewTicker(a.PollInterval)
+	tick := time.NewTicker(a.Poll)
 	defer tick.Stop()
 	said := ""
-	var last applicationState
+	var last State
 	var failed error
 	for {
-		s, err := a.state(limited, a.record)
+		s, err := a.State(limited, rec)
 		if err == nil {
 			last = s
-			if s.ready() {
+			if s.Ready() {
 				return nil
 			}
-			if text := describeParts(s.unready); text != said {
+			if text := describeParts(s.Unready); text != said {
 				said = text
-				say(log, "%s", text)
+				_, _ = fmt.Fprintln(log, text)
 			}
-			err = a.hopeless(limited, s)
-			if _, ok := err.(*ApplicationNotReadyError); ok { //nolint:errorlint // hopeless makes it
+			err = a.hopeless(limited, rec, s)
+			if _, ok := err.(*NotReadyError); ok { //nolint:errorlint // hopeless makes it
 				return err
 			}
 		}
@@ -259,16 +269,16 @@ func (a *application) waitApplication(ctx context.Context, log io.Writer) error 
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			if last.ready() {
-				return fmt.Errorf("waiting for %s: %w", a.ReadyTimeout, cmp.Or(failed, errTimeout))
+			if last.Ready() {
+				return fmt.Errorf("waiting for %s: %w", a.Timeout, cmp.Or(failed, errTimeout))
 			}
-			return a.notReady(ctx, last)
+			return a.notReady(ctx, rec, last)
 		case <-tick.C:
 		}
 	}
 }
 
-func describeParts(parts []part) string {
+func describeParts(parts []Part) string {
 	lines := make([]string, len(parts))
 	for i, p := range parts {
 		lines[i] = p.String()

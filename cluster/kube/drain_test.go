@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cluster
+package kube_test
 
 import (
-	"context"
 	"errors"
 	"io"
 	"strings"
@@ -12,13 +11,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealerio/sealer/cluster/kube"
 	"github.com/sealerio/sealer/clusterfile"
-	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/host/hosttest"
 	"github.com/sealerio/sealer/runtime"
 )
 
-// threeControlPlanes are asked by kubectl, and well where "healthy" succeeds on them.
+// threeControlPlanes are asked by kubectl.
 func threeControlPlanes(t *testing.T) (*runtime.Cluster, []*hosttest.Runner) {
 	t.Helper()
 	f, err := clusterfile.FromFlags("10.0.0.1-10.0.0.3", "", clusterfile.SSH{})
@@ -31,16 +30,6 @@ func threeControlPlanes(t *testing.T) (*runtime.Cluster, []*hosttest.Runner) {
 		c.Hosts = append(c.Hosts, &runtime.Host{Spec: m, Runner: r, Facts: runtime.Facts{State: &runtime.HostState{}}})
 	}
 	return c, runners
-}
-
-// asksHealth is a distribution of which only Health and Kubectl are asked.
-type asksHealth struct{ runtime.Distribution }
-
-func (asksHealth) Kubectl() runtime.Kubectl { return runtime.Kubectl{Argv: []string{"kubectl"}} }
-func (asksHealth) Health(_ *runtime.Cluster, h *runtime.Host) []runtime.Probe {
-	return []runtime.Probe{{Name: runtime.ProbeDatastore, Ask: func(ctx context.Context) error {
-		return h.Runner.Run(ctx, host.Command{Argv: []string{"healthy"}})
-	}}}
 }
 
 const drainPods = `{"items":[
@@ -58,7 +47,7 @@ func TestDrain(t *testing.T) {
 	pods := drainPods
 	drain := func(r *hosttest.Runner, c *runtime.Cluster, force bool) error {
 		r.On("get pods", hosttest.Answer{Stdout: pods}).On("get poddisruptionbudgets", hosttest.Answer{Stdout: budgets})
-		return api{c, runtime.Kubectl{Argv: []string{"kubectl"}}}.drain(t.Context(), "n1", drainOptions{timeout: time.Minute, force: force}, io.Discard)
+		return kube.API{Cluster: c, Kubectl: runtime.Kubectl{Argv: []string{"kubectl"}}}.Drain(t.Context(), "n1", kube.DrainOptions{Timeout: time.Minute, Force: force}, io.Discard)
 	}
 	c, runners := threeControlPlanes(t)
 	require.NoError(t, drain(runners[0], c, false))
@@ -68,7 +57,7 @@ func TestDrain(t *testing.T) {
 	c, runners = threeControlPlanes(t)
 	runners[0].On("^kubectl drain", hosttest.Answer{Stderr: "cannot evict", Code: 1})
 	err := drain(runners[0], c, false)
-	var stuck *DrainError
+	var stuck *kube.DrainError
 	require.ErrorAs(t, err, &stuck)
 	require.EqualError(t, err, "the node n1 is not drained after 1m0s: on it stays shop/web-1, which the disruption budget web protects")
 	require.Contains(t, stuck.Hint(), "--force")
@@ -102,10 +91,10 @@ func TestDrainOrRelease(t *testing.T) {
 		c, runners := threeControlPlanes(t)
 		runners[0].On("get nodes", hosttest.Answer{Stdout: nodes}).On("get pods", hosttest.Answer{Stdout: drainPods}).
 			On("get poddisruptionbudgets", hosttest.Answer{Stdout: budgets}).On("^kubectl drain", hosttest.Answer{Code: 1})
-		a := api{c, runtime.Kubectl{Argv: []string{"kubectl"}}}
-		require.NoError(t, a.sign(t.Context(), node, cordonedByDelete, "true", io.Discard))
-		var stuck *DrainError
-		require.ErrorAs(t, a.drainOrRelease(t.Context(), node, cordonedByDelete, drainOptions{}, io.Discard), &stuck)
+		a := kube.API{Cluster: c, Kubectl: runtime.Kubectl{Argv: []string{"kubectl"}}}
+		require.NoError(t, a.Sign(t.Context(), node, kube.CordonedBy+"delete", "true", io.Discard))
+		var stuck *kube.DrainError
+		require.ErrorAs(t, a.DrainOrRelease(t.Context(), node, kube.CordonedBy+"delete", kube.DrainOptions{}, io.Discard), &stuck)
 		did := changes(runners[0])
 		require.Equal(t, released, append([]string(nil), did[2:]...), "after cordon and drain")
 	}
@@ -119,61 +108,4 @@ func changes(r *hosttest.Runner) []string {
 		}
 	}
 	return lines
-}
-
-func TestCheckQuorum(t *testing.T) {
-	down := hosttest.Answer{Stderr: "no leader", Code: 1}
-	lost := &runtime.Host{Spec: clusterfile.Host{Address: "10.0.0.9", Role: clusterfile.ControlPlane}, Lost: errors.New("no route to host")}
-	for name, c := range map[string]struct {
-		unwell []int
-		lost   []*runtime.Host
-		goes   int // -1: none
-		want   string
-	}{
-		"all well":                    {goes: 0},
-		"one unwell goes":             {unwell: []int{2}, goes: 2},
-		"a well one stays":            {unwell: []int{2}, goes: 0, want: "2 of 3 members of the datastore are well: without 10.0.0.1 there would be no majority; not well: 10.0.0.3: "},
-		"no majority":                 {unwell: []int{1, 2}, goes: -1, want: "1 of 3 members of the datastore are well, which is no majority"},
-		"four, one lost":              {lost: []*runtime.Host{lost}, goes: -1},
-		"four, one lost, one goes":    {lost: []*runtime.Host{lost}, goes: 0},
-		"four, two lost, no majority": {lost: []*runtime.Host{lost}, unwell: []int{0}, goes: -1, want: "2 of 4"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			cl, runners := threeControlPlanes(t)
-			for _, i := range c.unwell {
-				runners[i].On("^healthy$", down)
-			}
-			var h *runtime.Host
-			if c.goes >= 0 {
-				h = cl.Hosts[c.goes]
-			}
-			err := checkQuorum(t.Context(), cl, asksHealth{}, h, c.lost...)
-			if c.want == "" {
-				require.NoError(t, err)
-				return
-			}
-			var quorum *QuorumError
-			require.ErrorAs(t, err, &quorum)
-			require.ErrorContains(t, err, c.want)
-			require.NotEmpty(t, quorum.Hint())
-		})
-	}
-}
-
-func TestFindContact(t *testing.T) {
-	c, runners := threeControlPlanes(t)
-	d := asksHealth{}
-	runners[0].On("readyz", hosttest.Answer{Code: 1})
-	h, err := findContact(t.Context(), c, d)
-	require.NoError(t, err)
-	require.Same(t, c.Hosts[1], h)
-	h, err = findContact(t.Context(), c, d, c.Hosts[1])
-	require.NoError(t, err)
-	require.Same(t, c.Hosts[2], h)
-	require.EqualError(t, noContact(c, c.Hosts[1]), `no control plane of the cluster "my-cluster" answers; asked were 10.0.0.1, 10.0.0.3`)
-
-	c.Hosts[2].Facts.State = nil
-	h, err = findContact(t.Context(), c, d, c.Hosts[1])
-	require.NoError(t, err)
-	require.Nil(t, h, "what sealer has not touched is not asked")
 }

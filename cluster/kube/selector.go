@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cluster
+package kube
 
 import "slices"
 
-// selector chooses among labels
+// Selector chooses among labels
 // (https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#label-selectors).
-type selector struct {
+type Selector struct {
 	MatchLabels      map[string]string
 	MatchExpressions []struct {
 		Key, Operator string
@@ -14,7 +14,8 @@ type selector struct {
 	}
 }
 
-func (s selector) matches(labels map[string]string) bool {
+// Matches tells whether it chooses what has these labels.
+func (s Selector) Matches(labels map[string]string) bool {
 	for k, v := range s.MatchLabels {
 		if labels[k] != v {
 			return false

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cluster
+package kube
 
 import (
 	"context"
@@ -18,11 +18,11 @@ import (
 // DefaultDrainTimeout is how long pods may take to leave a node.
 const DefaultDrainTimeout = 10 * time.Minute
 
-// drainOptions say how pods are made to leave.
-type drainOptions struct {
-	timeout time.Duration // default DefaultDrainTimeout
-	// force deletes pods that nothing makes anew, and, when the time is up, those whose budgets forbid it.
-	force bool
+// DrainOptions say how pods are made to leave.
+type DrainOptions struct {
+	Timeout time.Duration // default DefaultDrainTimeout
+	// Force deletes pods that nothing makes anew, and, when the time is up, those whose budgets forbid it.
+	Force bool
 }
 
 // DrainError is a node that pods did not leave.
@@ -72,57 +72,57 @@ func (e *DrainError) Hint() string {
 	return "give the pods room on other nodes, or change their budgets; --timeout waits longer, --force deletes them all the same"
 }
 
-// cordonedBy begins the annotation of a node that sealer keeps pods off: only such a node is given pods again.
-const cordonedBy = "sealer.io/cordoned-by-"
+// CordonedBy begins the annotation of a node that sealer keeps pods off: only such a node is given pods again.
+const CordonedBy = "sealer.io/cordoned-by-"
 
-// sign says on a node, before it is cordoned, by whom; not where its owner has cordoned it.
-func (a api) sign(ctx context.Context, node, annotation, value string, log io.Writer) error {
-	n, err := a.node(ctx, node)
+// Sign says on a node, before it is cordoned, by whom; not where its owner has cordoned it.
+func (a API) Sign(ctx context.Context, node, annotation, value string, log io.Writer) error {
+	n, err := a.Node(ctx, node)
 	if err != nil || n == nil || n.Spec.Unschedulable {
 		return err
 	}
-	return a.change(ctx, log, "annotate", "node", node, annotation+"="+value, "--overwrite")
+	return a.Change(ctx, log, "annotate", "node", node, annotation+"="+value, "--overwrite")
 }
 
-// release lets pods onto a node again that was signed. It may be done twice.
-func (a api) release(ctx context.Context, node, annotation string, log io.Writer) error {
-	n, err := a.node(ctx, node)
+// Release lets pods onto a node again that was signed. It may be done twice.
+func (a API) Release(ctx context.Context, node, annotation string, log io.Writer) error {
+	n, err := a.Node(ctx, node)
 	if err != nil || n == nil || n.Metadata.Annotations[annotation] == "" {
 		return err
 	}
-	if err := a.change(ctx, log, "uncordon", node); err != nil {
+	if err := a.Change(ctx, log, "uncordon", node); err != nil {
 		return err
 	}
-	return a.change(ctx, log, "annotate", "node", node, annotation+"-")
+	return a.Change(ctx, log, "annotate", "node", node, annotation+"-")
 }
 
 // releaseTimeout bounds how long a node that stays is given pods again for, also where the work was stopped.
 const releaseTimeout = 30 * time.Second
 
-// drainOrRelease drains a node that was signed. Where that fails nothing of the node is gone, so it gets pods again.
-func (a api) drainOrRelease(ctx context.Context, node, annotation string, o drainOptions, log io.Writer) error {
-	err := a.drain(ctx, node, o, log)
+// DrainOrRelease drains a node that was signed. Where that fails nothing of the node is gone, so it gets pods again.
+func (a API) DrainOrRelease(ctx context.Context, node, annotation string, o DrainOptions, log io.Writer) error {
+	err := a.Drain(ctx, node, o, log)
 	if err == nil {
 		return nil
 	}
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
-	if releaseErr := a.release(after, node, annotation, log); releaseErr != nil {
+	if releaseErr := a.Release(after, node, annotation, log); releaseErr != nil {
 		return errors.Join(err, fmt.Errorf("letting pods onto the node %s again: %w", node, releaseErr))
 	}
 	return err
 }
 
-// drain makes a node's pods leave, but for those of DaemonSets and the node's own; no new ones come. Their
+// Drain makes a node's pods leave, but for those of DaemonSets and the node's own; no new ones come. Their
 // budgets are kept. An error that a user can act upon is a *DrainError.
-func (a api) drain(ctx context.Context, node string, o drainOptions, log io.Writer) error {
-	if o.timeout == 0 {
-		o.timeout = DefaultDrainTimeout
+func (a API) Drain(ctx context.Context, node string, o DrainOptions, log io.Writer) error {
+	if o.Timeout == 0 {
+		o.Timeout = DefaultDrainTimeout
 	}
-	if err := a.change(ctx, log, "cordon", node); err != nil {
+	if err := a.Change(ctx, log, "cordon", node); err != nil {
 		return err
 	}
-	if !o.force {
+	if !o.Force {
 		pods, err := a.leaving(ctx, node)
 		if err != nil {
 			return err
@@ -137,35 +137,35 @@ func (a api) drain(ctx context.Context, node string, o drainOptions, log io.Writ
 			return e
 		}
 	}
-	args := []string{"drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout", o.timeout.String()}
-	if o.force {
+	args := []string{"drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout", o.Timeout.String()}
+	if o.Force {
 		args = append(args, "--force")
 	}
-	err := a.change(ctx, log, args...)
+	err := a.Change(ctx, log, args...)
 	if _, failed := errors.AsType[*host.ExitError](err); !failed {
 		return err
 	}
-	if o.force {
-		_, _ = fmt.Fprintf(log, "not drained after %s: deleting the pods that are left\n", o.timeout)
-		err = a.change(ctx, log, append(args, "--disable-eviction")...)
+	if o.Force {
+		_, _ = fmt.Fprintf(log, "not drained after %s: deleting the pods that are left\n", o.Timeout)
+		err = a.Change(ctx, log, append(args, "--disable-eviction")...)
 		if _, failed := errors.AsType[*host.ExitError](err); !failed {
 			return err
 		}
 		_, _ = fmt.Fprintln(log, "some pods are still there: going on without them")
 		return nil
 	}
-	return a.stuck(ctx, node, o.timeout, err)
+	return a.stuck(ctx, node, o.Timeout, err)
 }
 
 // stuck finds out which pods are left, and what holds them.
-func (a api) stuck(ctx context.Context, node string, after time.Duration, cause error) error {
+func (a API) stuck(ctx context.Context, node string, after time.Duration, cause error) error {
 	e := &DrainError{Node: node, After: after, Err: cause}
 	pods, err := a.leaving(ctx, node)
 	if err != nil {
 		return errors.Join(e, err)
 	}
 	var budgets struct{ Items []budget }
-	if err := a.get(ctx, &budgets, "get", "poddisruptionbudgets", "--all-namespaces"); err != nil {
+	if err := a.Get(ctx, &budgets, "get", "poddisruptionbudgets", "--all-namespaces"); err != nil {
 		return errors.Join(e, err)
 	}
 	for _, p := range pods {
@@ -181,9 +181,9 @@ func (a api) stuck(ctx context.Context, node string, after time.Duration, cause 
 }
 
 // leaving are the pods that have to leave a node that is drained.
-func (a api) leaving(ctx context.Context, node string) ([]drainedPod, error) {
+func (a API) leaving(ctx context.Context, node string) ([]drainedPod, error) {
 	var list struct{ Items []drainedPod }
-	if err := a.get(ctx, &list, "get", "pods", "--all-namespaces", "--field-selector", "spec.nodeName="+node); err != nil {
+	if err := a.Get(ctx, &list, "get", "pods", "--all-namespaces", "--field-selector", "spec.nodeName="+node); err != nil {
 		return nil, err
 	}
 	return slices.DeleteFunc(list.Items, func(p drainedPod) bool {
@@ -223,11 +223,11 @@ type budget struct {
 	Status struct{ DisruptionsAllowed int }
 }
 
-// protects: its selector takes the pod.
+// protects: its Selector takes the pod.
 func (b budget) protects(p drainedPod) bool {
-	var s selector
+	var s Selector
 	if b.Metadata.Namespace != p.Metadata.Namespace || len(b.Spec.Selector) == 0 || json.Unmarshal(b.Spec.Selector, &s) != nil {
 		return false
 	}
-	return s.matches(p.Metadata.Labels)
+	return s.Matches(p.Metadata.Labels)
 }
