@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sealerio/sealer/cluster/application"
+	"github.com/sealerio/sealer/cluster/program"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/internal/progress"
@@ -159,7 +160,7 @@ func (a *appRun) whatGoes(own []application.Object, kept []string) string {
 
 // takeAway undoes what was launched.
 func (a *appRun) takeAway(h *runtime.Host, own []application.Object) []runtime.Step {
-	steps := []runtime.Step{a.sendBinary(h), {
+	steps := []runtime.Step{a.transfer().Program(h), {
 		Name: a.stepName("keeping that it is being deleted"),
 		Done: func(context.Context) (bool, error) { return a.record.Deleting, nil },
 		Do: func(ctx context.Context, _ io.Writer) error {
@@ -177,7 +178,7 @@ func (a *appRun) takeAway(h *runtime.Host, own []application.Object) []runtime.S
 				// Its own helm, where it brought one; this control plane may not have been there then.
 				h.Rootfs = a.clusterRootfs
 				var where struct{ Path string }
-				if err := (nodeCall{log: log, out: &where}).run(ctx, h, a.mountArgs(h)...); err == nil && where.Path != "" {
+				if err := (program.Call{Log: log, Out: &where}).Run(ctx, h, a.mountArgs(h)...); err == nil && where.Path != "" {
 					h.Rootfs = where.Path
 				} else if _, exited := errors.AsType[*host.ExitError](err); err != nil && !exited {
 					return err

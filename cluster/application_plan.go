@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sealerio/sealer/cluster/application"
+	"github.com/sealerio/sealer/cluster/program"
 	"github.com/sealerio/sealer/runtime"
 )
 
@@ -70,7 +71,7 @@ func (a *appRun) measure(ctx context.Context) error {
 	needs := make([]need, len(planes))
 	err := onAll(planes, func(h *runtime.Host) error {
 		i := slices.Index(planes, h)
-		lacks, err := a.missing(ctx, h)
+		lacks, err := a.transfer().Missing(ctx, h)
 		if err != nil {
 			return err
 		}
@@ -120,16 +121,16 @@ func (a *appRun) bring(h *runtime.Host) []runtime.Step {
 	send := runtime.Step{
 		Name: a.stepName("sending the image"),
 		Done: func(ctx context.Context) (bool, error) {
-			missing, err := a.missing(ctx, h)
+			missing, err := a.transfer().Missing(ctx, h)
 			return err == nil && len(missing) == 0, err
 		},
-		Do: func(ctx context.Context, log io.Writer) error { return a.send(ctx, h, log) },
+		Do: func(ctx context.Context, log io.Writer) error { return a.transfer().Send(ctx, h, log) },
 	}
-	return []runtime.Step{a.sendBinary(h), send, {
+	return []runtime.Step{a.transfer().Program(h), send, {
 		Name: a.stepName("naming the image"),
 		Key:  d.Digest.String(),
 		Do: func(ctx context.Context, log io.Writer) error {
-			return nodeCall{log: log}.run(ctx, h, "content", "tag", "--name", a.tagOf(d.Digest.String()), "--digest", d.Digest.String(),
+			return program.Call{Log: log}.Run(ctx, h, "content", "tag", "--name", a.tagOf(d.Digest.String()), "--digest", d.Digest.String(),
 				"--size", strconv.FormatInt(d.Size, 10), "--media-type", d.MediaType)
 		},
 	}}
@@ -144,7 +145,7 @@ func (a *appRun) publish(h *runtime.Host) []runtime.Step {
 		Name: a.stepName("publishing the packed images"),
 		Key:  a.cluster.Digest,
 		Do: func(ctx context.Context, log io.Writer) error {
-			return nodeCall{log: log}.run(ctx, h, "registry", "publish", "--image", a.cluster.Digest)
+			return program.Call{Log: log}.Run(ctx, h, "registry", "publish", "--image", a.cluster.Digest)
 		},
 	}}
 }
@@ -176,7 +177,7 @@ func (a *appRun) prepare(h *runtime.Host) []runtime.Step {
 // application brings none.
 func (a *appRun) mountCluster(ctx context.Context, h *runtime.Host, log io.Writer) (string, error) {
 	var where struct{ Path string }
-	err := nodeCall{log: log, out: &where}.run(ctx, h, "rootfs", "mount", "--image", h.Facts.State.ImageDigest, "--platform", h.Platform)
+	err := program.Call{Log: log, Out: &where}.Run(ctx, h, "rootfs", "mount", "--image", h.Facts.State.ImageDigest, "--platform", h.Platform)
 	if err == nil && !path.IsAbs(where.Path) {
 		err = fmt.Errorf("sealer-node mounted the cluster's rootfs at %q", where.Path)
 	}
@@ -249,7 +250,7 @@ func (a *appRun) lacks(ctx context.Context, images []string) (lacks []string, er
 	if a.external() {
 		return nil, nil // what others have put there is not known
 	}
-	err = nodeCall{in: images, out: &lacks, reads: true}.run(ctx, a.cluster.Server(), "registry", "lacks")
+	err = program.Call{In: images, Out: &lacks, Reads: true}.Run(ctx, a.cluster.Server(), "registry", "lacks")
 	return lacks, err
 }
 
@@ -348,14 +349,14 @@ func (a *appRun) drop(h *runtime.Host, old []application.Version) []runtime.Step
 	return append(steps, runtime.Step{
 		Name: a.stepName("deleting blobs that nothing needs"),
 		Do: func(ctx context.Context, log io.Writer) error {
-			return nodeCall{log: log}.run(ctx, h, "content", "prune")
+			return program.Call{Log: log}.Run(ctx, h, "content", "prune")
 		},
 	})
 }
 
 func (a *appRun) dropVersion(ctx context.Context, h *runtime.Host, v application.Version, log io.Writer) error {
-	call := nodeCall{log: log}
-	if err := call.run(ctx, h, "content", "untag", "--name", a.tagOf(v.Digest)); err != nil {
+	call := program.Call{Log: log}
+	if err := call.Run(ctx, h, "content", "untag", "--name", a.tagOf(v.Digest)); err != nil {
 		return err
 	}
 	used := slices.ContainsFunc(a.records, func(r *application.Record) bool {
@@ -365,10 +366,10 @@ func (a *appRun) dropVersion(ctx context.Context, h *runtime.Host, v application
 		return nil
 	}
 	if a.external() {
-		return call.run(ctx, h, "rootfs", "remove", "--image", v.Digest)
+		return call.Run(ctx, h, "rootfs", "remove", "--image", v.Digest)
 	}
-	if err := call.run(ctx, h, "registry", "unpublish", "--image", v.Digest); err != nil {
+	if err := call.Run(ctx, h, "registry", "unpublish", "--image", v.Digest); err != nil {
 		return err
 	}
-	return call.run(ctx, h, "rootfs", "remove", "--image", v.Digest)
+	return call.Run(ctx, h, "rootfs", "remove", "--image", v.Digest)
 }

@@ -4,7 +4,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -14,26 +13,26 @@ import (
 	"strings"
 
 	"github.com/containerd/platforms"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/sealerio/sealer/cluster/program"
+	"github.com/sealerio/sealer/cluster/transfer"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/host"
-	"github.com/sealerio/sealer/internal/blobstream"
 	"github.com/sealerio/sealer/runtime"
 )
 
 // content brings the image to a host and makes its rootfs ready there.
 func (r *run) content(h *runtime.Host) []runtime.Step {
 	steps := []runtime.Step{
-		r.spreadBinary(h),
+		r.transfer().Program(h),
 		{
 			Name: "sending the image",
 			Done: func(ctx context.Context) (bool, error) {
-				missing, err := r.missing(ctx, h)
+				missing, err := r.transfer().Missing(ctx, h)
 				return err == nil && len(missing) == 0, err
 			},
-			Do: func(ctx context.Context, log io.Writer) error { return r.send(ctx, h, log) },
+			Do: func(ctx context.Context, log io.Writer) error { return r.transfer().Send(ctx, h, log) },
 		},
 		r.tag(h),
 	}
@@ -46,7 +45,7 @@ func (r *run) content(h *runtime.Host) []runtime.Step {
 		steps = append(steps, runtime.Step{
 			Name: "taking the rootfs back to the image's",
 			Do: func(ctx context.Context, log io.Writer) error {
-				return nodeCall{log: log}.run(ctx, h, "rootfs", "remove", "--image", r.cluster.Digest)
+				return program.Call{Log: log}.Run(ctx, h, "rootfs", "remove", "--image", r.cluster.Digest)
 			},
 		})
 		// What was rendered before is gone, whatever the host's state says of it.
@@ -88,109 +87,25 @@ func (r *run) blobs(ctx context.Context, h *runtime.Host) ([]ocispec.Descriptor,
 	return append(list, rootfs.Manifest.Layers...), nil
 }
 
-type wantedBlob struct {
-	Digest digest.Digest `json:"digest"`
-	Size   int64         `json:"size"`
+// transfer brings it to the hosts.
+func (r *run) transfer() *transfer.Transfer {
+	r.transferMu.Lock()
+	defer r.transferMu.Unlock()
+	if r.transferred == nil {
+		r.transferred = &transfer.Transfer{Cluster: r.cluster, Content: r.Content, Blobs: r.blobs, Display: r.Display}
+	}
+	return r.transferred
 }
 
-type missingBlob struct {
-	Digest digest.Digest `json:"digest"`
-	Offset int64         `json:"offset"`
-}
-
-// missing asks the host which blobs it lacks, from which byte on.
-func (r *run) missing(ctx context.Context, h *runtime.Host) ([]blobstream.Header, error) {
-	blobs, err := r.blobs(ctx, h)
-	if err != nil {
-		return nil, err
-	}
-	sizes := map[digest.Digest]int64{}
-	var want []wantedBlob
-	for _, b := range blobs {
-		if _, seen := sizes[b.Digest]; !seen {
-			sizes[b.Digest] = b.Size
-			want = append(want, wantedBlob{b.Digest, b.Size})
-		}
-	}
-	var lacks []missingBlob
-	if err := (nodeCall{in: want, out: &lacks, reads: true}).run(ctx, h, "content", "missing"); err != nil {
-		return nil, err
-	}
-	headers := make([]blobstream.Header, 0, len(lacks))
-	for _, m := range lacks {
-		size, asked := sizes[m.Digest]
-		if !asked || m.Offset < 0 || m.Offset > size {
-			return nil, fmt.Errorf("%s: sealer-node asks for %s from byte %d, which was not offered", h, m.Digest, m.Offset)
-		}
-		headers = append(headers, blobstream.Header{Digest: m.Digest, Size: size, Offset: m.Offset})
-	}
-	return headers, nil
-}
-
-// sendTries is how often a stream that was cut is taken up again within one run.
-const sendTries = 4
-
-// send brings what is missing, from other hosts as far as possible, and goes on where a lost connection has left off. The last try, and
-// all to a host that is alone, is a stream from here: nothing but SSH is needed for that.
-func (r *run) send(ctx context.Context, h *runtime.Host, log io.Writer) error {
-	var err error
-	for try := range sendTries {
-		var missing []blobstream.Header
-		if missing, err = r.missing(ctx, h); err != nil || len(missing) == 0 {
-			return err
-		}
-		if r.single() || try == sendTries-1 {
-			err = r.stream(ctx, h, missing, log)
-		} else {
-			err = r.sharing().bring(ctx, h, log)
-		}
-		_, lost := errors.AsType[*host.LostError](err)
-		_, left := errors.AsType[*sharingError](err)
-		if !lost && !left || ctx.Err() != nil {
-			return err
-		}
-		_, _ = fmt.Fprintf(log, "the connection was lost: going on (%v)\n", err)
-	}
+// findBinaries hashes the sealer-node of every architecture among the hosts.
+func (r *run) findBinaries() (err error) {
+	r.transfer().Binaries, err = program.Find(r.cluster.Hosts, r.NodeBinary)
 	return err
 }
 
-func (r *run) stream(ctx context.Context, h *runtime.Host, blobs []blobstream.Header, log io.Writer) error {
-	total := int64(0)
-	for _, b := range blobs {
-		total += b.Size - b.Offset
-	}
-	counter := counterOf(log, fmt.Sprintf("%d blobs", len(blobs)), total)
-	in, out := io.Pipe()
-	go func() {
-		w := blobstream.NewWriter(out)
-		for _, b := range blobs {
-			if err := r.writeBlob(ctx, w, b, counter); err != nil {
-				_ = out.CloseWithError(err) // the reader gets it
-				return
-			}
-		}
-		_ = out.CloseWithError(w.Close())
-	}()
-	var got struct {
-		Blobs int   `json:"blobs"`
-		Bytes int64 `json:"bytes"`
-	}
-	err := nodeCall{log: log, stdin: in, out: &got}.run(ctx, h, "content", "receive")
-	counter.Done(err)
-	_ = in.Close() // ends the writer, where the command ended first
-	if err == nil && got.Blobs != len(blobs) {
-		err = fmt.Errorf("%s: sealer-node took %d of %d blobs", h, got.Blobs, len(blobs))
-	}
-	return err
-}
-
-func (r *run) writeBlob(ctx context.Context, w *blobstream.Writer, b blobstream.Header, c advancer) (err error) {
-	at, err := r.Content.ReaderAt(ctx, ocispec.Descriptor{Digest: b.Digest, Size: b.Size})
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", b.Digest, err)
-	}
-	defer func() { err = errors.Join(err, at.Close()) }()
-	return w.Blob(b, &counting{io.NewSectionReader(at, b.Offset, b.Size-b.Offset), c})
+// asks is a question whose answer is an exit status.
+func asks(ctx context.Context, h *runtime.Host, argv ...string) (bool, error) {
+	return answered(h.Runner.Run(ctx, host.Command{Argv: argv}))
 }
 
 // tag keeps the image's blobs from being pruned on the host.
@@ -200,7 +115,7 @@ func (r *run) tag(h *runtime.Host) runtime.Step {
 		Name: "naming the image",
 		Key:  d.Digest.String() + " " + r.ImageName,
 		Do: func(ctx context.Context, log io.Writer) error {
-			return nodeCall{log: log}.run(ctx, h, "content", "tag", "--name", r.ImageName, "--digest", d.Digest.String(),
+			return program.Call{Log: log}.Run(ctx, h, "content", "tag", "--name", r.ImageName, "--digest", d.Digest.String(),
 				"--size", strconv.FormatInt(d.Size, 10), "--media-type", d.MediaType)
 		},
 	}
@@ -214,7 +129,7 @@ func (r *run) mount(h *runtime.Host) runtime.Step {
 		// Mounting again what is mounted changes nothing, and tells where it is.
 		Done: func(ctx context.Context) (bool, error) {
 			var where struct{ Path string }
-			if err := (nodeCall{out: &where}).run(ctx, h, r.mountArgs(h)...); err != nil {
+			if err := (program.Call{Out: &where}).Run(ctx, h, r.mountArgs(h)...); err != nil {
 				return false, err
 			}
 			h.Rootfs = where.Path
@@ -222,7 +137,7 @@ func (r *run) mount(h *runtime.Host) runtime.Step {
 		},
 		Do: func(ctx context.Context, log io.Writer) error {
 			var where struct{ Path string }
-			if err := (nodeCall{log: log, out: &where}).run(ctx, h, r.mountArgs(h)...); err != nil {
+			if err := (program.Call{Log: log, Out: &where}).Run(ctx, h, r.mountArgs(h)...); err != nil {
 				return err
 			}
 			if !path.IsAbs(where.Path) {
@@ -263,7 +178,7 @@ func (r *run) render(ctx context.Context, h *runtime.Host, log io.Writer) error 
 			values.Applications[app.Name] = env
 		}
 	}
-	return nodeCall{log: log, in: values}.run(ctx, h, "render", "--dir", h.Rootfs)
+	return program.Call{Log: log, In: values}.Run(ctx, h, "render", "--dir", h.Rootfs)
 }
 
 // values are what templates and commands may use on a host.

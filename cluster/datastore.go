@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sealerio/sealer/cluster/program"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/internal/atomicfile"
@@ -210,7 +211,7 @@ func (d *datastore) source() (*runtime.Host, string, []runtime.Step, error) {
 			return h, file, nil, nil
 		}
 	}
-	b, err := hashFile(d.File)
+	b, err := program.Hash(d.File)
 	if errors.Is(err, fs.ErrNotExist) && strings.Contains(d.File, ":") {
 		return nil, "", nil, fmt.Errorf("reading the snapshot %q: it is no file here, and names no control plane of the cluster", d.File)
 	}
@@ -218,16 +219,16 @@ func (d *datastore) source() (*runtime.Host, string, []runtime.Step, error) {
 		return nil, "", nil, fmt.Errorf("reading the snapshot: %w", err)
 	}
 	h := d.cluster.First()
-	file := path.Join(SnapshotDir, "restore-"+strings.TrimPrefix(b.digest, "sha256:")[:16]+".db")
+	file := path.Join(SnapshotDir, "restore-"+strings.TrimPrefix(b.Digest, "sha256:")[:16]+".db")
 	return h, file, []runtime.Step{{
 		Name: "sending the snapshot",
 		Do: func(ctx context.Context, _ io.Writer) (err error) {
-			f, err := os.Open(b.path)
+			f, err := os.Open(b.Path)
 			if err != nil {
 				return fmt.Errorf("reading the snapshot: %w", err)
 			}
 			defer func() { err = errors.Join(err, f.Close()) }()
-			return host.Upload(ctx, h.Runner, f, b.size, b.digest, file, 0o600)
+			return host.Upload(ctx, h.Runner, f, b.Size, b.Digest, file, 0o600)
 		},
 	}}, nil
 }
@@ -251,7 +252,7 @@ func fetch(ctx context.Context, h *runtime.Host, from, to string, log io.Writer)
 		return err
 	}
 	sum := sha256.New()
-	counter := counterOf(log, path.Base(from), size)
+	counter := progress.CounterOf(log, path.Base(from), size)
 	err = h.Runner.Run(ctx, host.Command{Argv: []string{"cat", from}, Stdout: io.MultiWriter(f, sum, countWriter{counter})})
 	if got := hex.EncodeToString(sum.Sum(nil)); err == nil && got != words[0] {
 		err = fmt.Errorf("%s: what has come of %s has the checksum %s, not %s", h, from, got, words[0])
@@ -264,7 +265,7 @@ func fetch(ctx context.Context, h *runtime.Host, from, to string, log io.Writer)
 }
 
 // countWriter tells a counter what is written.
-type countWriter struct{ c advancer }
+type countWriter struct{ c *progress.Counter }
 
 func (w countWriter) Write(p []byte) (int, error) {
 	w.c.Advance(int64(len(p)))

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/sealerio/sealer/cluster/program"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/internal/progress"
@@ -181,11 +182,11 @@ func cleanSteps(h *runtime.Host) []runtime.Step {
 		{
 			Name: "removing the registry and the image",
 			Do: func(ctx context.Context, log io.Writer) error {
-				there, err := asks(ctx, h, "test", "-x", nodeBinary)
+				there, err := asks(ctx, h, "test", "-x", runtime.NodeBinary)
 				if err != nil || !there {
 					return err
 				}
-				return nodeCall{log: log}.run(ctx, h, "clean")
+				return program.Call{Log: log}.Run(ctx, h, "clean")
 			},
 		},
 		{
@@ -216,7 +217,7 @@ func cleanSteps(h *runtime.Host) []runtime.Step {
 			Name: "removing sealer-node",
 			Do: func(ctx context.Context, log io.Writer) error {
 				return h.Runner.Run(ctx, host.Command{
-					Argv:   []string{"sh", "-c", removeRest, "sh", nodeBinary, runtime.StateFile, definitionFile},
+					Argv:   []string{"sh", "-c", removeRest, "sh", runtime.NodeBinary, runtime.StateFile, definitionFile},
 					Stdout: log, Stderr: log, Mutates: true,
 				})
 			},

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/sealerio/sealer/cluster/program"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/runtime"
@@ -69,7 +70,7 @@ func endpoint(c *runtime.Cluster, d runtime.Distribution, h *runtime.Host) []run
 			return have.Listen == want.Listen && slices.Equal(have.Servers, want.Servers), nil
 		},
 		Do: func(ctx context.Context, log io.Writer) error {
-			return nodeCall{log: log, in: want}.run(ctx, h, "endpoint", "install")
+			return program.Call{Log: log, In: want}.Run(ctx, h, "endpoint", "install")
 		},
 	}}
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sealerio/sealer/cluster/program"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/runtime"
@@ -147,7 +148,7 @@ func (r *run) askExternal(h *runtime.Host) []runtime.Step {
 		Key:  fmt.Sprintf("%s %s %s", reg.Endpoint(), reg.Username, hex.EncodeToString(sum[:8])),
 		Do: func(ctx context.Context, log io.Writer) error {
 			in := registryAccess{CA: string(reg.CA), Username: reg.Username, Password: reg.Password.Reveal()}
-			err := nodeCall{log: log, in: in, reads: true, secret: true}.run(ctx, h, "registry", "ask", "--server", reg.Endpoint())
+			err := program.Call{Log: log, In: in, Reads: true, Secret: true}.Run(ctx, h, "registry", "ask", "--server", reg.Endpoint())
 			if err != nil {
 				return &ExternalError{Host: h.String(), Registry: reg.Endpoint(), Err: err}
 			}

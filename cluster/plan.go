@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/sealerio/sealer/cluster/transfer"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/runtime"
 )
@@ -63,7 +64,6 @@ type run struct {
 	RunOptions
 	cluster      *runtime.Cluster
 	distribution runtime.Distribution
-	binaries     map[string]binary // by architecture
 	// originals are files of the image that Configs are merged into, by platform and path.
 	originals map[string]map[string][]byte
 	// lost are hosts of the cluster that cannot be reached, and that nothing is asked of.
@@ -76,9 +76,8 @@ type run struct {
 	// clusterRootfs is that of the cluster's image on the host, where Image is an application's.
 	clusterRootfs string
 
-	sharingMu sync.Mutex
-	share     *sharing // of the phase under way
-	spreads   bool     // there is such a phase
+	transferMu  sync.Mutex
+	transferred *transfer.Transfer // made by transfer
 }
 
 func (r *run) plan() (plan, error) {
@@ -101,7 +100,7 @@ func (r *run) plan() (plan, error) {
 	lead := []*runtime.Host{r.lead()}
 	add("naming hosts", false, c.Hosts, r.naming)
 	add("sending content", false, c.Hosts, r.content)
-	r.spread(&p)
+	p.phases[len(p.phases)-1].end = r.transfer().Spread()
 	add("plugins before the installation", false, lead, r.hooks(clusterfile.PreInstall))
 	newly := r.growing()
 	if len(newly) > 0 {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/sealerio/sealer/cluster/program"
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/runtime"
 )
@@ -87,17 +88,17 @@ func (r *registries) prepare(ctx context.Context, h *runtime.Host, log io.Writer
 		args = append(args, "--alt-name", name)
 	}
 	var made registryAccess
-	call := nodeCall{log: log, out: &made, secret: true}
+	call := program.Call{Log: log, Out: &made, Secret: true}
 	if h == r.source() {
 		args = append(args, "--share")
 		if own.CA != "" || own.Username != "" {
 			args = append(args, "--adopt")
-			call.in = registryAccess{CA: own.CA, CAKey: own.CAKey.Reveal(), Username: own.Username, Password: own.Password.Reveal()}
+			call.In = registryAccess{CA: own.CA, CAKey: own.CAKey.Reveal(), Username: own.Username, Password: own.Password.Reveal()}
 		}
 	} else {
-		args, call.in = append(args, "--adopt"), r.made
+		args, call.In = append(args, "--adopt"), r.made
 	}
-	if err := call.run(ctx, h, args...); err != nil {
+	if err := call.Run(ctx, h, args...); err != nil {
 		return err
 	}
 	if made.CA == "" || made.Username == "" || made.Password == "" {
@@ -121,10 +122,10 @@ func registryService(h *runtime.Host) runtime.Service {
 }
 
 // start runs the registry, anew where its program or its peers are others.
-func (r *registries) start(h *runtime.Host, program string) runtime.Step {
+func (r *registries) start(h *runtime.Host, digest string) runtime.Step {
 	return runtime.Step{
 		Name: "starting the registry",
-		Key:  r.where(h) + " " + program,
+		Key:  r.where(h) + " " + digest,
 		Done: func(ctx context.Context) (bool, error) {
 			r.mu.Lock()
 			changed := r.changed[h]
@@ -135,7 +136,7 @@ func (r *registries) start(h *runtime.Host, program string) runtime.Step {
 			return registryService(h).Active(ctx)
 		},
 		Do: func(ctx context.Context, log io.Writer) error {
-			return nodeCall{log: log}.run(ctx, h, "registry", "install")
+			return program.Call{Log: log}.Run(ctx, h, "registry", "install")
 		},
 	}
 }
@@ -151,9 +152,9 @@ func (r *run) registry(h *runtime.Host) []runtime.Step {
 			Name: "publishing the packed images",
 			Key:  r.cluster.Digest,
 			Do: func(ctx context.Context, log io.Writer) error {
-				return nodeCall{log: log}.run(ctx, h, "registry", "publish", "--image", r.cluster.Digest)
+				return program.Call{Log: log}.Run(ctx, h, "registry", "publish", "--image", r.cluster.Digest)
 			},
 		},
-		r.shared().start(h, r.binaries[h.Facts.Arch].digest),
+		r.shared().start(h, r.transfer().Binaries[h.Facts.Arch].Digest),
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/sealerio/sealer/cluster/program"
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/internal/atomicfile"
 	"github.com/sealerio/sealer/runtime"
@@ -102,7 +103,7 @@ func (v *View) Send(ctx context.Context, which Selection, source, target string)
 	if err != nil {
 		return fmt.Errorf("copying to hosts: %w", err)
 	}
-	b, err := hashFile(source)
+	b, err := program.Hash(source)
 	if err != nil {
 		return fmt.Errorf("copying to hosts: %w", err)
 	}
@@ -112,7 +113,7 @@ func (v *View) Send(ctx context.Context, which Selection, source, target string)
 			return fmt.Errorf("copying to hosts: %w", err)
 		}
 		defer func() { err = errors.Join(err, f.Close()) }()
-		return host.Upload(ctx, h.Runner, f, b.size, b.digest, target, info.Mode().Perm())
+		return host.Upload(ctx, h.Runner, f, b.Size, b.Digest, target, info.Mode().Perm())
 	})
 }
 

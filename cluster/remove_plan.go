@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sealerio/sealer/cluster/kube"
+	"github.com/sealerio/sealer/cluster/program"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/runtime"
 )
@@ -73,7 +74,7 @@ func (m *removal) cleaning(h *runtime.Host) work {
 
 // currentBinary brings sealer-node up to date where an earlier sealer has left another one.
 func (m *removal) currentBinary(h *runtime.Host) runtime.Step {
-	s := m.sendBinary(h)
+	s := m.transfer().Program(h)
 	key := s.Key
 	s.Key = ""
 	s.Done = func(context.Context) (bool, error) {
@@ -198,7 +199,7 @@ func (r *run) repointing() []phase {
 		var all []work
 		for _, h := range list {
 			// The program is the one that the host has.
-			all = append(all, work{h, []runtime.Step{r.shared().init(h), r.shared().start(h, h.Facts.State.Steps[stepBinary])}})
+			all = append(all, work{h, []runtime.Step{r.shared().init(h), r.shared().start(h, h.Facts.State.Steps[program.StepSend])}})
 		}
 		return all
 	}

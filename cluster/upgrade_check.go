@@ -167,7 +167,7 @@ func (u *upgrade) asks(ctx context.Context, add func(host, check, fix, format st
 			}
 			a.unwell = append(a.unwell, expiring(certs)...)
 		}
-		a.lacks, err = u.run.missing(ctx, h)
+		a.lacks, err = u.transfer().Missing(ctx, h)
 		return err
 	})
 	if err != nil {

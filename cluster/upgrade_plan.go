@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sealerio/sealer/cluster/kube"
+	"github.com/sealerio/sealer/cluster/program"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/runtime"
 )
@@ -50,7 +51,7 @@ func (u *upgrade) plan() (plan, error) {
 	}
 	lead := []*runtime.Host{u.lead()}
 	add("sending what the hosts lack", false, c.Hosts, u.content)
-	u.spread(&p)
+	p.phases[len(p.phases)-1].end = u.transfer().Spread()
 	add("serving the packed images beside the old ones", false, []*runtime.Host{u.shared().source()}, u.registry)
 	add("serving them on all control planes", false, u.shared().others(), u.registry)
 	add("pushing the packed images beside the old ones", false, lead, u.pushExternal)
@@ -322,14 +323,14 @@ func (u *upgrade) forgetOld(h *runtime.Host) []runtime.Step {
 		Key:  u.cluster.Digest + " " + old,
 		Do: func(ctx context.Context, log io.Writer) error {
 			if image != "" && image != u.ImageName {
-				if err := (nodeCall{log: log}).run(ctx, h, "content", "untag", "--name", image); err != nil {
+				if err := (program.Call{Log: log}).Run(ctx, h, "content", "untag", "--name", image); err != nil {
 					return err
 				}
 			}
-			if err := (nodeCall{log: log}).run(ctx, h, "rootfs", "remove", "--image", old); err != nil {
+			if err := (program.Call{Log: log}).Run(ctx, h, "rootfs", "remove", "--image", old); err != nil {
 				return err
 			}
-			if err := (nodeCall{log: log}).run(ctx, h, "content", "prune"); err != nil {
+			if err := (program.Call{Log: log}).Run(ctx, h, "content", "prune"); err != nil {
 				return err
 			}
 			state := u.executor.states[h]

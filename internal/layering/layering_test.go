@@ -86,9 +86,13 @@ var allowed = map[string][]string{
 	"runtime/kubernetes":  {"clusterfile", "clusterimage", "host", "rootfs-templates", "runtime"},
 	"cluster/application": {"cluster/kube", "clusterfile", "host"},
 	"cluster/kube":        {"host", "runtime"},
+	"cluster/program":     {"host", "runtime"},
+	"cluster/transfer": {
+		"cluster/program", "host", "runtime", "internal/blobstream", "internal/peers", "internal/progress", "internal/swarm",
+	},
 	"cluster": {
-		"cluster/application", "cluster/kube", "clusterfile", "clusterimage", "host", "runtime",
-		"internal/atomicfile", "internal/blobstream", "internal/peers", "internal/progress", "internal/redact", "internal/swarm", "internal/version",
+		"cluster/application", "cluster/kube", "cluster/program", "cluster/transfer", "clusterfile", "clusterimage", "host", "runtime",
+		"internal/atomicfile", "internal/blobstream", "internal/progress", "internal/redact", "internal/version",
 	},
 
 	"internal/atomicfile":  {},

@@ -233,6 +233,12 @@ func (t *Task) Done(err error) {
 	t.display.sendVertex(v)
 }
 
+// CounterOf is a counter below the task that a log is, as Track's, or one that counts for nobody.
+func CounterOf(log io.Writer, name string, total int64) *Counter {
+	t, _ := log.(*Task)
+	return t.Track(name, total)
+}
+
 // Track adds a counter of bytes below the task, such as one blob on its way.
 // total 0 means unknown.
 func (t *Task) Track(name string, total int64) *Counter {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cluster
+package transfer
 
 import (
 	"fmt"
 	"time"
 
 	"github.com/sealerio/sealer/internal/peers"
+	"github.com/sealerio/sealer/internal/progress"
 	"github.com/sealerio/sealer/internal/swarm"
 )
 
@@ -96,7 +97,7 @@ func (sess *session) serving(r *peers.Serving) error {
 		}
 	}
 	if sess.needs != nil {
-		sess.counter = counterOf(sess.log, "content", missing)
+		sess.counter = progress.CounterOf(sess.log, "content", missing)
 	}
 	s.broadcast()
 	return nil
@@ -147,6 +148,6 @@ func (sess *session) failed(f *peers.Failed) error {
 func (s *sharing) say(sess *session, key, format string, args ...any) {
 	if !s.said[key] {
 		s.said[key] = true
-		say(sess.log, format, args...)
+		_, _ = fmt.Fprintf(sess.log, format+"\n", args...)
 	}
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cluster
+package transfer
 
 import (
 	"context"
@@ -16,7 +16,6 @@ import (
 
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/internal/peers"
-	"github.com/sealerio/sealer/internal/progress"
 	"github.com/sealerio/sealer/internal/swarm"
 	"github.com/sealerio/sealer/runtime"
 )
@@ -24,7 +23,7 @@ import (
 // sharing spreads the image's blobs: from here to one host, and from hosts that have them to the others. It begins with
 // the first host that lacks something and ends with the phase. Hosts that lack nothing help.
 type sharing struct {
-	r *run
+	t *Transfer
 
 	mu        sync.Mutex
 	changed   chan struct{} // closed, and made anew, when something has changed that others wait for
@@ -51,37 +50,31 @@ type sharing struct {
 const maxHelpers = 16
 
 // sharing is that of the phase under way.
-func (r *run) sharing() *sharing {
-	r.sharingMu.Lock()
-	defer r.sharingMu.Unlock()
-	if r.share == nil {
-		r.share = &sharing{
-			r: r, changed: make(chan struct{}), sessions: map[swarm.HostID]*session{}, byHost: map[*runtime.Host]*session{},
+func (t *Transfer) sharing() *sharing {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.share == nil {
+		t.share = &sharing{
+			t: t, changed: make(chan struct{}), sessions: map[swarm.HostID]*session{}, byHost: map[*runtime.Host]*session{},
 			failed: map[*runtime.Host]bool{}, uploads: map[string]int{}, said: map[string]bool{}, index: map[digest.Digest]int{},
 		}
 	}
-	return r.share
+	return t.share
 }
 
 // endSharing takes leave of all hosts: on none of them is anything left of it.
-func (r *run) endSharing() {
-	r.sharingMu.Lock()
-	s := r.share
-	r.share = nil
-	r.sharingMu.Unlock()
+func (t *Transfer) endSharing() {
+	t.mu.Lock()
+	s := t.share
+	t.share = nil
+	t.mu.Unlock()
 	if s != nil {
 		s.end()
 	}
 }
 
-// single: there is nobody to share with, or the plan has no phase that ends it.
-func (r *run) single() bool { return len(r.cluster.Hosts) < 2 || !r.spreads }
-
-// spread makes the last phase of a plan one in which hosts get content from one another.
-func (r *run) spread(p *plan) {
-	r.spreads = true
-	p.phases[len(p.phases)-1].end = r.endSharing
-}
+// single: there is nobody to share with, or nobody ends it.
+func (t *Transfer) single() bool { return len(t.Cluster.Hosts) < 2 || !t.spreads }
 
 // begin prepares everything once; s.mu is held.
 func (s *sharing) begin(ctx context.Context) error {
@@ -89,8 +82,8 @@ func (s *sharing) begin(ctx context.Context) error {
 		return nil
 	}
 	var sizes []int64
-	for _, h := range s.r.cluster.Hosts {
-		blobs, err := s.r.blobs(ctx, h)
+	for _, h := range s.t.Cluster.Hosts {
+		blobs, err := s.t.Blobs(ctx, h)
 		if err != nil {
 			return err
 		}
@@ -107,7 +100,7 @@ func (s *sharing) begin(ctx context.Context) error {
 		return err
 	}
 	s.token = host.Secret(rand.Text())
-	s.sums = newPartSums(s.r.Content, s.blobs)
+	s.sums = newPartSums(s.t.Content, s.blobs)
 	s.swarm = swarm.New(sizes)
 	ctx, s.stop = context.WithCancel(ctx)
 	s.group.Go(func() { s.tick(ctx) })
@@ -116,13 +109,13 @@ func (s *sharing) begin(ctx context.Context) error {
 
 // tick tells all hosts that the operator is there, and gives up those that have work and say nothing.
 func (s *sharing) tick(ctx context.Context) {
-	t := time.NewTicker(peers.Tick)
-	defer t.Stop()
+	every := time.NewTicker(peers.Tick)
+	defer every.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-t.C:
+		case <-every.C:
 		}
 		s.mu.Lock()
 		s.dispatch()
@@ -149,7 +142,7 @@ func (s *sharing) broadcast() {
 
 // bring has a host get what it needs. Errors of a connection, and of the host's program when it was killed, are *sharingError.
 func (s *sharing) bring(ctx context.Context, h *runtime.Host, log io.Writer) error {
-	wanted, err := s.r.blobs(ctx, h)
+	wanted, err := s.t.Blobs(ctx, h)
 	if err != nil {
 		return err
 	}
@@ -182,7 +175,7 @@ func (s *sharing) bring(ctx context.Context, h *runtime.Host, log io.Writer) err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sess.counter.Done(err)
-	sess.log, sess.counter = io.Discard, (*progress.Counter)(nil)
+	sess.log, sess.counter = io.Discard, nil
 	return err
 }
 
@@ -280,7 +273,7 @@ func (s *sharing) end() {
 	}
 	s.group.Wait()
 	if s.given > 0 || s.sent > 0 && len(all) > 1 {
-		task := s.r.Display.Task(fmt.Sprintf("content: %d MiB from here, %d MiB from host to host", mebibytes(s.sent), mebibytes(s.given)))
+		task := s.t.Display.Task(fmt.Sprintf("content: %d MiB from here, %d MiB from host to host", mebibytes(s.sent), mebibytes(s.given)))
 		task.Done(nil)
 	}
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cluster
+package transfer
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sealerio/sealer/cluster/program"
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/runtime"
 )
@@ -19,23 +20,23 @@ const (
 	fetchTries   = 2
 )
 
-// spreadBinary is sendBinary in a phase that ends with endSharing: hosts get the program from one another.
-func (r *run) spreadBinary(h *runtime.Host) runtime.Step {
-	step := r.sendBinary(h)
+// Program brings sealer-node to a host, from another one where Spread was called.
+func (t *Transfer) Program(h *runtime.Host) runtime.Step {
+	step := t.Binaries.Send(h)
 	there, upload := step.Done, step.Do
 	step.Done = func(ctx context.Context) (bool, error) {
 		yes, err := there(ctx)
-		if yes && err == nil && !r.single() {
-			r.sharing().idle(ctx, h)
+		if yes && err == nil && !t.single() {
+			t.sharing().idle(ctx, h)
 		}
 		return yes, err
 	}
 	step.Do = func(ctx context.Context, log io.Writer) error {
-		if r.single() {
+		if t.single() {
 			return upload(ctx, log)
 		}
-		s := r.sharing()
-		got, release := s.program(ctx, h, r.binaries[h.Facts.Arch])
+		s := t.sharing()
+		got, release := s.program(ctx, h, t.Binaries[h.Facts.Arch])
 		defer release()
 		if !got {
 			if err := upload(ctx, log); err != nil {
@@ -50,7 +51,7 @@ func (r *run) spreadBinary(h *runtime.Host) runtime.Step {
 
 // program has a host get sealer-node from another of its architecture: only the first of them is sent it from here. Where it
 // says no, the caller sends it, and calls release then.
-func (s *sharing) program(ctx context.Context, h *runtime.Host, b binary) (got bool, release func()) {
+func (s *sharing) program(ctx context.Context, h *runtime.Host, b program.Binary) (got bool, release func()) {
 	arch := h.Facts.Arch
 	timeout := time.NewTimer(lendPatience)
 	defer timeout.Stop()
@@ -120,8 +121,8 @@ func (s *sharing) hopeful(ctx context.Context, arch string) bool {
 	return err == nil
 }
 
-func (s *sharing) fetch(ctx context.Context, h *runtime.Host, from *session, b binary) error {
+func (s *sharing) fetch(ctx context.Context, h *runtime.Host, from *session, b program.Binary) error {
 	ctx, cancel := context.WithTimeout(ctx, lendPatience)
 	defer cancel()
-	return host.Fetch(ctx, h.Runner, host.Source{IP: from.h.IP(), Port: from.port, Word: "sealer-node " + s.token}, b.digest, nodeBinary, 0o755)
+	return host.Fetch(ctx, h.Runner, host.Source{IP: from.h.IP(), Port: from.port, Word: "sealer-node " + s.token}, b.Digest, runtime.NodeBinary, 0o755)
 }

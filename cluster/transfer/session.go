@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cluster
+package transfer
 
 import (
 	"bufio"
@@ -46,7 +46,7 @@ type session struct {
 	complete chan struct{}
 	done     bool // complete is closed
 	log      io.Writer
-	counter  advancer
+	counter  *progress.Counter
 	flying   map[int]swarm.Assignment
 	working  int
 	heard    time.Time
@@ -77,7 +77,7 @@ func (s *sharing) session(ctx context.Context, h *runtime.Host) (*session, error
 	s.lastID++
 	sess := &session{
 		s: s, h: h, id: s.lastID, name: fmt.Sprintf("h%d.sealer.internal", s.lastID), over: make(chan struct{}), log: io.Discard,
-		counter: (*progress.Counter)(nil), flying: map[int]swarm.Assignment{}, heard: time.Now(),
+		flying: map[int]swarm.Assignment{}, heard: time.Now(),
 	}
 	sess.queue.wake = make(chan struct{}, 1)
 	who, err := s.authority.Issue(sess.name)
@@ -115,7 +115,7 @@ func (sess *session) run(ctx context.Context, hello *peers.Hello) {
 		_ = reports.Close()
 	})
 	err := sess.h.Runner.Run(ctx, host.Command{
-		Argv: []string{nodeBinary, "content", "share"}, Stdin: in, Stdout: out, Mutates: true,
+		Argv: []string{runtime.NodeBinary, "content", "share"}, Stdin: in, Stdout: out, Mutates: true,
 	})
 	sess.cancel(errors.New("the session is over"))
 	_ = in.Close()
@@ -213,7 +213,7 @@ func (sess *session) tell(ctx context.Context, w io.Writer, q queued, known map[
 // send writes a part's bytes.
 func (sess *session) send(ctx context.Context, w io.Writer, p swarm.Part) (err error) {
 	b := sess.s.blobs[p.Blob]
-	at, err := sess.s.r.Content.ReaderAt(ctx, ocispec.Descriptor{Digest: b.Digest, Size: b.Size})
+	at, err := sess.s.t.Content.ReaderAt(ctx, ocispec.Descriptor{Digest: b.Digest, Size: b.Size})
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", b.Digest, err)
 	}
