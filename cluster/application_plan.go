@@ -36,6 +36,7 @@ func (a *appRun) plan() (plan, error) {
 	planes := a.cluster.ControlPlanes()
 	lead := []*runtime.Host{a.cluster.Server()}
 	p.add("sending what the control planes lack", planes, a.bring)
+	p.phases[len(p.phases)-1].end = a.transfer().Spread(planes)
 	p.add("serving the packed images on all control planes", planes, a.publish)
 	p.add("pushing the packed images", lead, a.pushed)
 	p.add("pointing the hosts at the registry", a.cluster.Hosts, a.pointed)

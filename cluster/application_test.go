@@ -5,13 +5,18 @@ package cluster_test
 import (
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 
@@ -21,11 +26,19 @@ import (
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/host/hosttest"
+	"github.com/sealerio/sealer/internal/progress"
 	"github.com/sealerio/sealer/runtime"
+	"github.com/sealerio/sealer/store"
 )
 
 // appImage is an application image whose packed image and files are called after version.
 func appImage(t *testing.T, b *bed, version string, ext clusterimage.Extension, labels map[string]string, arch ...string) *clusterimage.Image {
+	t.Helper()
+	return appImageOf(t, b, version, "", ext, labels, arch...)
+}
+
+// appImageOf is appImage with more in its packed image.
+func appImageOf(t *testing.T, b *bed, version, more string, ext clusterimage.Extension, labels map[string]string, arch ...string) *clusterimage.Image {
 	t.Helper()
 	cs := b.opts.Content.(content.Store)
 	in := clusterimage.Composition{}
@@ -40,7 +53,7 @@ func appImage(t *testing.T, b *bed, version string, ext clusterimage.Extension, 
 		in.Rootfs = append(in.Rootfs, d)
 		in.Images = append(in.Images, clusterimage.PackedImage{
 			Name: "docker.io/team/shop:" + version, Platform: "linux/" + a,
-			Manifest: putImage(t, cs, ocispec.Image{Platform: p}, "layer of "+version+a), Size: 1000,
+			Manifest: putImage(t, cs, ocispec.Image{Platform: p}, "layer of "+version+a+more), Size: 1000,
 		})
 	}
 	desc, err := clusterimage.Compose(t.Context(), cs, in)
@@ -164,6 +177,40 @@ func TestRunApplication(t *testing.T) {
 	o.Settings = &clusterfile.File{Env: map[string]string{"TOKEN": "another"}}
 	require.NoError(t, cluster.RunApplication(t.Context(), o))
 	require.Len(t, started(b), 4)
+}
+
+// The operator sends an application once; control planes give it to one another.
+func TestRunApplication_Shares(t *testing.T) {
+	b := newShareBed(t, "127.0.0.11-127.0.0.13", "127.0.0.14")
+	require.NoError(t, b.run(t))
+	before := b.total()
+	layer := make([]byte, layerSize)
+	_, _ = rand.NewChaCha8([32]byte{2}).Read(layer)
+	o := cluster.ApplicationOptions{RunOptions: b.opts}
+	o.Image, o.ImageName = appImageOf(t, b.bed, "v1", string(layer), shopExtension(), nil), "registry.example.com/team/shop:v1"
+	b.api.makes["db.yaml"] = []fakeObject{{version: "v1", kind: "ConfigMap", namespace: "default", name: "db"}}
+	display, err := progress.Open(&b.log, progress.Plain, nil)
+	require.NoError(t, err)
+	o.Display = display
+	require.NoError(t, cluster.RunApplication(t.Context(), o))
+	require.NoError(t, display.Close())
+	require.Less(t, float64(b.total()-before), 1.1*layerSize, "%s", &b.log)
+	require.Contains(t, b.log.String(), "content: 22 MiB from here, 43 MiB from host to host")
+	want, err := o.Image.Descriptors(t.Context(), b.opts.Content, []ocispec.Platform{{OS: "linux", Architecture: "amd64"}})
+	require.NoError(t, err)
+	for i, s := range b.sharers {
+		st, err := store.Open(filepath.Join(s.root, "store"))
+		require.NoError(t, err)
+		for _, d := range want {
+			data, err := os.ReadFile(st.BlobPath(d.Digest))
+			if i == 3 {
+				require.ErrorIs(t, err, fs.ErrNotExist, "workers pull")
+				continue
+			}
+			require.NoError(t, err)
+			require.Equal(t, d.Digest, digest.FromBytes(data))
+		}
+	}
 }
 
 // One that was cut is gone on with, wherever it was.

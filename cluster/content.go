@@ -92,7 +92,7 @@ func (r *run) transfer() *transfer.Transfer {
 	r.transferMu.Lock()
 	defer r.transferMu.Unlock()
 	if r.transferred == nil {
-		r.transferred = &transfer.Transfer{Cluster: r.cluster, Content: r.Content, Blobs: r.blobs, Display: r.Display}
+		r.transferred = &transfer.Transfer{Content: r.Content, Blobs: r.blobs, Display: r.Display}
 	}
 	return r.transferred
 }

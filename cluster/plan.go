@@ -100,7 +100,7 @@ func (r *run) plan() (plan, error) {
 	lead := []*runtime.Host{r.lead()}
 	add("naming hosts", false, c.Hosts, r.naming)
 	add("sending content", false, c.Hosts, r.content)
-	p.phases[len(p.phases)-1].end = r.transfer().Spread()
+	p.phases[len(p.phases)-1].end = r.transfer().Spread(r.cluster.Hosts)
 	add("plugins before the installation", false, lead, r.hooks(clusterfile.PreInstall))
 	newly := r.growing()
 	if len(newly) > 0 {

@@ -51,7 +51,7 @@ func (u *upgrade) plan() (plan, error) {
 	}
 	lead := []*runtime.Host{u.lead()}
 	add("sending what the hosts lack", false, c.Hosts, u.content)
-	p.phases[len(p.phases)-1].end = u.transfer().Spread()
+	p.phases[len(p.phases)-1].end = u.transfer().Spread(u.cluster.Hosts)
 	add("serving the packed images beside the old ones", false, []*runtime.Host{u.shared().source()}, u.registry)
 	add("serving them on all control planes", false, u.shared().others(), u.registry)
 	add("pushing the packed images beside the old ones", false, lead, u.pushExternal)

@@ -73,8 +73,8 @@ func (t *Transfer) endSharing() {
 	}
 }
 
-// single: there is nobody to share with, or nobody ends it.
-func (t *Transfer) single() bool { return len(t.Cluster.Hosts) < 2 || !t.spreads }
+// single: there is nobody to share with.
+func (t *Transfer) single() bool { return len(t.among) < 2 }
 
 // begin prepares everything once; s.mu is held.
 func (s *sharing) begin(ctx context.Context) error {
@@ -82,7 +82,7 @@ func (s *sharing) begin(ctx context.Context) error {
 		return nil
 	}
 	var sizes []int64
-	for _, h := range s.t.Cluster.Hosts {
+	for _, h := range s.t.among {
 		blobs, err := s.t.Blobs(ctx, h)
 		if err != nil {
 			return err

@@ -24,22 +24,21 @@ import (
 
 // Transfer is of one image to the hosts of one cluster.
 type Transfer struct {
-	Cluster *runtime.Cluster // its hosts may change until Spread
 	Content content.Provider
 	// Blobs are what a host needs; each may be named several times.
 	Blobs    func(context.Context, *runtime.Host) ([]ocispec.Descriptor, error)
 	Binaries program.Binaries
 	Display  *progress.Display // nil: silent
 
-	mu      sync.Mutex
-	share   *sharing // of the phase under way
-	spreads bool
+	mu    sync.Mutex
+	among []*runtime.Host // that share
+	share *sharing        // of the phase under way
 }
 
-// Spread has hosts get content from one another until end is called, which takes leave of all of them: nothing of it is left
-// there. Without it, and where there is one host alone, all comes from here.
-func (t *Transfer) Spread() (end func()) {
-	t.spreads = true
+// Spread has these hosts get content from one another until end is called, which takes leave of all of them: nothing of it
+// is left there. Without it, and where there is one host alone, all comes from here.
+func (t *Transfer) Spread(among []*runtime.Host) (end func()) {
+	t.among = among
 	return t.endSharing
 }
 
