@@ -42,6 +42,7 @@ type Facts struct {
 	Listening             []Listener
 	Paths                 []string        // the markers that exist
 	Units                 map[string]Unit // those that are loaded
+	Docker                *Docker         // the host's own; nil where there is none
 	State                 *HostState      // nil where sealer was never here
 }
 
@@ -157,6 +158,11 @@ func parseFacts(out []byte, now time.Time) (Facts, error) {
 		case "unit":
 			if w := strings.Fields(value); len(w) == 3 && w[1] != "not-found" {
 				f.Units[w[0]] = Unit{Active: w[2] == "active" || w[2] == "activating"}
+			}
+		case "docker":
+			f.Docker = &Docker{}
+			if w := strings.Fields(value); len(w) == 2 {
+				f.Docker.Version, f.Docker.CgroupDriver = w[0], w[1]
 			}
 		case "state":
 			var s HostState

@@ -63,5 +63,8 @@ if [ -n "$units" ] && command -v systemctl >/dev/null; then
 		2>/dev/null | awk -F= '$1 == "Id" { id = $2 } $1 == "LoadState" { load = $2 } $1 == "ActiveState" { active = $2 }
 			id && load && active { print "unit=" id " " load " " active; id = load = active = "" }'
 fi
+if command -v docker >/dev/null && [ -S /var/run/docker.sock ]; then # one that hangs is one that does not answer
+	p docker "$(DOCKER_HOST=unix:///var/run/docker.sock timeout 10 docker info --format '{{.ServerVersion}} {{.CgroupDriver}}' 2>/dev/null)"
+fi
 if [ -f /etc/sealer/state.json ]; then p state "$(tr -d '\n' </etc/sealer/state.json)"; fi
 p end 1

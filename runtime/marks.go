@@ -59,7 +59,7 @@ const podNetworks = "/etc/cni/net.d"
 func otherMarks() []Marks {
 	return []Marks{
 		{Title: "rke2", Started: []string{"/var/lib/rancher/rke2"}, Units: []string{"rke2-server.service", "rke2-agent.service"}},
-		{Title: "docker", Programs: []string{"/usr/bin/dockerd"}, Units: []string{"docker.service"}},
+		{Title: dockerTitle, Programs: []string{"/usr/bin/dockerd"}, Units: []string{"docker.service"}},
 		{Title: "CRI-O", Programs: []string{"/usr/bin/crio"}, Units: []string{"crio.service"}},
 	}
 }

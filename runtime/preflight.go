@@ -81,6 +81,9 @@ func preflight(c *Cluster, d Distribution, all Distributions, clusterID string, 
 	problems = slices.Clone(problems)
 	for _, h := range c.Hosts {
 		k := &checker{cluster: c, host: h, distribution: d, marks: all.Marks(), clusterID: clusterID, upgrade: upgrade}
+		if UsesDocker(d, c, h) {
+			k.marks = withoutDocker(k.marks)
+		}
 		k.machine()
 		k.owner()
 		k.resources()

@@ -66,7 +66,7 @@ func Run(ctx context.Context, args []string, s Streams) int {
 
 func (c *commands) root() *cobra.Command {
 	cmd := group("sealer-node", "What sealer does on a host; sealer itself runs it",
-		c.version(), c.content(), c.rootfs(), c.render(), c.registry(), c.etcd(), c.endpoint(), c.clean())
+		c.version(), c.content(), c.rootfs(), c.render(), c.registry(), c.dockerImages(), c.etcd(), c.endpoint(), c.clean())
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	cmd.SetIn(c.In)
 	cmd.SetOut(c.Out)
@@ -75,6 +75,8 @@ func (c *commands) root() *cobra.Command {
 	cmd.CompletionOptions.DisableDefaultCmd = true
 	cmd.PersistentFlags().StringVar(&c.node.Root, "root", DefaultRoot, "folder of everything that is kept")
 	cmd.PersistentFlags().StringVar(&c.node.UnitDir, "unit-dir", "", "folder of systemd units (default /etc/systemd/system)")
+	cmd.PersistentFlags().StringVar(&c.node.DockerSocket, "docker-socket", "", "where the host's own docker listens (default "+dockerSocket+")")
+	cmd.PersistentFlags().StringVar(&c.node.DockerCerts, "docker-certs", "", "where it looks for CAs of registries (default "+dockerCerts+")")
 	cmd.PersistentFlags().StringVar(&c.node.InitDir, "init-dir", "", "folder of OpenRC's services (default /etc/init.d on a host that it has booted)")
 	return cmd
 }

@@ -7,6 +7,7 @@
 package node
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,7 +37,9 @@ type Node struct {
 	root, run string
 	unitDir   string
 	initDir   string // of OpenRC's services; empty where the host boots with systemd
-	log       *slog.Logger
+	// The host's own docker.
+	dockerSocket, dockerCerts string
+	log                       *slog.Logger
 }
 
 // Options say where the node keeps things.
@@ -45,7 +48,9 @@ type Options struct {
 	UnitDir string // of the registry's unit; default /etc/systemd/system
 	// InitDir is for the registry's service in the place of a unit. Default /etc/init.d, where the host was booted by OpenRC.
 	InitDir string
-	Logger  *slog.Logger // default: silent
+	// DockerSocket and DockerCerts are of the host's own docker. Default /var/run/docker.sock and /etc/docker/certs.d.
+	DockerSocket, DockerCerts string
+	Logger                    *slog.Logger // default: silent
 }
 
 // New is the node in a folder. Nothing is made until something is kept there.
@@ -66,7 +71,10 @@ func New(o Options) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the root folder: %w", err)
 	}
-	n := &Node{root: root, run: filepath.Join(root, "run"), unitDir: o.UnitDir, initDir: o.InitDir, log: o.Logger}
+	n := &Node{
+		root: root, run: filepath.Join(root, "run"), unitDir: o.UnitDir, initDir: o.InitDir, log: o.Logger,
+		dockerSocket: cmp.Or(o.DockerSocket, dockerSocket), dockerCerts: cmp.Or(o.DockerCerts, dockerCerts),
+	}
 	if root == DefaultRoot {
 		n.run = DefaultRun
 	}

@@ -180,6 +180,9 @@ func (n *Node) Clean(ctx context.Context) error {
 	if err := n.UninstallEndpoint(ctx); err != nil {
 		return err
 	}
+	if err := n.cleanDocker(ctx); err != nil {
+		return err
+	}
 	if _, err := os.Stat(n.rootfsDir()); err == nil {
 		fs, err := n.openRootfs()
 		if err != nil {

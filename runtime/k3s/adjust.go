@@ -21,6 +21,8 @@ func (Distribution) Fixed(path ...string) string {
 		return "k3s reads it when a node starts for the first time: labels and taints of hosts stand in the Cluster's hosts"
 	case slices.Contains(atFirstStart(), key):
 		return "k3s reads it when a node starts for the first time"
+	case key == "docker" || key == "container-runtime-endpoint":
+		return "a node keeps the container runtime that it was started with"
 	case slices.Contains(critical(), key):
 		return "k3s wants it the same on all servers, and as the cluster was started with it"
 	case slices.Contains(external(), key):

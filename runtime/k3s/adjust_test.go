@@ -12,7 +12,7 @@ import (
 
 func TestFixed(t *testing.T) {
 	d := k3s.New()
-	for _, key := range []string{"cluster-cidr", "token", "node-label", "datastore-endpoint", "https-listen-port", "disable-helm-controller"} {
+	for _, key := range []string{"cluster-cidr", "token", "node-label", "datastore-endpoint", "https-listen-port", "disable-helm-controller", "docker"} {
 		require.NotEmpty(t, d.Fixed("K3s", "server", key), key)
 	}
 	for _, key := range []string{"kubelet-arg", "kube-apiserver-arg", "disable", "tls-san"} {

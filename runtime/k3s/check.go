@@ -164,10 +164,15 @@ func checkClusterfile(c *runtime.Cluster) []runtime.Problem {
 		name string
 		keys settings
 	}{{"server", c.File.K3s.Server}, {"agent", c.File.K3s.Agent}} {
-		if why := hostRuntime(c, of.keys); why != "" {
+		if why := hostRuntime(of.keys); why != "" {
 			problems = append(problems, runtime.Problem{
-				Check: "clusterfile", What: of.name + "." + why, Fix: "leave docker and container-runtime-endpoint out: k3s brings containerd",
+				Check: "clusterfile", What: of.name + "." + why, Fix: "leave container-runtime-endpoint out: k3s brings containerd, and docker: true takes the host's docker",
 			})
+		}
+	}
+	if slices.ContainsFunc(c.Hosts, func(h *runtime.Host) bool { return onDocker(c, h) }) {
+		if p, ok := runtime.PinnedProblem(c.Images); !ok {
+			problems = append(problems, p)
 		}
 	}
 	for _, of := range []struct {
@@ -187,19 +192,9 @@ func checkClusterfile(c *runtime.Cluster) []runtime.Problem {
 	return problems
 }
 
-// hostRuntime is why the packed images would not come to a container runtime that is the host's own; empty where none is asked for.
-// Nothing but the cluster's registry has them, and it wants a password: registries.yaml gives both to the containerd that k3s brings, and
-// to no other (docs.k3s.io/advanced). docker takes mirrors for docker.io alone, and knows no password for them
-// (docs.docker.com/docker-hub/image-library/mirror).
-func hostRuntime(c *runtime.Cluster, keys settings) string {
-	if keys["docker"] == true {
-		for _, image := range c.Images {
-			if domain, _, _ := strings.Cut(image, "/"); domain != "docker.io" {
-				return "docker of the K3s document: docker takes mirrors for images of docker.io alone, and could not pull " + image + " from the cluster's registry"
-			}
-		}
-		return "docker of the K3s document: docker knows no password for a mirror, and the cluster's registry, which alone has the packed images, wants one"
-	}
+// hostRuntime is why k3s cannot run containers by the host's containerd: it tells the containerd that it brings of the cluster's
+// registry, and no other (docs.k3s.io/advanced). docker is given the images themselves.
+func hostRuntime(keys settings) string {
 	if endpoint, ok := keys["container-runtime-endpoint"].(string); ok && endpoint != "" {
 		return "container-runtime-endpoint of the K3s document: k3s gives the runtime at " + endpoint +
 			" neither the cluster's registry nor its password, so it would ask the images' own registries"
@@ -228,6 +223,9 @@ func checkHost(c *runtime.Cluster, h *runtime.Host) []runtime.Problem {
 	}
 	if minor, err := semver.NewVersion(c.KubeVersion()); err == nil && h.Facts.Cgroup == 1 && minor.Minor() >= 35 && !acceptsCgroup1(c, h) {
 		add("cgroup", "boot the host with cgroup v2, or accept v1 with kubelet-arg: fail-cgroupv1=false in the K3s document of the Clusterfile", "it has cgroup v1, which the kubelet of %s refuses", c.KubeVersion())
+	}
+	if onDocker(c, h) {
+		problems = append(problems, dockerProblems(c, h)...)
 	}
 	problems = append(problems, runtime.InitProblems(h)...)
 	return append(problems, runtime.PortProblems(h, ports(c, h)...)...)

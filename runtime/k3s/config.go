@@ -94,6 +94,9 @@ func common(c *runtime.Cluster, h *runtime.Host) settings {
 		}
 		s[key] = v
 	}
+	if onDocker(c, h) {
+		s["kubelet-arg"] = dockerArgs(c, h)
+	}
 	s["node-name"], s["node-ip"] = h.Facts.NodeName(), h.IP()
 	s["disable-default-registry-endpoint"] = true
 	return s

@@ -102,6 +102,9 @@ func placeRegistry(ctx context.Context, c *runtime.Cluster, h *runtime.Host) err
 }
 
 func pointing(c *runtime.Cluster, h *runtime.Host) runtime.Step {
+	if onDocker(c, h) {
+		return kubeletLogin(c, h)
+	}
 	return runtime.Step{
 		Name: "pointing k3s at the cluster's registry",
 		Done: func(ctx context.Context) (bool, error) { return registryPlaced(ctx, c, h) },

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/sealerio/sealer/internal/atomicfile"
+)
+
+// Where a host's docker listens, and where it looks for the authorities of registries
+// (docs.docker.com/engine/security/certificates).
+const (
+	dockerSocket = "/var/run/docker.sock"
+	dockerCerts  = "/etc/docker/certs.d"
+)
+
+// dockerFile remembers what was brought to the host's docker.
+const dockerFile = "docker.json"
+
+// DockerImage is an image that the host's docker is to have under its own name.
+type DockerImage struct {
+	Name       string        `json:"name"`       // docker.io/library/nginx:1.27; never one with a digest
+	Repository string        `json:"repository"` // where the registry has it
+	Manifest   digest.Digest `json:"manifest"`
+	ID         digest.Digest `json:"id"` // the config's: docker calls an image by it
+	// For are the ClusterImages that pack it.
+	For []digest.Digest `json:"for"`
+}
+
+// DockerAccess is what docker is to have, and from where.
+type DockerAccess struct {
+	Registry string        `json:"registry"` // as references name it
+	CA       string        `json:"ca"`       // PEM; empty: one that the host trusts anyway
+	Username string        `json:"username"`
+	Password string        `json:"password"`
+	Images   []DockerImage `json:"images"`
+}
+
+// DockerLack is what of a DockerAccess docker has not.
+type DockerLack struct {
+	Images []string `json:"images"`
+	CA     bool     `json:"ca"` // it does not know the registry's CA
+}
+
+// dockerNotes is the content of dockerFile.
+type dockerNotes struct {
+	Images map[string]dockerNote `json:"images"`
+	// Registries are those whose CA was given to docker; Made are folders that were made for that, outer ones first.
+	Registries []string `json:"registries,omitempty"`
+	Made       []string `json:"made,omitempty"`
+}
+
+type dockerNote struct {
+	DockerImage
+	Was string `json:"was,omitempty"` // what the name stood for before, by docker's id; empty: nothing
+}
+
+func (n *Node) dockerNotes() (notes dockerNotes, err error) {
+	notes.Images = map[string]dockerNote{}
+	f, err := os.Open(filepath.Join(n.root, dockerFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return notes, nil
+	}
+	if err != nil {
+		return notes, fmt.Errorf("reading what docker was given: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return notes, readJSON(f, "what docker was given", &notes)
+}
+
+func (n *Node) keepDockerNotes(notes dockerNotes) error {
+	data, err := json.MarshalIndent(notes, "", "  ")
+	if err != nil {
+		return fmt.Errorf("noting what docker is given: %w", err)
+	}
+	if err := os.MkdirAll(n.root, 0o700); err != nil {
+		return fmt.Errorf("noting what docker is given: %w", err)
+	}
+	return atomicfile.Write(filepath.Join(n.root, dockerFile), append(data, '\n'), 0o600)
+}
+
+// LackedByDocker asks docker which of the images it does not have under their names, or has others under them.
+func (n *Node) LackedByDocker(ctx context.Context, a DockerAccess) (DockerLack, error) {
+	d := n.docker()
+	defer d.close()
+	lack := DockerLack{Images: []string{}, CA: a.CA != "" && !hasContent(n.dockerCA(a.Registry), []byte(a.CA))}
+	notes, err := n.dockerNotes()
+	if err != nil {
+		return lack, err
+	}
+	for _, image := range a.Images {
+		id, err := d.id(ctx, image.Name)
+		if err != nil {
+			return lack, err
+		}
+		if _, noted := notes.Images[image.Name]; !image.is(id) || !noted {
+			lack.Images = append(lack.Images, image.Name)
+		}
+	}
+	return lack, nil
+}
+
+// is tells whether docker's id is the image's: its config, or with containerd's store what was pulled.
+func (i DockerImage) is(id string) bool { return id == i.ID.String() || id == i.Manifest.String() }
+
+func (i DockerImage) validate() error {
+	named, err := reference.ParseNormalizedNamed(i.Name)
+	if err != nil {
+		return fmt.Errorf("reading the image name %q: %w", i.Name, err)
+	}
+	if _, pinned := named.(reference.Digested); pinned || reference.IsNameOnly(named) {
+		return fmt.Errorf("reading the image name %q: docker takes names with a tag, and no digest", i.Name)
+	}
+	return errors.Join(i.Manifest.Validate(), i.ID.Validate())
+}
+
+// BringToDocker has docker pull the images that it lacks from the registry, by their digests, which it checks, and gives them their
+// own names. What the names stood for before is noted first, so that Clean can undo it; what docker had is left alone.
+func (n *Node) BringToDocker(ctx context.Context, a DockerAccess) error {
+	for _, image := range a.Images {
+		if err := image.validate(); err != nil {
+			return err
+		}
+	}
+	notes, err := n.dockerNotes()
+	if err != nil {
+		return err
+	}
+	if err := n.trustRegistry(&notes, a); err != nil {
+		return err
+	}
+	d := n.docker()
+	defer d.close()
+	for _, image := range a.Images {
+		if err := n.bringImage(ctx, d, &notes, a, image); err != nil {
+			return fmt.Errorf("bringing %s to docker: %w", image.Name, err)
+		}
+	}
+	return nil
+}
+
+func (n *Node) bringImage(ctx context.Context, d *docker, notes *dockerNotes, a DockerAccess, image DockerImage) error {
+	have, err := d.id(ctx, image.Name)
+	if err != nil {
+		return err
+	}
+	note, noted := notes.Images[image.Name]
+	if !noted {
+		note.Was = have
+	}
+	for _, of := range note.For {
+		if !slices.Contains(image.For, of) {
+			image.For = append(image.For, of)
+		}
+	}
+	note.DockerImage = image
+	notes.Images[image.Name] = note
+	if err := n.keepDockerNotes(*notes); err != nil {
+		return err
+	}
+	if image.is(have) {
+		return nil
+	}
+	pulled := a.Registry + "/" + image.Repository + "@" + image.Manifest.String()
+	if err := d.pull(ctx, a, pulled); err != nil {
+		return err
+	}
+	id, err := d.id(ctx, pulled)
+	if err != nil {
+		return err
+	}
+	if !image.is(id) {
+		return fmt.Errorf("docker pulled %s, and has %q, not %s", pulled, id, image.ID)
+	}
+	if err := d.tag(ctx, id, image.Name); err != nil {
+		return err
+	}
+	return d.remove(ctx, pulled) // the name that it was pulled by; the image stays under its own
+}
+
+// dockerCA is where docker looks for the CA of a registry.
+func (n *Node) dockerCA(registry string) string {
+	return filepath.Join(n.dockerCerts, registry, "ca.crt")
+}
+
+// trustRegistry gives docker the registry's CA. It reads it at every pull. A CA that somebody else put there stays.
+func (n *Node) trustRegistry(notes *dockerNotes, a DockerAccess) error {
+	file := n.dockerCA(a.Registry)
+	if a.CA == "" || hasContent(file, []byte(a.CA)) {
+		return nil
+	}
+	if _, err := os.Lstat(file); err == nil && !slices.Contains(notes.Registries, a.Registry) {
+		return fmt.Errorf("giving docker the registry's CA: %q is there, with another one", file)
+	}
+	if !slices.Contains(notes.Registries, a.Registry) {
+		notes.Registries = append(notes.Registries, a.Registry)
+	}
+	var missing []string
+	for dir := filepath.Dir(file); ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); err == nil || dir == filepath.Dir(dir) {
+			break
+		}
+		missing = append([]string{dir}, missing...)
+	}
+	for _, dir := range missing {
+		if !slices.Contains(notes.Made, dir) {
+			notes.Made = append(notes.Made, dir)
+		}
+	}
+	if err := n.keepDockerNotes(*notes); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return fmt.Errorf("giving docker the registry's CA: %w", err)
+	}
+	return atomicfile.Write(file, []byte(a.CA), 0o644)
+}
+
+// DockerImages are those that were brought to docker, by name.
+func (n *Node) DockerImages() ([]DockerImage, error) {
+	notes, err := n.dockerNotes()
+	list := []DockerImage{}
+	for _, name := range slices.Sorted(maps.Keys(notes.Images)) {
+		list = append(list, notes.Images[name].DockerImage)
+	}
+	return list, err
+}
+
+// DropFromDocker takes back what was brought for a ClusterImage alone.
+func (n *Node) DropFromDocker(ctx context.Context, image digest.Digest) error {
+	notes, err := n.dockerNotes()
+	if err != nil {
+		return err
+	}
+	d := n.docker()
+	defer d.close()
+	for _, name := range slices.Sorted(maps.Keys(notes.Images)) {
+		note := notes.Images[name]
+		at := slices.Index(note.For, image)
+		if at < 0 {
+			continue
+		}
+		if note.For = slices.Delete(note.For, at, at+1); len(note.For) > 0 {
+			notes.Images[name] = note
+		} else {
+			if err := n.giveBack(ctx, d, note); err != nil {
+				return err
+			}
+			delete(notes.Images, name)
+		}
+		if err := n.keepDockerNotes(notes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// giveBack lets a name stand for what it stood for before. What containers of others still run from stays.
+func (n *Node) giveBack(ctx context.Context, d *docker, note dockerNote) error {
+	id, err := d.id(ctx, note.Name)
+	if err != nil || !note.is(id) || note.is(note.Was) { // it is another's by now, or was there before
+		return err
+	}
+	if note.Was != "" {
+		there, err := d.id(ctx, note.Was)
+		if err != nil {
+			return err
+		}
+		if there != "" {
+			if err := d.tag(ctx, note.Was, note.Name); err != nil {
+				return err
+			}
+			return d.leave(ctx, id, n.log)
+		}
+	}
+	return d.leave(ctx, note.Name, n.log)
+}
+
+// cleanDocker leaves docker as it was before. One that does not answer keeps its images: they are named.
+func (n *Node) cleanDocker(ctx context.Context) error {
+	notes, err := n.dockerNotes()
+	if err != nil {
+		return err
+	}
+	d := n.docker()
+	defer d.close()
+	for _, name := range slices.Sorted(maps.Keys(notes.Images)) {
+		err := n.giveBack(ctx, d, notes.Images[name])
+		if silent, ok := errors.AsType[*DockerError](err); ok {
+			n.log.Warn("docker keeps the images of the cluster", "images", slices.Sorted(maps.Keys(notes.Images)), "error", silent)
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("taking %s from docker: %w", name, err)
+		}
+	}
+	for _, registry := range notes.Registries {
+		if err := os.Remove(n.dockerCA(registry)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("taking the registry's CA from docker: %w", err)
+		}
+	}
+	for _, dir := range slices.Backward(notes.Made) {
+		_ = os.Remove(dir) // where others have put something meanwhile it stays
+	}
+	if err := os.Remove(filepath.Join(n.root, dockerFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forgetting what docker was given: %w", err)
+	}
+	return nil
+}
