@@ -119,6 +119,7 @@ func (a *appRun) removal(ctx context.Context) (plan, string, error) {
 			Do:   func(ctx context.Context, _ io.Writer) error { return a.executor.forget(ctx, h, a.stepName("")) },
 		})
 	})
+	p.add("dropping its images from docker", a.cluster.Hosts, func(h *runtime.Host) []runtime.Step { return a.dropDocker(h, a.record.Versions) })
 	p.add("forgetting it", lead, func(*runtime.Host) []runtime.Step {
 		return []runtime.Step{{
 			Name: a.stepName("deleting its record"),

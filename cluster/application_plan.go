@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"path"
@@ -25,7 +26,7 @@ func (a *appRun) plan() (plan, error) {
 	if err := a.findBinaries(); err != nil {
 		return plan{}, err
 	}
-	if err := a.reachable(); err != nil {
+	if err := errors.Join(a.reachable(), a.dockerTakes()); err != nil {
 		return plan{}, err
 	}
 	verb := "running"
@@ -40,11 +41,14 @@ func (a *appRun) plan() (plan, error) {
 	p.add("serving the packed images on all control planes", planes, a.publish)
 	p.add("pushing the packed images", lead, a.pushed)
 	p.add("pointing the hosts at the registry", a.cluster.Hosts, a.pointed)
+	p.add("asking for the registry's login", []*runtime.Host{a.shared().source()}, a.dockerLogin)
+	p.add("bringing the packed images to docker", a.cluster.Hosts, a.docker)
 	p.add("preparing its files", lead, a.prepare)
 	p.add("launching the application", lead, a.launchParts)
 	p.add("finishing", lead, a.end)
 	if old := a.others(); len(old) > 0 {
 		p.add("dropping what only images before had", planes, func(h *runtime.Host) []runtime.Step { return a.drop(h, old) })
+		p.add("dropping their images from docker", a.cluster.Hosts, func(h *runtime.Host) []runtime.Step { return a.dropDocker(h, old) })
 		p.add("forgetting them", lead, a.forgetVersions)
 	}
 	return p, nil
@@ -360,10 +364,7 @@ func (a *appRun) dropVersion(ctx context.Context, h *runtime.Host, v application
 	if err := call.Run(ctx, h, "content", "untag", "--name", a.tagOf(v.Digest)); err != nil {
 		return err
 	}
-	used := slices.ContainsFunc(a.records, func(r *application.Record) bool {
-		return r.Name != a.name && slices.ContainsFunc(r.Versions, func(o application.Version) bool { return o.Digest == v.Digest })
-	})
-	if used || v.Digest == h.Facts.State.ImageDigest {
+	if a.needed(h, v) {
 		return nil
 	}
 	if a.external() {
@@ -373,4 +374,11 @@ func (a *appRun) dropVersion(ctx context.Context, h *runtime.Host, v application
 		return err
 	}
 	return call.Run(ctx, h, "rootfs", "remove", "--image", v.Digest)
+}
+
+// needed: another application, or the cluster itself, is of this version, too.
+func (a *appRun) needed(h *runtime.Host, v application.Version) bool {
+	return v.Digest == h.Facts.State.ImageDigest || slices.ContainsFunc(a.records, func(r *application.Record) bool {
+		return r.Name != a.name && slices.ContainsFunc(r.Versions, func(o application.Version) bool { return o.Digest == v.Digest })
+	})
 }

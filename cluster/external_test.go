@@ -19,13 +19,15 @@ import (
 	"github.com/sealerio/sealer/runtime"
 )
 
-const elsewhere = `spec:
-  registry: {externalRegistry: {domain: hub.corp.example, path: mirror, username: robot, password: very-secret}}
-  hostAliases: [{ip: 10.9.9.9, hostnames: [hub.corp.example]}]
+const (
+	elsewhereRegistry = `  registry: {externalRegistry: {domain: hub.corp.example, path: mirror, username: robot, password: very-secret}}
+`
+	elsewhere = "spec:\n" + elsewhereRegistry + `  hostAliases: [{ip: 10.9.9.9, hostnames: [hub.corp.example]}]
   hosts:
   - {ips: [10.0.0.1], roles: [master]}
   - {ips: [10.0.0.3], roles: [node]}
 `
+)
 
 // pusher remembers what it was asked.
 type pusher struct {

@@ -111,6 +111,7 @@ func (r *run) plan() (plan, error) {
 	add("serving the packed images on all control planes", false, r.shared().others(), r.registry)
 	add("pushing the packed images", false, lead, r.pushExternal)
 	add("asking the external registry from every host", false, c.Hosts, r.askExternal)
+	add(stepDocker, false, c.Hosts, r.docker)
 	add("installing "+r.distribution.Name(), false, c.Hosts, func(h *runtime.Host) []runtime.Step { return r.distribution.Install(c, h) })
 	if r.applied != nil {
 		add("changing settings of control planes", true, r.serverFirst(), r.adjusting)

@@ -58,6 +58,7 @@ func (u *upgrade) plan() (plan, error) {
 	if d, ok := u.distribution.(runtime.Repointer); ok && u.external() { // the new image may have images of other domains
 		add("pointing the hosts at the registry", false, c.Hosts, func(h *runtime.Host) []runtime.Step { return d.Repoint(c, h) })
 	}
+	add(stepDocker, false, c.Hosts, u.docker)
 	u.planSnapshot(add)
 	for _, h := range todo {
 		if h.Spec.Role == clusterfile.ControlPlane {

@@ -53,9 +53,11 @@ func DockerProblems(h *Host) []Problem {
 }
 
 // PinnedProblem is about images that docker cannot be given under their names: it forgets the digests of all that it did not pull from
-// where the name says. ok: there are none.
-func PinnedProblem(images []string) (p Problem, ok bool) {
-	pinned := slices.DeleteFunc(slices.Clone(images), func(name string) bool { return !strings.Contains(name, "@") })
+// where the name says. Those of an external registry's own name are pulled from there. ok: there are none.
+func PinnedProblem(images []string, reg Registry) (p Problem, ok bool) {
+	pinned := slices.DeleteFunc(slices.Clone(images), func(name string) bool {
+		return !strings.Contains(name, "@") || reg.External && strings.HasPrefix(name, reg.Name()+"/")
+	})
 	if len(pinned) == 0 {
 		return p, true
 	}

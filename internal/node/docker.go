@@ -233,12 +233,15 @@ func (n *Node) DockerImages() ([]DockerImage, error) {
 	notes, err := n.dockerNotes()
 	list := []DockerImage{}
 	for _, name := range slices.Sorted(maps.Keys(notes.Images)) {
-		list = append(list, notes.Images[name].DockerImage)
+		if image := notes.Images[name].DockerImage; len(image.For) > 0 {
+			list = append(list, image)
+		}
 	}
 	return list, err
 }
 
-// DropFromDocker takes back what was brought for a ClusterImage alone.
+// DropFromDocker takes back what was brought for a ClusterImage alone. What a container still runs from, or was run from a moment ago,
+// goes with a later call.
 func (n *Node) DropFromDocker(ctx context.Context, image digest.Digest) error {
 	notes, err := n.dockerNotes()
 	if err != nil {
@@ -248,17 +251,19 @@ func (n *Node) DropFromDocker(ctx context.Context, image digest.Digest) error {
 	defer d.close()
 	for _, name := range slices.Sorted(maps.Keys(notes.Images)) {
 		note := notes.Images[name]
-		at := slices.Index(note.For, image)
-		if at < 0 {
+		if len(note.For) > 0 && !slices.Contains(note.For, image) {
 			continue
 		}
-		if note.For = slices.Delete(note.For, at, at+1); len(note.For) > 0 {
-			notes.Images[name] = note
-		} else {
-			if err := n.giveBack(ctx, d, note); err != nil {
+		note.For = slices.DeleteFunc(note.For, func(of digest.Digest) bool { return of == image })
+		notes.Images[name] = note
+		if len(note.For) == 0 {
+			kept, err := n.giveBack(ctx, d, note)
+			if err != nil {
 				return err
 			}
-			delete(notes.Images, name)
+			if !kept {
+				delete(notes.Images, name)
+			}
 		}
 		if err := n.keepDockerNotes(notes); err != nil {
 			return err
@@ -267,25 +272,25 @@ func (n *Node) DropFromDocker(ctx context.Context, image digest.Digest) error {
 	return nil
 }
 
-// giveBack lets a name stand for what it stood for before. What containers of others still run from stays.
-func (n *Node) giveBack(ctx context.Context, d *docker, note dockerNote) error {
+// giveBack lets a name stand for what it stood for before. kept: a container uses the image, which stays.
+func (n *Node) giveBack(ctx context.Context, d *docker, note dockerNote) (kept bool, err error) {
 	id, err := d.id(ctx, note.Name)
 	if err != nil || !note.is(id) || note.is(note.Was) { // it is another's by now, or was there before
-		return err
+		return false, err
 	}
+	there := ""
 	if note.Was != "" {
-		there, err := d.id(ctx, note.Was)
-		if err != nil {
-			return err
-		}
-		if there != "" {
-			if err := d.tag(ctx, note.Was, note.Name); err != nil {
-				return err
-			}
-			return d.leave(ctx, id, n.log)
+		if there, err = d.id(ctx, note.Was); err != nil {
+			return false, err
 		}
 	}
-	return d.leave(ctx, note.Name, n.log)
+	if there == "" {
+		return d.leave(ctx, note.Name)
+	}
+	if err := d.tag(ctx, note.Was, note.Name); err != nil {
+		return false, err
+	}
+	return d.leave(ctx, id)
 }
 
 // cleanDocker leaves docker as it was before. One that does not answer keeps its images: they are named.
@@ -297,7 +302,10 @@ func (n *Node) cleanDocker(ctx context.Context) error {
 	d := n.docker()
 	defer d.close()
 	for _, name := range slices.Sorted(maps.Keys(notes.Images)) {
-		err := n.giveBack(ctx, d, notes.Images[name])
+		kept, err := n.giveBack(ctx, d, notes.Images[name])
+		if kept {
+			n.log.Warn("docker keeps an image: a container of somebody else uses it", "image", name)
+		}
 		if silent, ok := errors.AsType[*DockerError](err); ok {
 			n.log.Warn("docker keeps the images of the cluster", "images", slices.Sorted(maps.Keys(notes.Images)), "error", silent)
 			break

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -204,14 +203,11 @@ func (d *docker) remove(ctx context.Context, name string) error {
 	return resp.Body.Close()
 }
 
-// leave is remove, but for what containers run from: that stays, and is told.
-func (d *docker) leave(ctx context.Context, name string, log *slog.Logger) error {
+// leave is remove, but for what containers use: that is kept.
+func (d *docker) leave(ctx context.Context, name string) (kept bool, err error) {
 	resp, err := d.ask(ctx, http.MethodDelete, "/images/"+familiar(name), nil, http.StatusNotFound, http.StatusConflict)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if resp.StatusCode == http.StatusConflict {
-		log.Warn("docker keeps an image: something else uses it", "image", name)
-	}
-	return resp.Body.Close()
+	return resp.StatusCode == http.StatusConflict, resp.Body.Close()
 }

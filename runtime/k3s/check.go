@@ -171,7 +171,7 @@ func checkClusterfile(c *runtime.Cluster) []runtime.Problem {
 		}
 	}
 	if slices.ContainsFunc(c.Hosts, func(h *runtime.Host) bool { return onDocker(c, h) }) {
-		if p, ok := runtime.PinnedProblem(c.Images); !ok {
+		if p, ok := runtime.PinnedProblem(c.Images, c.Registry); !ok {
 			problems = append(problems, p)
 		}
 	}

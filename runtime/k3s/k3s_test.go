@@ -500,11 +500,13 @@ func TestCheck(t *testing.T) {
 	}
 	c.Hosts[2].Facts.Init = "init"
 	c.Hosts[2].Facts.Memory = 256 << 20
-	c.Images = images[2:7]
+	c.Images = append(images[2:7:7], "quay.io/a/b@sha256:1")
 	c.File.Kubeadm = map[string]map[string]any{"KubeletConfiguration": {}}
 	c.File.K3s.Server["helm-controller-arg"] = []string{"x"}
 	c.File.K3s.Server["cluster-init"] = false
 	c.File.K3s.Server["docker"] = true
+	c.Hosts[0].Facts.Docker = &runtime.Docker{}
+	c.Hosts[1].Facts.Docker = &runtime.Docker{Version: "19.03.15", CgroupDriver: "cgroupfs"}
 	c.File.K3s.Agent["container-runtime-endpoint"] = "unix:///run/containerd/containerd.sock"
 	c.File.K3s.Server["bind-address"] = "10.0.0.1"
 	c.File.K3s.Agent["node-external-ip"] = []string{"192.0.2.1"}
