@@ -282,7 +282,7 @@ func (r *run) newState(h *runtime.Host, id string) runtime.HostState {
 	}
 	s.SchemaVersion = runtime.StateVersion
 	s.Cluster, s.ClusterID, s.Role = r.cluster.File.Name, id, string(h.Spec.Role)
-	s.Address = h.IP()
+	s.Address, s.SecondAddress = h.IP(), r.cluster.SecondIP(h)
 	s.Image, s.ImageDigest = r.ImageName, r.cluster.Digest
 	s.Runtime, s.KubeVersion = r.distribution.Name(), r.cluster.KubeVersion()
 	return s

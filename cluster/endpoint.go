@@ -18,9 +18,6 @@ import (
 	"github.com/sealerio/sealer/runtime"
 )
 
-// loopback is where workers find the API servers, behind a balancer of their own.
-const loopback = "127.0.0.1"
-
 // endpointFile is where sealer-node keeps what the balancer of a host is to do.
 const endpointFile = "/var/lib/sealer/node/endpoint/config.json"
 
@@ -45,7 +42,7 @@ func endpoint(c *runtime.Cluster, d runtime.Distribution, h *runtime.Host) []run
 	if port == 0 {
 		return nil
 	}
-	want := endpointConfig{Listen: net.JoinHostPort(loopback, strconv.Itoa(port))}
+	want := endpointConfig{Listen: net.JoinHostPort(h.Loopback(), strconv.Itoa(port))}
 	for _, ip := range controlPlaneIPs(c) {
 		want.Servers = append(want.Servers, net.JoinHostPort(ip, strconv.Itoa(port)))
 	}

@@ -56,7 +56,7 @@ func (r *run) apiServerIP(h *runtime.Host) string {
 	case h == r.cluster.Server() || r.begun(h) || r.joinedBefore(h):
 		return h.IP()
 	case balancedPort(r.cluster, r.distribution, h) != 0:
-		return loopback
+		return h.Loopback()
 	}
 	return r.cluster.Server().IP()
 }

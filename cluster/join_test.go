@@ -200,7 +200,18 @@ type balanced struct{ distribution }
 func (balanced) BalancedPort(*runtime.Cluster) int { return 6443 }
 
 func TestRun_Balances(t *testing.T) {
-	b := newBed(t, three)
+	testBalances(t, three, "127.0.0.1 apiserver.cluster.local\n", "127.0.0.1:6443", "10.0.0.1:6443", "10.0.0.2:6443")
+}
+
+// On hosts that are known by IPv6 addresses it listens on their loopback address of that family.
+func TestRun_BalancesIPv6(t *testing.T) {
+	six := "spec:\n  hosts:\n  - {ips: [\"fd00::1-fd00::2\"], roles: [master]}\n  - {ips: [\"[fd00::3]\"], roles: [node]}\n"
+	testBalances(t, six, "::1 apiserver.cluster.local\n", "[::1]:6443", "[fd00::1]:6443", "[fd00::2]:6443")
+}
+
+func testBalances(t *testing.T, hosts, line, listen string, servers ...string) {
+	t.Helper()
+	b := newBed(t, hosts)
 	b.opts.Distributions = runtime.Distributions{"fake": balanced{}}
 	for _, h := range b.hosts {
 		h.On("sealer-endpoint.service", hosttest.Answer{Code: 3})
@@ -216,12 +227,12 @@ func TestRun_Balances(t *testing.T) {
 				require.NoError(t, json.Unmarshal(c.Stdin, &config))
 			}
 		}
-		if name == "10.0.0.1" || name == "10.0.0.2" {
+		if strings.HasSuffix(name, "1") || strings.HasSuffix(name, "2") {
 			require.Empty(t, config.Listen, "control planes have an API server of their own")
 			continue
 		}
-		require.Equal(t, "127.0.0.1:6443", config.Listen)
-		require.Equal(t, []string{"10.0.0.1:6443", "10.0.0.2:6443"}, config.Servers)
-		require.Contains(t, string(h.Files()["/etc/hosts"].Data), "127.0.0.1 apiserver.cluster.local\n")
+		require.Equal(t, listen, config.Listen)
+		require.Equal(t, servers, config.Servers)
+		require.Contains(t, string(h.Files()["/etc/hosts"].Data), line)
 	}
 }

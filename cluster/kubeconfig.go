@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strings"
 
 	"sigs.k8s.io/yaml"
 
@@ -72,14 +73,11 @@ func serverURL(now, server string) (string, error) {
 	}
 	name, port, err := net.SplitHostPort(server)
 	if err != nil {
-		name, port = server, u.Port()
+		name, port = strings.TrimSuffix(strings.TrimPrefix(server, "["), "]"), u.Port()
 	}
 	if name == "" {
 		return "", errors.New("writing the kubeconfig: the server has no name")
 	}
-	u.Host = net.JoinHostPort(name, port)
-	if port == "" {
-		u.Host = name
-	}
+	u.Host = strings.TrimSuffix(net.JoinHostPort(name, port), ":")
 	return u.String(), nil
 }

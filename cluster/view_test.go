@@ -148,13 +148,12 @@ current-context: x
 `, 0o600)
 	v := b.view(t)
 	for server, want := range map[string]string{
-		"": "https://10.0.0.1:6443", "k8s.example.com": "https://k8s.example.com:6443", "lb:443": "https://lb:443", "https://lb/x": "https://lb/x", "::1": "",
+		"": "https://10.0.0.1:6443", "k8s.example.com": "https://k8s.example.com:6443", "lb:443": "https://lb:443", "https://lb/x": "https://lb/x",
+		"fd00::1": "https://[fd00::1]:6443", "[fd00::1]": "https://[fd00::1]:6443", "[fd00::1]:443": "https://[fd00::1]:443",
 	} {
 		data, err := v.Kubeconfig(t.Context(), server)
 		require.NoError(t, err)
-		if want != "" {
-			require.Contains(t, string(data), "server: "+want+"\n")
-		}
+		require.Contains(t, string(data), "server: "+want+"\n")
 		require.Contains(t, string(data), "client-key-data: S0VZ")
 		require.Contains(t, string(data), "current-context: "+b.opts.Clusterfile.Name)
 	}

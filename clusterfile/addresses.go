@@ -15,7 +15,7 @@ import (
 const maxRange = 5000
 
 // ParseAddresses reads IP addresses and host names separated by commas, and ranges of addresses:
-// "10.0.0.2,10.0.0.5-10.0.0.9,db-1.example.com". The order is kept; empty parts are passed
+// "10.0.0.2,10.0.0.5-10.0.0.9,db-1.example.com". IPv6 addresses may stand in brackets. The order is kept; empty parts are passed
 // over. Names stay names: File.ResolveHosts finds their addresses. The error is an *AddressError.
 func ParseAddresses(list string) ([]string, error) {
 	var addresses []string
@@ -38,19 +38,17 @@ func parseRange(part string) ([]string, error) {
 		return []string{name}, nil
 	}
 	first, last, isRange := strings.Cut(part, "-")
-	from, err := netip.ParseAddr(strings.TrimSpace(first))
+	from, err := parseAddress(first)
 	if err != nil {
 		return nil, &AddressError{part, "is neither an IP address nor a host name"}
 	}
-	from = from.Unmap()
 	if !isRange {
-		return []string{from.String()}, nil
+		last = first
 	}
-	to, err := netip.ParseAddr(strings.TrimSpace(last))
+	to, err := parseAddress(last)
 	if err != nil {
 		return nil, &AddressError{part, "does not end in an IP address"}
 	}
-	to = to.Unmap()
 	switch {
 	case from.BitLen() != to.BitLen():
 		return nil, &AddressError{part, "mixes IPv4 and IPv6"}
@@ -62,11 +60,37 @@ func parseRange(part string) ([]string, error) {
 		if len(addresses) == maxRange {
 			return nil, &AddressError{part, "holds more than 5000 addresses"}
 		}
+		if why := unfit(a); why != "" {
+			return nil, &AddressError{part, why}
+		}
 		addresses = append(addresses, a.String())
 		if a == to {
 			return addresses, nil
 		}
 	}
+}
+
+// parseAddress reads an address as it stands in lists and in URLs.
+func parseAddress(s string) (netip.Addr, error) {
+	s = strings.TrimSpace(s)
+	if inner, ok := strings.CutPrefix(s, "["); ok {
+		if inner, ok = strings.CutSuffix(inner, "]"); ok && strings.Contains(inner, ":") {
+			s = inner
+		}
+	}
+	a, err := netip.ParseAddr(s)
+	return a.Unmap(), err
+}
+
+// unfit is why a node cannot be known by an address: other hosts do not reach it, or kubelets refuse it (--node-ip).
+func unfit(a netip.Addr) string {
+	switch {
+	case a.Zone() != "" || a.IsLinkLocalUnicast():
+		return "is an address of one link alone: nodes are known by one that every host reaches"
+	case a.IsMulticast() || a.IsUnspecified():
+		return "is no address of one host"
+	}
+	return ""
 }
 
 // isHostName: a domain name whose last part is no number, as a mistyped address has it.
@@ -81,11 +105,18 @@ func isHostName(s string) bool {
 }
 
 // ResolveHosts puts addresses in the place of the host names among the hosts, and in what plugins say of them: nodes register with
-// addresses, and a name may later lead to another machine. lookup gives the addresses of a name; of several, the first IPv4 one is
-// taken, or else the first. hostAliases go before it. The error joins a *NameError for each name that has none.
+// addresses, and a name may later lead to another machine. lookup gives the addresses of a name; of several, the first of the
+// family of the other hosts' addresses is taken, or where there are none the first IPv4 one, or else the first. hostAliases go before
+// it. The error joins a *NameError for each name that has none.
 func (f *File) ResolveHosts(lookup func(name string) ([]netip.Addr, error)) error {
 	known := map[string]string{}
 	var errs []error
+	ipv6 := false
+	for _, h := range slices.Backward(f.Hosts) { // the first one decides
+		if a, err := netip.ParseAddr(h.Address); err == nil {
+			ipv6 = a.Is6()
+		}
+	}
 	f.Hosts = slices.Clone(f.Hosts)
 	for i := range f.Hosts {
 		h := &f.Hosts[i]
@@ -95,7 +126,7 @@ func (f *File) ResolveHosts(lookup func(name string) ([]netip.Addr, error)) erro
 		if _, err := netip.ParseAddr(h.Address); err == nil {
 			continue
 		}
-		address, err := f.resolve(h.Address, lookup)
+		address, err := f.resolve(h.Address, ipv6, lookup)
 		if err != nil {
 			errs = append(errs, &NameError{Name: h.Address, Err: err})
 			continue
@@ -117,7 +148,7 @@ func (f *File) ResolveHosts(lookup func(name string) ([]netip.Addr, error)) erro
 	return errors.Join(errs...)
 }
 
-func (f *File) resolve(name string, lookup func(string) ([]netip.Addr, error)) (string, error) {
+func (f *File) resolve(name string, ipv6 bool, lookup func(string) ([]netip.Addr, error)) (string, error) {
 	for _, a := range f.Aliases {
 		if slices.Contains(a.Hostnames, name) {
 			return a.IP, nil
@@ -130,7 +161,7 @@ func (f *File) resolve(name string, lookup func(string) ([]netip.Addr, error)) (
 	if len(all) == 0 {
 		return "", errors.New("it has no address")
 	}
-	if i := slices.IndexFunc(all, func(a netip.Addr) bool { return a.Unmap().Is4() }); i >= 0 {
+	if i := slices.IndexFunc(all, func(a netip.Addr) bool { return a.Unmap().Is4() != ipv6 && unfit(a.Unmap()) == "" }); i >= 0 {
 		return all[i].Unmap().String(), nil
 	}
 	return all[0].String(), nil

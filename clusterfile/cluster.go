@@ -119,7 +119,7 @@ func (s *source) ssh(n *node) SSH {
 	ssh := s.login(c)
 	ssh.SudoPassword = s.secret(c, "sudoPasswd")
 	if j := c.child("jump"); j != nil && j.kind == mappingNode {
-		ssh.Jump = &Jump{Host: j.text("host"), SSH: s.login(j)}
+		ssh.Jump = &Jump{Host: strings.TrimSuffix(strings.TrimPrefix(j.text("host"), "["), "]"), SSH: s.login(j)}
 		if ssh.Jump.Host == "" {
 			s.fail(j, "the jump host has no host")
 		}

@@ -154,6 +154,14 @@ func TestFromFlags(t *testing.T) {
 	}
 	require.Equal(t, []string{"10.0.0.2 control-plane u", "10.0.0.4 control-plane u", "10.0.0.5 control-plane u", "10.0.0.9 worker u"}, got)
 
+	f, err = clusterfile.FromFlags("[FD00:0::1]", "fd00::a-fd00::b,[fd00::d]-[fd00::e],::ffff:10.0.0.9", clusterfile.SSH{})
+	require.NoError(t, err)
+	got = nil
+	for _, h := range f.Machines() {
+		got = append(got, h.Address)
+	}
+	require.Equal(t, []string{"fd00::1", "fd00::a", "fd00::b", "fd00::d", "fd00::e", "10.0.0.9"}, got)
+
 	f, err = clusterfile.FromFlags("", "", clusterfile.SSH{})
 	require.NoError(t, err)
 	require.True(t, f.Machines()[0].Local(), "without hosts the cluster is this machine")
@@ -164,7 +172,15 @@ func TestFromFlags(t *testing.T) {
 		{"10.0.0.1", "10.0.0.1", "is there twice"},
 		{"10.0.0.1-10.0.0.0", "", "ends before it begins"},
 		{"10.0.0.1-fe80::1", "", "mixes IPv4 and IPv6"},
-		{"::-ffff::", "", "more than 5000"},
+		{"2000::-ffff::", "", "more than 5000"},
+		{"fe80::1", "", "an address of one link alone"},
+		{"fe80::1%eth0", "", "an address of one link alone"},
+		{"[fe80::1%eth0]-[fe80::9%eth0]", "", "an address of one link alone"},
+		{"169.254.0.1", "", "an address of one link alone"},
+		{"ff02::1", "", "no address of one host"},
+		{"fd00::1,[fd00::2-fd00::3]", "", "neither an IP address nor a host name"},
+		{"[10.0.0.1]", "", "neither an IP address nor a host name"},
+		{"[fd00::1]:22", "", "neither an IP address nor a host name"},
 		{"a_b", "", "neither an IP address nor a host name"},
 		{"10.0.0", "", "neither an IP address nor a host name"},
 		{"10.0.0.1-x", "", "does not end in an IP address"},

@@ -109,7 +109,12 @@ spec: {type: HOSTNAME, data: "cp-1.example.com first"}
 	}
 	require.Equal(t, []string{"10.0.0.1first", "10.0.0.2", "10.0.0.3", "fd00::6", "10.0.0.9"}, got)
 
-	other, err := clusterfile.FromFlags("nobody.example.com,10.0.0.1", "", clusterfile.SSH{})
+	other, err := clusterfile.FromFlags("cp-1.example.com", "[fd00::9]", clusterfile.SSH{})
+	require.NoError(t, err)
+	require.NoError(t, other.ResolveHosts(lookup))
+	require.Equal(t, "fd00::1", other.Hosts[0].Address, "of the family of the others")
+
+	other, err = clusterfile.FromFlags("nobody.example.com,10.0.0.1", "", clusterfile.SSH{})
 	require.NoError(t, err)
 	wrong := &clusterfile.NameError{}
 	require.ErrorAs(t, other.ResolveHosts(lookup), &wrong)

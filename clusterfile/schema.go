@@ -135,7 +135,11 @@ func supported(fields map[string]string) []string {
 
 func (s *source) kindIs(n *node, want nodeKind) bool {
 	if n.kind != want {
-		s.fail(n, "this must be %s, not %s", want, n.kind)
+		hint := ""
+		if want == scalarNode && len(n.keys) == 1 && strings.Trim(strings.ToLower(n.keys[0]), "0123456789abcdef") == "" {
+			hint = ": an IPv6 address between brackets goes in quotes"
+		}
+		s.fail(n, "this must be %s, not %s%s", want, n.kind, hint)
 	}
 	return n.kind == want
 }

@@ -38,7 +38,9 @@ type Facts struct {
 	Nameservers           []string      // as pods inherit them
 	DefaultRoute          bool
 	Links                 []string
-	Addresses             []netip.Prefix // global ones; first those of the link that the default route takes
+	Addresses             []netip.Prefix          // global ones that last; first those of the link that the default route takes
+	LinkOf                map[netip.Prefix]string // of Addresses
+	IPv6                  bool                    // the kernel has it, and new links will
 	Listening             []Listener
 	Paths                 []string        // the markers that exist
 	Units                 map[string]Unit // those that are loaded
@@ -84,11 +86,10 @@ func Gather(ctx context.Context, r host.Runner, marks []Marks) (Facts, error) {
 }
 
 func parseFacts(out []byte, now time.Time) (Facts, error) {
-	f := Facts{Units: map[string]Unit{}}
+	f := Facts{Units: map[string]Unit{}, LinkOf: map[netip.Prefix]string{}}
 	whole := false
 	sockets := map[int]string{}
 	var ways []string // links of default routes
-	linkOf := map[netip.Prefix]string{}
 	lines := bufio.NewScanner(bytes.NewReader(out))
 	lines.Buffer(nil, 4<<20)
 	for lines.Scan() {
@@ -137,6 +138,8 @@ func parseFacts(out []byte, now time.Time) (Facts, error) {
 		case "default-route":
 			f.DefaultRoute = true
 			ways = append(ways, value)
+		case "ipv6":
+			f.IPv6 = value == "on"
 		case "link":
 			f.Links = append(f.Links, value)
 		case "address":
@@ -144,7 +147,7 @@ func parseFacts(out []byte, now time.Time) (Facts, error) {
 			text, link, _ := strings.Cut(value, " ")
 			if prefix, err = netip.ParsePrefix(text); err == nil {
 				f.Addresses = append(f.Addresses, prefix)
-				linkOf[prefix] = link
+				f.LinkOf[prefix] = link
 			}
 		case "listen":
 			var l Listener
@@ -180,7 +183,7 @@ func parseFacts(out []byte, now time.Time) (Facts, error) {
 		return f, fmt.Errorf("the answer was cut after %d bytes", len(out))
 	}
 	slices.SortStableFunc(f.Addresses, func(a, b netip.Prefix) int {
-		return place(ways, linkOf[a]) - place(ways, linkOf[b])
+		return place(ways, f.LinkOf[a]) - place(ways, f.LinkOf[b])
 	})
 	for i, l := range f.Listening {
 		f.Listening[i].Process = sockets[l.Port]

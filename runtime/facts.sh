@@ -36,9 +36,15 @@ done
 if [ -e /proc/net/route ]; then
 	awk '$2 == "00000000" && $8 == "00000000" { print "default-route=" $1 }' /proc/net/route
 fi
+if [ -e /proc/net/ipv6_route ]; then
+	# every kernel has an unreachable one on lo
+	awk '$1 ~ /^0+$/ && $2 == "00" && $10 != "lo" { print "default-route=" $10 }' /proc/net/ipv6_route
+fi
+if [ -e /proc/net/if_inet6 ] && [ "$(cat /proc/sys/net/ipv6/conf/default/disable_ipv6 2>/dev/null)" != 1 ]; then p ipv6 on; fi
 for link in /sys/class/net/*; do p link "$(basename "$link")"; done
 if command -v ip >/dev/null; then
-	ip -o addr show scope global 2>/dev/null | awk '{ print "address=" $4 " " $2 }'
+	# what a kernel makes up for a while, and virtual addresses that others lend, are not a host's own
+	ip -o addr show scope global 2>/dev/null | awk '!/ (temporary|deprecated|dadfailed)( |$)/ { print "address=" $4 " " $2 }'
 fi
 for table in tcp tcp6; do
 	# 0A is LISTEN; the second field is ADDRESS:PORT in hexadecimal (proc_net(5))

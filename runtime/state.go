@@ -26,7 +26,8 @@ type HostState struct {
 	Cluster       string `json:"cluster"`
 	ClusterID     string `json:"clusterID"`
 	Role          string `json:"role"`
-	Address       string `json:"address,omitempty"` // by which the node is known
+	Address       string `json:"address,omitempty"`       // by which the node is known
+	SecondAddress string `json:"secondAddress,omitempty"` // of the other family, where it has one
 	Image         string `json:"image"`
 	ImageDigest   string `json:"imageDigest"`
 	Runtime       string `json:"runtime"`

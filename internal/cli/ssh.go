@@ -98,6 +98,7 @@ func (o *sshFlags) jumpHost(login clusterfile.SSH) *clusterfile.Jump {
 			jump.Host, jump.Port = name, n
 		}
 	}
+	jump.Host = strings.TrimSuffix(strings.TrimPrefix(jump.Host, "["), "]") // an IPv6 address without a port
 	return jump
 }
 

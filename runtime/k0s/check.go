@@ -27,6 +27,7 @@ const (
 // Check finds what k0s would stop at, on all hosts at once, and settings that cannot go together.
 func (d Distribution) Check(c *runtime.Cluster) []runtime.Problem {
 	problems := append(d.checkImage(c), checkSettings(c)...)
+	problems = append(problems, runtime.NetworkProblems(c, networks(c), nodeMask6(c))...)
 	minor, _ := minorOf(version(c))
 	for _, h := range c.Hosts {
 		if h.Lost != nil {
@@ -47,9 +48,6 @@ func (d Distribution) Check(c *runtime.Cluster) []runtime.Problem {
 		if h.Facts.Cgroup == 1 && minor >= 35 && (!acceptsCgroup1(c) || !ignoresChecks(c)) {
 			add("cgroup", "boot the host with cgroup v2, or accept v1 in the Clusterfile's ClusterConfig: the annotation "+ignoreChecks+
 				`: "true" and a worker profile named default with failCgroupV1: false`, "it has cgroup v1, which the kubelet of %s refuses", version(c))
-		}
-		if ip, err := netip.ParseAddr(h.IP()); err == nil && ip.Is6() {
-			add("address", "use an IPv4 address; a dualStack section in the ClusterConfig gives pods both", "%s is an IPv6 address, and k0s wants IPv4 first", ip)
 		}
 	}
 	return problems
@@ -185,6 +183,9 @@ func checkSettings(c *runtime.Cluster) []runtime.Problem {
 	minor, _ := minorOf(version(c))
 	if ignoresChecks(c) && minor < ignoreSince {
 		add("leave the annotation out", "k0s %s cannot pass over its checks", version(c))
+	}
+	if onlyIPv6(c) && minor < ipv6Since {
+		add(fmt.Sprintf("use an image with k0s 1.%d or later, or IPv4 beside it: PodCIDR=%s,%s", ipv6Since, defaultPods, defaultPods6), "k0s %s cannot do without IPv4", version(c))
 	}
 	external := textAt(c, "api", "externalAddress")
 	switch provider := textAt(c, "network", "provider"); provider {

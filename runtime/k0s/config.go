@@ -22,7 +22,9 @@ const (
 	joinPort      = 9443
 	agentPort     = 8132
 	defaultPods   = "10.244.0.0/16"
+	defaultPods6  = "fd00:10:244::/104" // of which k0s gives nodes a /117 each
 	defaultSvc    = "10.96.0.0/12"
+	defaultSvc6   = "fd00:10:96::/112"
 	envPodCIDR    = "PodCIDR"
 	envSvcCIDR    = "SvcCIDR"
 	ignoreChecks  = "sealer.io/ignore-pre-flight-checks" // annotation of the Clusterfile's ClusterConfig
@@ -68,25 +70,88 @@ func config(c *runtime.Cluster, h *runtime.Host, balance bool, kept []any) ([]by
 }
 
 func defaults(c *runtime.Cluster) object {
-	env := c.HostEnv(c.First())
 	return object{"spec": object{
 		"images":    object{"default_pull_policy": "IfNotPresent"},
-		"network":   object{"podCIDR": cmp.Or(env[envPodCIDR], defaultPods), "serviceCIDR": cmp.Or(env[envSvcCIDR], defaultSvc)},
+		"network":   defaultNetwork(c),
 		"storage":   object{"type": typeEtcd},
 		"telemetry": object{"enabled": false},
 	}}
 }
 
+// defaultNetwork is as the environment says, or else of the family of the hosts' addresses. k0s has a section of its own for a second
+// family, which is always IPv6: the address of the API server tells it which one goes first.
+func defaultNetwork(c *runtime.Cluster) object {
+	env := c.HostEnv(c.First())
+	pods := cmp.Or(env[envPodCIDR], runtime.SameFamilies(c.First().IP(), defaultPods, defaultPods6))
+	services := cmp.Or(env[envSvcCIDR], runtime.SameFamilies(pods, defaultSvc, defaultSvc6))
+	if !(runtime.Networks{Pods: pods}).Dual() {
+		return object{"podCIDR": pods, "serviceCIDR": services}
+	}
+	pods4, pods6 := byFamily(pods)
+	services4, services6 := byFamily(services)
+	return object{
+		"podCIDR": pods4, "serviceCIDR": services4,
+		"dualStack": object{"enabled": true, "IPv6podCIDR": pods6, "IPv6serviceCIDR": services6},
+	}
+}
+
+// byFamily takes a list of two networks apart.
+func byFamily(list string) (network4, network6 string) {
+	for part := range strings.SplitSeq(list, ",") {
+		if part = strings.TrimSpace(part); runtime.IsIPv6(part) {
+			network6 = part
+		} else {
+			network4 = part
+		}
+	}
+	return network4, network6
+}
+
+// networks are those of the Clusterfile's document over our defaults, the family of the hosts' addresses first.
+func networks(c *runtime.Cluster) runtime.Networks {
+	n := runtime.Networks{Pods: textAt(c, "network", "podCIDR"), Services: textAt(c, "network", "serviceCIDR")}
+	if !trueAt(c, "network", "dualStack", "enabled") {
+		return n
+	}
+	pods6, services6 := textAt(c, "network", "dualStack", "IPv6podCIDR"), textAt(c, "network", "dualStack", "IPv6serviceCIDR")
+	if runtime.IsIPv6(c.First().IP()) {
+		return runtime.Networks{Pods: pods6 + "," + n.Pods, Services: services6 + "," + n.Services}
+	}
+	return runtime.Networks{Pods: n.Pods + "," + pods6, Services: n.Services + "," + services6}
+}
+
+// nodeMask6 is what a node gets of the pods' network of IPv6: /117, as k0s tells the controller manager.
+func nodeMask6(c *runtime.Cluster) int {
+	extra, _ := at(c, "controllerManager", "extraArgs").(object)
+	var args []string
+	for name, value := range extra {
+		args = append(args, fmt.Sprintf("%s=%v", name, value))
+	}
+	return runtime.NodeMask6(117, args)
+}
+
+// onlyIPv6: k0s takes that for an experiment, which is to be asked for.
+func onlyIPv6(c *runtime.Cluster) bool {
+	n := networks(c)
+	return !n.Dual() && runtime.IsIPv6(n.Pods)
+}
+
 // names are those of the API server's certificate: k0s itself adds only what it finds on the host.
 func names(c *runtime.Cluster, api object, kept []any) []any {
 	all := []any{runtime.APIServerName, "127.0.0.1"}
+	if own := c.First().Loopback(); own != "127.0.0.1" {
+		all = append(all, own)
+	}
 	add := func(name any) {
 		if name != "" && name != nil && !slices.Contains(all, name) {
 			all = append(all, name)
 		}
 	}
+	n := networks(c)
 	for _, h := range c.ControlPlanes() {
-		add(h.IP())
+		for _, ip := range c.NodeIPs(h, n) {
+			add(ip)
+		}
 	}
 	add(api["externalAddress"])
 	for _, ip := range virtualIPs(c) {
@@ -177,9 +242,6 @@ func portAt(c *runtime.Cluster, standard int, keys ...string) int {
 	}
 	return standard
 }
-
-func podCIDR(c *runtime.Cluster) string     { return textAt(c, "network", "podCIDR") }
-func serviceCIDR(c *runtime.Cluster) string { return textAt(c, "network", "serviceCIDR") }
 
 // ownEtcd tells whether control planes keep the datastore themselves, as members of one etcd.
 func ownEtcd(c *runtime.Cluster) bool {

@@ -30,7 +30,10 @@ func TestConfig(t *testing.T) {
         vrrpInstances: [{virtualIPs: [10.0.0.10/24], authPass: s3cret1, unicastPeers: [10.0.0.1, 10.0.0.2]}]
         virtualServers: [{ipAddress: 10.0.0.10}]
 `},
-		"kine": {oneAndOne, spec + "  storage: {type: kine, kine: {dataSource: \"postgres://db\"}}\n"},
+		"ipv6":  {twoAndOne6, ""},
+		"dual":  {twoAndOne, spec + "  network: {dualStack: {enabled: true, IPv6podCIDR: \"fd00:1::/104\", IPv6serviceCIDR: \"fd00:2::/112\"}}\n"},
+		"dual6": {"  - {ips: [\"fd00::1\"], roles: [master], env: [\"PodCIDR=fd00:1::/104,10.1.0.0/16\"]}\n  - {ips: [\"fd00::3\"], roles: [node]}\n", ""},
+		"kine":  {oneAndOne, spec + "  storage: {type: kine, kine: {dataSource: \"postgres://db\"}}\n"},
 		"merged": {twoAndOne, `---
 apiVersion: k0s.k0sproject.io/v1beta1
 kind: ClusterConfig
@@ -47,6 +50,10 @@ spec:
 	} {
 		t.Run(name, func(t *testing.T) {
 			cl, runners := newCluster(t, latest, c.hosts, c.documents)
+			bothFamilies(cl)
+			for _, p := range quick().Check(cl) {
+				require.NotContains(t, []string{"address", "network", "ipv6"}, p.Check, p)
+			}
 			machines := play(t, cl, runners)
 			run(0, quick().Init)(t, cl, machines)
 			for i, h := range cl.Hosts {
@@ -120,6 +127,25 @@ func TestFlags(t *testing.T) {
 	require.False(t, done, "a flag that nobody wanted")
 }
 
+// A k0s without IPv4 is to be asked for, from 1.34 on; the second address of a dual stack is a node's, too.
+func TestFlags_IPv6(t *testing.T) {
+	c, runners := newCluster(t, latest, twoAndOne6, "")
+	bothFamilies(c)
+	machines := play(t, c, runners)
+	run(0, quick().Init)(t, c, machines)
+	run(2, quick().Join)(t, c, machines)
+	require.Contains(t, lines(runners[0].Calls()), " --feature-gates=IPv6SingleStack=true --kubelet-extra-args=--node-ip=fd00::1\n")
+	require.Regexp(t, `config validate --config \S+ --feature-gates=IPv6SingleStack=true`, lines(runners[0].Calls()))
+	require.Contains(t, lines(runners[2].Calls()), "k0s install worker --kubelet-extra-args=--node-ip=fd00::3 ")
+
+	c.Env = map[string]string{"PodCIDR": "fd00:1::/104,10.1.0.0/16"}
+	require.Empty(t, quick().Check(c))
+	c, runners = newCluster(t, latest, one, clusterDoc+"spec: {network: {dualStack: {enabled: true, IPv6podCIDR: \"fd00:1::/104\", IPv6serviceCIDR: \"fd00:2::/112\"}}}\n")
+	bothFamilies(c)
+	run(0, quick().Init)(t, c, play(t, c, runners))
+	require.Contains(t, lines(runners[0].Calls()), " --no-taints=true --kubelet-extra-args=--node-ip=10.0.0.1,fd00::1\n")
+}
+
 // A unit that names a token keeps it, whatever else changes: a node that lost its data must not make a cluster.
 func TestFlags_TokenStays(t *testing.T) {
 	c, runners := newCluster(t, latest, twoAndOne, "")
@@ -166,32 +192,38 @@ func TestCheck(t *testing.T) {
 			version: latest, hosts: one, change: func(c *runtime.Cluster) { c.Hosts[0].Facts.Cgroup = 1 },
 			documents: clusterDoc + "metadata: {annotations: {sealer.io/ignore-pre-flight-checks: \"true\"}}\nspec: {workerProfiles: [{name: default, values: {failCgroupV1: false}}]}\n",
 		},
-		"lost":           {version: latest, hosts: twoAndOne, change: func(c *runtime.Cluster) { c.Hosts[1].Lost, c.Hosts[1].Facts.Memory = lost{}, 0 }},
-		"kubeadm's":      {version: latest, hosts: one, documents: "---\napiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n", want: "k0s, which knows no KubeletConfiguration"},
-		"k3s'":           {version: latest, hosts: one, documents: "---\napiVersion: sealer.io/v2\nkind: K3s\nserver: {}\n", want: "k0s, which knows no K3s"},
-		"annotation":     {version: latest, hosts: one, documents: clusterDoc + "metadata: {annotations: {sealer.io/ignore: \"true\"}}\n", want: "the annotation sealer.io/ignore"},
-		"ignore in 1.32": {version: "v1.32.13+k0s.0", hosts: one, documents: clusterDoc + "metadata: {annotations: {sealer.io/ignore-pre-flight-checks: \"true\"}}\n", want: "cannot pass over its checks"},
-		"NLLB, external": {version: latest, hosts: twoAndOne, documents: spec + "  api: {externalAddress: k8s.example.com}\n  network: {nodeLocalLoadBalancing: {enabled: true}}\n", want: "node-local load balancing and an externalAddress exclude each other"},
-		"external":       {version: latest, hosts: twoAndOne, documents: spec + "  api: {externalAddress: k8s.example.com}\n"},
-		"traefik, 1.35":  {version: "v1.35.7+k0s.0", hosts: one, documents: spec + "  network: {nodeLocalLoadBalancing: {type: Traefik}}\n", want: "Traefik came with k0s 1.36"},
-		"balancer":       {version: latest, hosts: one, documents: spec + "  network: {nodeLocalLoadBalancing: {type: HAProxy}}\n", want: `the node-local load balancer "HAProxy"`},
-		"provider":       {version: latest, hosts: one, documents: spec + "  network: {provider: flannel}\n", want: `the network provider "flannel"`},
-		"sqlite, two":    {version: latest, hosts: twoAndOne, documents: spec + "  storage: {type: kine}\n", want: "several control planes cannot share this storage"},
-		"sqlite, one":    {version: latest, hosts: oneAndOne, documents: spec + "  storage: {type: kine}\n"},
-		"database, two":  {version: latest, hosts: twoAndOne, documents: spec + "  storage: {type: kine, kine: {dataSource: \"mysql://db\"}}\n"},
-		"external etcd":  {version: latest, hosts: twoAndOne, documents: spec + "  storage: {etcd: {externalCluster: {endpoints: [\"https://e\"]}}}\n", want: "cannot share this storage"},
-		"storage":        {version: latest, hosts: one, documents: spec + "  storage: {type: sqlite}\n", want: `the storage "sqlite"`},
-		"profile":        {version: latest, hosts: one, documents: spec + "  workerProfiles: [{name: big, values: {maxPods: 9}}]\n", want: `not "big"`},
-		"profile's DNS":  {version: latest, hosts: one, documents: spec + "  workerProfiles: [{name: default, values: {clusterDomain: x}}]\n", want: "sets clusterDomain"},
-		"one port":       {version: latest, hosts: one, documents: spec + "  api: {port: 9443}\n", want: "cannot share a port"},
-		"VIP, pass":      {version: latest, hosts: one, documents: vip("10.0.0.10/24", "123456789", ""), want: "more than 8 characters"},
-		"VIP, no pass":   {version: latest, hosts: one, documents: vip("10.0.0.10/24", "", ""), want: "no authPass"},
-		"VIP, form":      {version: latest, hosts: one, documents: vip("10.0.0.10", "x", ""), want: `"10.0.0.10" is not an address with`},
-		"VIP, a host's":  {version: latest, hosts: one, documents: vip("10.0.0.1/24", "x", ""), want: "is that of the host 10.0.0.1"},
-		"VIP, peers":     {version: latest, hosts: twoAndOne, documents: vip("10.0.0.10/24", "x", "unicastPeers: [10.0.0.1]"), want: "do not have 10.0.0.2"},
-		"VIP, router":    {version: latest, hosts: one, documents: vip("10.0.0.10/24", "x", "virtualRouterID: 256"), want: "virtualRouterID 256"},
-		"VIP":            {version: latest, hosts: twoAndOne, documents: vip("10.0.0.10/24", "x", "")},
-		"VIP, none":      {version: latest, hosts: one, documents: spec + "  network: {controlPlaneLoadBalancing: {enabled: true}}\n", want: "has no virtual address"},
+		"IPv6, 1.33":            {version: "v1.33.1+k0s.0", hosts: twoAndOne6, change: bothFamilies, want: "k0s v1.33.1+k0s.0 cannot do without IPv4"},
+		"IPv6":                  {version: latest, hosts: twoAndOne6, change: bothFamilies},
+		"IPv6, off":             {version: latest, hosts: twoAndOne6, change: func(c *runtime.Cluster) { bothFamilies(c); c.Hosts[2].Facts.IPv6 = false }, want: "fd00::3: IPv6 is off"},
+		"large nodes":           {version: latest, hosts: twoAndOne6, documents: spec + "  network: {podCIDR: \"fd00:1::/56\", serviceCIDR: \"fd00:2::/112\"}\n", change: bothFamilies, want: "nodes cannot get a /117 each"},
+		"nodes of /64":          {version: latest, hosts: twoAndOne6, documents: spec + "  controllerManager: {extraArgs: {node-cidr-mask-size-ipv6: \"64\"}}\n  network: {podCIDR: \"fd00:1::/56\", serviceCIDR: \"fd00:2::/112\"}\n", change: bothFamilies},
+		"dual, IPv6 as podCIDR": {version: latest, hosts: twoAndOne, documents: spec + "  network: {podCIDR: \"fd00:1::/104\", dualStack: {enabled: true, IPv6podCIDR: \"fd00:3::/104\", IPv6serviceCIDR: \"fd00:2::/112\"}}\n", change: bothFamilies, want: "the pods have the networks fd00:1::/104,fd00:3::/104"},
+		"lost":                  {version: latest, hosts: twoAndOne, change: func(c *runtime.Cluster) { c.Hosts[1].Lost, c.Hosts[1].Facts.Memory = lost{}, 0 }},
+		"kubeadm's":             {version: latest, hosts: one, documents: "---\napiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n", want: "k0s, which knows no KubeletConfiguration"},
+		"k3s'":                  {version: latest, hosts: one, documents: "---\napiVersion: sealer.io/v2\nkind: K3s\nserver: {}\n", want: "k0s, which knows no K3s"},
+		"annotation":            {version: latest, hosts: one, documents: clusterDoc + "metadata: {annotations: {sealer.io/ignore: \"true\"}}\n", want: "the annotation sealer.io/ignore"},
+		"ignore in 1.32":        {version: "v1.32.13+k0s.0", hosts: one, documents: clusterDoc + "metadata: {annotations: {sealer.io/ignore-pre-flight-checks: \"true\"}}\n", want: "cannot pass over its checks"},
+		"NLLB, external":        {version: latest, hosts: twoAndOne, documents: spec + "  api: {externalAddress: k8s.example.com}\n  network: {nodeLocalLoadBalancing: {enabled: true}}\n", want: "node-local load balancing and an externalAddress exclude each other"},
+		"external":              {version: latest, hosts: twoAndOne, documents: spec + "  api: {externalAddress: k8s.example.com}\n"},
+		"traefik, 1.35":         {version: "v1.35.7+k0s.0", hosts: one, documents: spec + "  network: {nodeLocalLoadBalancing: {type: Traefik}}\n", want: "Traefik came with k0s 1.36"},
+		"balancer":              {version: latest, hosts: one, documents: spec + "  network: {nodeLocalLoadBalancing: {type: HAProxy}}\n", want: `the node-local load balancer "HAProxy"`},
+		"provider":              {version: latest, hosts: one, documents: spec + "  network: {provider: flannel}\n", want: `the network provider "flannel"`},
+		"sqlite, two":           {version: latest, hosts: twoAndOne, documents: spec + "  storage: {type: kine}\n", want: "several control planes cannot share this storage"},
+		"sqlite, one":           {version: latest, hosts: oneAndOne, documents: spec + "  storage: {type: kine}\n"},
+		"database, two":         {version: latest, hosts: twoAndOne, documents: spec + "  storage: {type: kine, kine: {dataSource: \"mysql://db\"}}\n"},
+		"external etcd":         {version: latest, hosts: twoAndOne, documents: spec + "  storage: {etcd: {externalCluster: {endpoints: [\"https://e\"]}}}\n", want: "cannot share this storage"},
+		"storage":               {version: latest, hosts: one, documents: spec + "  storage: {type: sqlite}\n", want: `the storage "sqlite"`},
+		"profile":               {version: latest, hosts: one, documents: spec + "  workerProfiles: [{name: big, values: {maxPods: 9}}]\n", want: `not "big"`},
+		"profile's DNS":         {version: latest, hosts: one, documents: spec + "  workerProfiles: [{name: default, values: {clusterDomain: x}}]\n", want: "sets clusterDomain"},
+		"one port":              {version: latest, hosts: one, documents: spec + "  api: {port: 9443}\n", want: "cannot share a port"},
+		"VIP, pass":             {version: latest, hosts: one, documents: vip("10.0.0.10/24", "123456789", ""), want: "more than 8 characters"},
+		"VIP, no pass":          {version: latest, hosts: one, documents: vip("10.0.0.10/24", "", ""), want: "no authPass"},
+		"VIP, form":             {version: latest, hosts: one, documents: vip("10.0.0.10", "x", ""), want: `"10.0.0.10" is not an address with`},
+		"VIP, a host's":         {version: latest, hosts: one, documents: vip("10.0.0.1/24", "x", ""), want: "is that of the host 10.0.0.1"},
+		"VIP, peers":            {version: latest, hosts: twoAndOne, documents: vip("10.0.0.10/24", "x", "unicastPeers: [10.0.0.1]"), want: "do not have 10.0.0.2"},
+		"VIP, router":           {version: latest, hosts: one, documents: vip("10.0.0.10/24", "x", "virtualRouterID: 256"), want: "virtualRouterID 256"},
+		"VIP":                   {version: latest, hosts: twoAndOne, documents: vip("10.0.0.10/24", "x", "")},
+		"VIP, none":             {version: latest, hosts: one, documents: spec + "  network: {controlPlaneLoadBalancing: {enabled: true}}\n", want: "has no virtual address"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cl, _ := newCluster(t, c.version, c.hosts, c.documents)

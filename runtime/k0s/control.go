@@ -76,7 +76,7 @@ func (d Distribution) configure(c *runtime.Cluster, h *runtime.Host, joins bool,
 				if data, err = d.wanted(ctx, c, h, balance); err != nil {
 					return err
 				}
-				if err := validateConfig(ctx, h, data, k0sBin, log); err != nil {
+				if err := validateConfig(ctx, c, h, data, k0sBin, log); err != nil {
 					return err
 				}
 			}
@@ -110,13 +110,16 @@ func (d Distribution) wanted(ctx context.Context, c *runtime.Cluster, h *runtime
 }
 
 // validateConfig asks the k0s at bin whether it takes the configuration, which is not yet in use.
-func validateConfig(ctx context.Context, h *runtime.Host, data []byte, bin string, log io.Writer) error {
+func validateConfig(ctx context.Context, c *runtime.Cluster, h *runtime.Host, data []byte, bin string, log io.Writer) error {
 	const candidate = configDir + "/k0s.candidate.yaml"
 	if err := host.WriteFile(ctx, h.Runner, candidate, data, 0o600); err != nil {
 		return err
 	}
 	argv := call(time.Minute, "config", "validate", "--config", candidate)
 	argv[4] = bin
+	if onlyIPv6(c) {
+		argv = append(argv, gateIPv6)
+	}
 	err := run(ctx, h, log, argv...)
 	if err != nil {
 		err = fmt.Errorf("validating k0s.yaml: %w", err)

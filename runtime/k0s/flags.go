@@ -18,6 +18,12 @@ import (
 // ignoreSince is the first minor version that knows --ignore-pre-flight-checks.
 const ignoreSince = 33
 
+// gateIPv6 is wanted by k0s where there is no IPv4 at all (docs.k0sproject.io/stable/single-stack-ipv6), since ipv6Since.
+const (
+	gateIPv6  = "--feature-gates=IPv6SingleStack=true"
+	ipv6Since = 34
+)
+
 const tokenFlag = "--token-file=" + tokenFile
 
 // installFlags are what k0s install gets; it writes them into the unit as they are here. joins: the host becomes part of a
@@ -31,7 +37,10 @@ func installFlags(c *runtime.Cluster, h *runtime.Host, joins bool) []string {
 			flags = append(flags, "--no-taints=true")
 		}
 	}
-	flags = append(flags, "--kubelet-extra-args=--node-ip="+h.IP())
+	if isController(h) && onlyIPv6(c) {
+		flags = append(flags, gateIPv6)
+	}
+	flags = append(flags, "--kubelet-extra-args=--node-ip="+strings.Join(c.NodeIPs(h, networks(c)), ","))
 	if ignoresChecks(c) {
 		flags = append(flags, "--ignore-pre-flight-checks=true")
 	}
@@ -45,7 +54,7 @@ func installFlags(c *runtime.Cluster, h *runtime.Host, joins bool) []string {
 func managed(flag string) bool {
 	name, _, _ := strings.Cut(flag, "=")
 	switch name {
-	case "--config", "--enable-worker", "--no-taints", "--kubelet-extra-args", "--ignore-pre-flight-checks", "--single", "--disable-components", "--profile":
+	case "--config", "--enable-worker", "--no-taints", "--kubelet-extra-args", "--ignore-pre-flight-checks", "--single", "--disable-components", "--profile", "--feature-gates":
 		return true
 	}
 	return false

@@ -158,7 +158,7 @@ func (d Distribution) Install(c *runtime.Cluster, h *runtime.Host) []runtime.Ste
 func prepare(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writer) error {
 	err := h.Runner.Run(ctx, host.Command{
 		Argv: []string{"sh", "-s", "--", keptDir}, Stdin: bytes.NewReader(prepareScript), Stdout: log, Stderr: log, Mutates: true,
-		Env: []string{"PodCIDR=" + podCIDR(c)},
+		Env: []string{"PodCIDR=" + networks(c).Pods},
 	})
 	if err != nil {
 		return err
@@ -168,7 +168,8 @@ func prepare(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Wr
 	if err != nil || !there {
 		return err
 	}
-	env := append(c.EnvList(h), "HostIP="+h.IP(), "PodCIDR="+podCIDR(c), "ServiceCIDR="+serviceCIDR(c))
+	n := networks(c)
+	env := append(c.EnvList(h), "HostIP="+h.IP(), "PodCIDR="+n.Pods, "ServiceCIDR="+n.Services)
 	return h.Runner.Run(ctx, host.Command{Argv: []string{script}, Dir: h.Rootfs, Env: env, Stdout: log, Stderr: log, Mutates: true})
 }
 

@@ -73,8 +73,22 @@ const (
 	one        = "  - {ips: [10.0.0.1], roles: [master]}\n"
 	oneAndOne  = one + "  - {ips: [10.0.0.3], roles: [node]}\n"
 	twoAndOne  = "  - {ips: [10.0.0.1, 10.0.0.2], roles: [master]}\n  - {ips: [10.0.0.3], roles: [node]}\n"
+	twoAndOne6 = "  - {ips: [\"fd00::1\", \"fd00::2\"], roles: [master]}\n  - {ips: [\"fd00::3\"], roles: [node]}\n"
 	clusterDoc = "---\napiVersion: k0s.k0sproject.io/v1beta1\nkind: ClusterConfig\n"
 )
+
+// bothFamilies gives every host the address of the other family that ends as its own does.
+func bothFamilies(c *runtime.Cluster) {
+	for _, h := range c.Hosts {
+		h.Facts.IPv6 = true
+		last := h.Spec.Address[len(h.Spec.Address)-1:]
+		other := "fd00::" + last + "/64"
+		if strings.Contains(h.Spec.Address, ":") {
+			other = "10.0.0." + last + "/24"
+		}
+		h.Facts.Addresses = append(h.Facts.Addresses, netip.MustParsePrefix(other))
+	}
+}
 
 // quick never waits long.
 func quick() k0s.Distribution {

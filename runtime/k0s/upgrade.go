@@ -27,7 +27,7 @@ func (d Distribution) Upgrade(c *runtime.Cluster, h *runtime.Host) (running, dra
 				if err != nil {
 					return err
 				}
-				return validateConfig(ctx, h, data, path.Join(h.Rootfs, "bin", "k0s"), log)
+				return validateConfig(ctx, c, h, data, path.Join(h.Rootfs, "bin", "k0s"), log)
 			},
 		}}
 	}

@@ -66,6 +66,7 @@ func serverAsked(c *runtime.Cluster) settings {
 func (d Distribution) Check(c *runtime.Cluster) []runtime.Problem {
 	problems := d.checkImage(c)
 	problems = append(problems, checkClusterfile(c)...)
+	problems = append(problems, runtime.NetworkProblems(c, networks(c), nodeMask6(c))...)
 	for _, h := range c.Hosts {
 		problems = append(problems, checkHost(c, h)...)
 	}

@@ -3,13 +3,13 @@
 package k3s
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
 	"net"
-	"net/netip"
 	"path"
 	"reflect"
 	"slices"
@@ -98,6 +98,9 @@ func common(c *runtime.Cluster, h *runtime.Host) settings {
 		s["kubelet-arg"] = dockerArgs(c, h)
 	}
 	s["node-name"], s["node-ip"] = h.Facts.NodeName(), h.IP()
+	if ips := c.NodeIPs(h, networks(c)); len(ips) > 1 {
+		s["node-ip"] = ips
+	}
 	s["disable-default-registry-endpoint"] = true
 	return s
 }
@@ -128,7 +131,7 @@ func serverSettings(c *runtime.Cluster, h *runtime.Host, t tokens, join string) 
 
 // serverNames are those of the API server's certificate, besides localhost and those that k3s adds itself.
 func serverNames(c *runtime.Cluster, h *runtime.Host) []string {
-	names := []string{runtime.APIServerName, h.IP()}
+	names := append([]string{runtime.APIServerName}, c.NodeIPs(h, networks(c))...)
 	for _, name := range slices.Concat(texts(asked(c, h)["tls-san"]), c.AltNames) {
 		if !slices.Contains(names, name) {
 			names = append(names, name)
@@ -141,20 +144,26 @@ func serverNames(c *runtime.Cluster, h *runtime.Host) []string {
 func defaults(c *runtime.Cluster, s settings) settings {
 	d := settings{"write-kubeconfig-mode": "0600"}
 	env := c.HostEnv(c.First())
-	if ip, err := netip.ParseAddr(c.First().IP()); err == nil && ip.Is6() {
-		d["cluster-cidr"], d["service-cidr"], d["flannel-ipv6-masq"] = podCIDR6, svcCIDR6, true
+	if env["PodCIDR"] != "" {
+		d["cluster-cidr"] = env["PodCIDR"]
+	} else if runtime.IsIPv6(c.First().IP()) {
+		d["cluster-cidr"] = podCIDR6
 	}
-	for key, name := range map[string]string{"cluster-cidr": "PodCIDR", "service-cidr": "SvcCIDR"} {
-		if env[name] != "" {
-			d[key] = env[name]
-		}
+	pods := cmp.Or(strings.Join(texts(s["cluster-cidr"]), ","), strings.Join(texts(d["cluster-cidr"]), ","), podCIDR)
+	if env["SvcCIDR"] != "" {
+		d["service-cidr"] = env["SvcCIDR"]
+	} else if services := runtime.SameFamilies(pods, svcCIDR, svcCIDR6); services != svcCIDR {
+		d["service-cidr"] = services
+	}
+	if strings.Contains(pods, ":") {
+		d["flannel-ipv6-masq"] = true // or else nobody outside finds the way back to pods
 	}
 	maps.DeleteFunc(d, func(key string, _ any) bool { _, said := s[key]; return said })
 	return d
 }
 
 // networks are the pods' and the services' addresses, as lists with commas.
-func networks(c *runtime.Cluster) (pods, services string) {
+func networks(c *runtime.Cluster) runtime.Networks {
 	s := settings{}
 	if c.File.K3s != nil {
 		s = c.File.K3s.Server
@@ -168,7 +177,12 @@ func networks(c *runtime.Cluster) (pods, services string) {
 		}
 		return otherwise
 	}
-	return one("cluster-cidr", podCIDR), one("service-cidr", svcCIDR)
+	return runtime.Networks{Pods: one("cluster-cidr", podCIDR), Services: one("service-cidr", svcCIDR)}
+}
+
+// nodeMask6 is what a node gets of the pods' network of IPv6: /64 by itself.
+func nodeMask6(c *runtime.Cluster) int {
+	return runtime.NodeMask6(64, texts(serverAsked(c)["kube-controller-manager-arg"]))
 }
 
 // agentSettings are those of a worker.

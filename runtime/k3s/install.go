@@ -97,10 +97,10 @@ mv -f "$2.sealer-new" "$2"
 )
 
 func prepare(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writer) error {
-	pods, services := networks(c)
+	n := networks(c)
 	return h.Runner.Run(ctx, host.Command{
 		Argv: []string{"sh", "-c", runPrepare, "sh", path.Join(h.Rootfs, "scripts/init-k3s.sh")}, Dir: h.Rootfs,
-		Env:    append(c.EnvList(h), "HostIP="+h.IP(), "PodCIDR="+pods, "ServiceCIDR="+services),
+		Env:    append(c.EnvList(h), "HostIP="+h.IP(), "PodCIDR="+n.Pods, "ServiceCIDR="+n.Services),
 		Stdout: log, Stderr: log, Mutates: true,
 	})
 }

@@ -80,6 +80,19 @@ func newCluster(t *testing.T, hosts, documents string) (*runtime.Cluster, []*hos
 	return c, runners
 }
 
+// bothFamilies gives every host the address of the other family that ends as its own does.
+func bothFamilies(c *runtime.Cluster) {
+	for _, h := range c.Hosts {
+		h.Facts.IPv6 = true
+		last := h.Spec.Address[len(h.Spec.Address)-1:]
+		other := "fd00::" + last + "/64"
+		if strings.Contains(h.Spec.Address, ":") {
+			other = "10.0.0." + last + "/24"
+		}
+		h.Facts.Addresses = append(h.Facts.Addresses, netip.MustParsePrefix(other))
+	}
+}
+
 // quick is k3s that nobody waits long for.
 func quick() k3s.Distribution {
 	return k3s.Distribution{Poll: time.Millisecond, StartTimeout: time.Minute}
@@ -202,9 +215,15 @@ server:
 		"external":   {threeHosts, database},
 		"everything": {threeHosts, everything},
 		"ipv6":       {"  - {ips: [\"fd00::1\", \"fd00::2\"], roles: [master]}\n  - {ips: [\"fd00::3\"], roles: [node]}\n", ""},
+		"dual":       {threeHosts, "---\napiVersion: sealer.io/v2\nkind: K3s\nserver: {cluster-cidr: [10.42.0.0/16, \"fd00:10:42::/56\"]}\n"},
+		"dual6":      {"  - {ips: [\"fd00::1\", \"fd00::2\"], roles: [master], env: [\"PodCIDR=fd00:1::/56,10.1.0.0/16\"]}\n  - {ips: [\"fd00::3\"], roles: [node]}\n", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cl, hosts := newCluster(t, c.hosts, c.documents)
+			bothFamilies(cl)
+			for _, p := range quick().Check(cl) {
+				require.NotContains(t, []string{"address", "network", "ipv6"}, p.Check, p)
+			}
 			onNewHost(hosts[0])
 			_, err := do(t, quick().Init(cl, cl.Hosts[0]))
 			require.NoError(t, err)

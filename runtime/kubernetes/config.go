@@ -4,12 +4,13 @@ package kubernetes
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"net"
-	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"sigs.k8s.io/yaml"
 
@@ -58,26 +59,21 @@ func initConfig(c *runtime.Cluster, h *runtime.Host, certificateKey host.Secret)
 }
 
 func clusterConfig(c *runtime.Cluster) object {
-	pods, services := podCIDR, svcCIDR
-	if ip, err := netip.ParseAddr(c.First().IP()); err == nil && ip.Is6() {
-		pods, services = podCIDR6, svcCIDR6
-	}
-	env := c.HostEnv(c.First())
-	if v := env[envPodCIDR]; v != "" {
-		pods = v
-	}
-	if v := env[envSvcCIDR]; v != "" {
-		services = v
-	}
+	n := networks(c)
 	config := document(c, kubeadmAPI, "ClusterConfiguration", object{
 		"clusterName":          c.File.Name,
 		"controlPlaneEndpoint": net.JoinHostPort(runtime.APIServerName, strconv.Itoa(port(c))),
-		"networking":           object{"dnsDomain": "cluster.local", "podSubnet": pods, "serviceSubnet": services},
+		"networking":           object{"dnsDomain": "cluster.local", "podSubnet": n.Pods, "serviceSubnet": n.Services},
 	})
 	config["kubernetesVersion"] = c.KubeVersion()
 	names := []any{runtime.APIServerName, "127.0.0.1"}
+	if own := c.First().Loopback(); own != "127.0.0.1" {
+		names = append(names, own)
+	}
 	for _, h := range c.ControlPlanes() {
-		names = append(names, h.IP())
+		for _, ip := range c.NodeIPs(h, n) {
+			names = append(names, ip)
+		}
 	}
 	api := child(config, "apiServer")
 	own, _ := api["certSANs"].([]any)
@@ -94,10 +90,29 @@ func clusterConfig(c *runtime.Cluster) object {
 	return config
 }
 
-// subnet is one of the cluster's networks, podSubnet or serviceSubnet, as the cluster will have it.
-func subnet(c *runtime.Cluster, which string) string {
-	s, _ := child(clusterConfig(c), "networking")[which].(string)
-	return s
+// networks are as the Clusterfile's document says, or the environment, or else of the family of the hosts' addresses. Services have
+// those of the pods' families.
+func networks(c *runtime.Cluster) runtime.Networks {
+	said, _ := c.File.Kubeadm["ClusterConfiguration"]["networking"].(object)
+	env := c.HostEnv(c.First())
+	text := func(key, name string) string {
+		s, _ := said[key].(string)
+		return cmp.Or(s, env[name])
+	}
+	pods := cmp.Or(text("podSubnet", envPodCIDR), runtime.SameFamilies(c.First().IP(), podCIDR, podCIDR6))
+	return runtime.Networks{Pods: pods, Services: cmp.Or(text("serviceSubnet", envSvcCIDR), runtime.SameFamilies(pods, svcCIDR, svcCIDR6))}
+}
+
+// nodeMask6 is what a node gets of the pods' network of IPv6: /64 by itself.
+func nodeMask6(c *runtime.Cluster) int {
+	manager, _ := c.File.Kubeadm["ClusterConfiguration"]["controllerManager"].(object)
+	list, _ := manager["extraArgs"].([]any)
+	var args []string
+	for _, a := range list {
+		o, _ := a.(object)
+		args = append(args, fmt.Sprintf("%v=%v", o["name"], o["value"]))
+	}
+	return runtime.NodeMask6(64, args)
 }
 
 // secrets are what a host needs to join; they live for minutes, in files of mode 0600.
@@ -175,7 +190,7 @@ func setNode(o object, c *runtime.Cluster, h *runtime.Host) {
 	}
 	args, _ := node["kubeletExtraArgs"].([]any)
 	args = slices.DeleteFunc(slices.Clone(args), func(a any) bool { o, _ := a.(object); return o["name"] == "node-ip" })
-	node["kubeletExtraArgs"] = append(args, object{"name": "node-ip", "value": h.IP()})
+	node["kubeletExtraArgs"] = append(args, object{"name": "node-ip", "value": strings.Join(c.NodeIPs(h, networks(c)), ",")})
 }
 
 // port is the API server's, 6443 unless the InitConfiguration says otherwise.

@@ -34,12 +34,13 @@ const saveEtcd = `set -eu
 umask 077
 [ -f "$2" ] || exit 76
 data=$(sed -n 's/^ *- --data-dir=//p' "$2")
+endpoint=$(sed -n 's/^ *- --listen-client-urls=\([^,]*\).*/\1/p' "$2") # its loopback one goes first
 id=$(crictl --timeout 30s ps --quiet --state Running --label io.kubernetes.container.name=etcd --label io.kubernetes.pod.namespace=kube-system | head -n 1)
 [ -n "$id" ] || { echo "no etcd runs in a container" >&2; exit 1; }
 pki=/etc/kubernetes/pki/etcd
 part=$data/.sealer-snapshot
 rm -f "$part" "$part.part"
-crictl --timeout 10m exec --sync "$id" etcdctl --endpoints https://127.0.0.1:2379 --cacert "$pki/ca.crt" --cert "$pki/server.crt" --key "$pki/server.key" \
+crictl --timeout 10m exec --sync "$id" etcdctl --endpoints "${endpoint:-https://127.0.0.1:2379}" --cacert "$pki/ca.crt" --cert "$pki/server.crt" --key "$pki/server.key" \
 	--command-timeout 10m snapshot save "$part"
 mkdir -p "$(dirname "$1")"
 cp "$part" "$1.part"

@@ -111,7 +111,8 @@ func (Distribution) BalancedPort(c *runtime.Cluster) int {
 // script runs a script of the rootfs with the host's environment.
 func script(c *runtime.Cluster, h *runtime.Host, name string) func(context.Context, io.Writer) error {
 	return func(ctx context.Context, log io.Writer) error {
-		env := append(c.EnvList(h), "HostIP="+h.IP(), "PodCIDR="+subnet(c, "podSubnet"), "ServiceCIDR="+subnet(c, "serviceSubnet"))
+		n := networks(c)
+		env := append(c.EnvList(h), "HostIP="+h.IP(), "PodCIDR="+n.Pods, "ServiceCIDR="+n.Services)
 		if v, ok := c.File.Kubeadm["KubeletConfiguration"]["failSwapOn"].(bool); ok && !v {
 			env = append(env, "KeepSwap=true")
 		}
@@ -203,6 +204,7 @@ func externalEtcd(c *runtime.Cluster) bool {
 // Check finds what kubeadm would stop at, on all hosts at once.
 func (d Distribution) Check(c *runtime.Cluster) []runtime.Problem {
 	problems := append(checkImage(c), adoptable(c)...)
+	problems = append(problems, runtime.NetworkProblems(c, networks(c), nodeMask6(c))...)
 	minor, _ := minorOf(c.KubeVersion())
 	for _, h := range c.Hosts {
 		add := func(check, fix, format string, args ...any) {

@@ -39,14 +39,13 @@ const token = "abcdef.0123456789abcdef"
 // newCluster has its runners beside it: h1, h2 control planes, h3 worker.
 func newCluster(t *testing.T, version, documents string) (*runtime.Cluster, []*hosttest.Runner) {
 	t.Helper()
-	f, err := clusterfile.Parse("Clusterfile", []byte(`apiVersion: sealer.io/v2
-kind: Cluster
-metadata: {name: prod}
-spec:
-  hosts:
-  - {ips: [10.0.0.1, 10.0.0.2], roles: [master]}
-  - {ips: [10.0.0.3], roles: [node]}
-`+documents))
+	return newClusterOn(t, version, "  - {ips: [10.0.0.1, 10.0.0.2], roles: [master]}\n  - {ips: [10.0.0.3], roles: [node]}\n", documents)
+}
+
+// newClusterOn has other hosts.
+func newClusterOn(t *testing.T, version, hosts, documents string) (*runtime.Cluster, []*hosttest.Runner) {
+	t.Helper()
+	f, err := clusterfile.Parse("Clusterfile", []byte("apiVersion: sealer.io/v2\nkind: Cluster\nmetadata: {name: prod}\nspec:\n  hosts:\n"+hosts+documents))
 	require.NoError(t, err)
 	c := &runtime.Cluster{
 		File: f, Digest: "sha256:1",

@@ -35,21 +35,24 @@ func (Distribution) Leave(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
 			if err != nil || !there {
 				return err
 			}
-			return run(ctx, c.Server(), log, etcd("remove", "--id", id)...)
+			return run(ctx, c.Server(), log, etcd(c.Server(), "remove", "--id", id)...)
 		},
 	}}
 }
 
 // etcd asks the member on the host where it runs, as its health check does.
-func etcd(verb string, args ...string) []string {
+func etcd(server *runtime.Host, verb string, args ...string) []string {
 	const pki = "/etc/kubernetes/pki/etcd/"
 	argv := []string{runtime.NodeBinary, "etcd", verb, "--cacert", pki + "ca.crt", "--cert", pki + "healthcheck-client.crt", "--key", pki + "healthcheck-client.key"}
+	if runtime.IsIPv6(server.IP()) { // kubeadm lets etcd listen on the loopback address of the host's family
+		argv = append(argv, "--endpoint", "https://"+net.JoinHostPort(server.Loopback(), "2379"))
+	}
 	return append(argv, args...)
 }
 
 // etcdMember is the id of the host's member. One that has not started yet has no name.
 func etcdMember(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (id string, there bool, err error) {
-	out, err := host.Output(ctx, c.Server().Runner, host.Command{Argv: etcd("members")})
+	out, err := host.Output(ctx, c.Server().Runner, host.Command{Argv: etcd(c.Server(), "members")})
 	if err != nil {
 		return "", false, err
 	}

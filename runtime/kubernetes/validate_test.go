@@ -18,7 +18,7 @@ func TestConfig_KubeadmValidates(t *testing.T) {
 	if kubeadm == "" {
 		t.Skip("KUBEADM names no kubeadm")
 	}
-	for _, file := range []string{"v1.36.3/init.yaml", "merged.yaml", "v1.36.3/join-worker.yaml", "v1.36.3/join-control-plane.yaml"} {
+	for _, file := range []string{"v1.36.3/init.yaml", "merged.yaml", "v1.36.3/join-worker.yaml", "v1.36.3/join-control-plane.yaml", "ipv6/init.yaml", "ipv6/join-worker.yaml", "dual/init.yaml", "dual/join-control-plane.yaml", "dual6/init.yaml"} {
 		t.Run(file, func(t *testing.T) {
 			src, err := os.ReadFile(filepath.Join("testdata", file))
 			require.NoError(t, err)

@@ -14,6 +14,11 @@ record_host() {
 			file=/proc/sys/$(printf '%s' "$name" | tr . /)
 			[ -r "$file" ] && printf '%s %s\n' "$file" "$(cat "$file")"
 		done | keep sysctl
+		if wants_ipv6; then
+			for file in /proc/sys/net/ipv6/conf/*/forwarding /proc/sys/net/ipv6/conf/*/accept_ra; do
+				if [ -r "$file" ]; then printf '%s %s\n' "$file" "$(cat "$file")"; fi
+			done >>"$STATE/sysctl"
+		fi
 	fi
 	if once links; then
 		for link in /sys/class/net/*; do basename "$link"; done | keep links
@@ -64,17 +69,41 @@ load_modules() {
 	place "$ROOTFS/etc/modules.conf" "/etc/modules-load.d/sealer-$DISTRIBUTION.conf" 0644
 }
 
-# set_kernel: the settings of etc/sysctl.conf, now and after a restart.
+# wants_ipv6: pods have IPv6 addresses.
+wants_ipv6() {
+	case ${PodCIDR:-} in *:*) return 0 ;; *) return 1 ;; esac
+}
+
+# forward_ipv6: the settings by which a host takes packets of IPv6 from pod to pod. One that forwards listens to router advertisements
+# no more unless its links say 2 (https://docs.kernel.org/networking/ip-sysctl.html): those that live by them would lose their routes.
+forward_ipv6() {
+	printf 'net.ipv6.conf.all.forwarding = 1\nnet.ipv6.conf.default.forwarding = 1\n'
+	while read -r link; do
+		if [ "$(cat "/proc/sys/net/ipv6/conf/$link/accept_ra" 2>/dev/null)" = 1 ]; then
+			printf 'net/ipv6/conf/%s/accept_ra = 2\n' "$link" # with slashes: a link's name may have dots
+		fi
+	done <"$STATE/links"
+}
+
+# set_kernel: the settings of etc/sysctl.conf, and those for IPv6 where pods have it, now and after a restart.
 set_kernel() {
-	place "$ROOTFS/etc/sysctl.conf" "/etc/sysctl.d/99-sealer-$DISTRIBUTION.conf" 0644
+	if wants_ipv6 && once ipv6.conf; then forward_ipv6 | keep ipv6.conf; fi
+	{
+		cat "$ROOTFS/etc/sysctl.conf"
+		if [ -e "$STATE/ipv6.conf" ]; then cat "$STATE/ipv6.conf"; fi
+	} | keep sysctl.conf
+	place "$STATE/sysctl.conf" "/etc/sysctl.d/99-sealer-$DISTRIBUTION.conf" 0644
 	while IFS=' =' read -r name value; do
-		file=/proc/sys/$(printf '%s' "$name" | tr . /)
+		case $name in
+		*/*) file=/proc/sys/$name ;;
+		*) file=/proc/sys/$(printf '%s' "$name" | tr . /) ;;
+		esac
 		if [ ! -e "$file" ]; then
 			say "warning: the kernel has no setting $name"
 		elif [ "$(cat "$file")" != "$value" ]; then
 			printf '%s\n' "$value" >"$file" || die "the kernel setting $name cannot be made $value"
 		fi
-	done <"$ROOTFS/etc/sysctl.conf"
+	done <"$STATE/sysctl.conf"
 }
 
 # stop_firewall: those that would drop the traffic between pods.
@@ -279,7 +308,7 @@ restore_host() {
 	if [ -f "$STATE/cgroups" ]; then
 		rc-update --quiet del cgroups default || : # they stay mounted until the host restarts
 	fi
-	for record in sysctl links routes tables pods swap modules fstab firewall \
+	for record in sysctl sysctl.conf ipv6.conf links routes tables pods swap modules fstab firewall \
 		sealer-service-route sealer-service-route.service networkmanager.conf cgroups; do
 		rm -f "$STATE/$record"
 	done
