@@ -32,6 +32,10 @@ type ApplicationOptions struct {
 	Settings *clusterfile.File
 	// Upgrade makes an application that is there one of this image; without it another image's is an error.
 	Upgrade bool
+
+	// declared: a Clusterfile names it. Settings are all that is said then, and it is there or not, of this image or of another.
+	declared bool
+	gone     application.Notes // is there no more: all is launched once again
 }
 
 // ApplicationName is what an application is called where nobody says so: the last part of its image's name, "shop" of
@@ -68,11 +72,21 @@ func RunApplication(ctx context.Context, o ApplicationOptions) (err error) {
 	if o.Name == "" {
 		o.Name = ApplicationName(o.ImageName)
 	}
-	if !application.IsName(o.Name) {
+	if !clusterfile.IsApplicationName(o.Name) {
 		return &ApplicationNameError{Name: o.Name}
 	}
-	a := &appRun{run: &run{RunOptions: o.RunOptions}, name: o.Name, how: o}
-	done, err := a.open(ctx)
+	kept, err := openFolder(o.StateDir, o.Clusterfile.Name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, kept.close()) }()
+	return o.carryOut(ctx, kept)
+}
+
+// carryOut runs the application in a folder that is open.
+func (o ApplicationOptions) carryOut(ctx context.Context, kept *folder) (err error) {
+	a := &appRun{run: &run{RunOptions: o.RunOptions}, name: o.Name, how: o, kept: kept}
+	done, err := a.reach(ctx)
 	if err != nil {
 		return err
 	}
@@ -118,37 +132,26 @@ type appRun struct {
 	records  []*application.Record
 	record   *application.Record // as it is to be; kept when something is launched
 	fresh    bool                // there is no record in the cluster yet
+	unkept   bool                // the record in the cluster says otherwise of settings, or whose it is
 	sending  int64               // bytes
 }
 
-// open reaches the cluster, and recalls what it was made from.
-func (a *appRun) open(ctx context.Context) (_ func() error, err error) {
+// reach connects to the cluster, and recalls what it was made from. The function that it returns leaves the hosts.
+func (a *appRun) reach(ctx context.Context) (_ func() error, err error) {
 	name := a.Clusterfile.Name
-	if a.kept, err = openFolder(a.StateDir, name); err != nil {
-		return nil, err
-	}
-	closers := []func() error{a.kept.close}
-	done := func() error {
-		var errs []error
-		for _, c := range slices.Backward(closers) {
-			errs = append(errs, c())
-		}
-		return errors.Join(errs...)
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, done())
-		}
-	}()
 	var lost []error
-	c, closeHosts, err := connect(ctx, a.Clusterfile, a.Dial, a.Distributions.Marks(), a.Display, func(m clusterfile.Host, err error) {
+	c, done, err := connect(ctx, a.Clusterfile, a.Dial, a.Distributions.Marks(), a.Display, func(m clusterfile.Host, err error) {
 		lost = append(lost, err)
 		a.lost = append(a.lost, &runtime.Host{Spec: m, Lost: err})
 	})
 	if err != nil {
 		return nil, err
 	}
-	closers = append(closers, closeHosts)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, done())
+		}
+	}()
 	a.cluster = c
 	if len(c.Hosts) == 0 {
 		return nil, &ConnectError{lost}
@@ -182,7 +185,10 @@ func (a *appRun) open(ctx context.Context) (_ func() error, err error) {
 // settle makes of what was said before and what is said now the Clusterfile of this run.
 func (a *appRun) settle(before application.Settings) {
 	said := before.File()
-	if a.how.Settings != nil {
+	switch {
+	case a.how.declared:
+		said = a.how.Settings
+	case a.how.Settings != nil:
 		said = a.how.Settings.Over(said)
 	}
 	file := *a.cluster.File
@@ -205,15 +211,20 @@ func (a *appRun) describe(ctx context.Context) error {
 		return err
 	}
 	c.Metadata = clusterimage.Metadata{ClusterRuntime: state.Runtime, KubeVersion: state.KubeVersion}
+	return checkPlatforms(a.Image, a.ImageName, c.Hosts)
+}
+
+// checkPlatforms finds the hosts that an application's image is not for.
+func checkPlatforms(image *clusterimage.Image, name string, hosts []*runtime.Host) error {
 	var problems []runtime.Problem
-	for _, h := range c.Hosts {
-		r, err := a.Image.Platform(platformOf(h))
+	for _, h := range hosts {
+		r, err := image.Platform(platformOf(h))
 		if err == nil && r.Absent {
 			err = errors.New("the local store has another platform of it only")
 		}
 		if err != nil {
 			problems = append(problems, runtime.Problem{
-				Host: h.String(), Check: "platform", What: fmt.Sprintf("the image %q cannot run here: %v", a.ImageName, err),
+				Host: h.String(), Check: "platform", What: fmt.Sprintf("the image %q cannot run here: %v", name, err),
 				Fix: "build the application for this platform as well, with --platform",
 			})
 		}
@@ -235,7 +246,7 @@ func (a *appRun) look(ctx context.Context) (err error) {
 		return err
 	}
 	have := a.find(a.name)
-	if have == nil && a.how.Upgrade {
+	if have == nil && a.how.Upgrade && !a.how.declared {
 		return a.unknown(a.name)
 	}
 	a.record, a.fresh = &application.Record{Name: a.name}, have == nil
@@ -245,7 +256,7 @@ func (a *appRun) look(ctx context.Context) (err error) {
 		switch {
 		case have.Deleting:
 			return &ApplicationStateError{Name: a.name, Why: "is being deleted", Fix: "end that first: sealer app delete " + a.name}
-		case have.Digest != a.cluster.Digest && !a.how.Upgrade:
+		case have.Digest != a.cluster.Digest && !a.how.Upgrade && !a.how.declared:
 			return &ApplicationStateError{
 				Name: a.name, Why: fmt.Sprintf("is there already, of the image %q (%s)", have.Image, have.Digest),
 				Fix: "sealer app upgrade " + a.name + " " + a.ImageName + ", or another name for this one: --as NAME",
@@ -261,9 +272,18 @@ func (a *appRun) look(ctx context.Context) (err error) {
 			a.record.Done, a.record.Applications, a.record.Ended = nil, nil, time.Time{}
 		}
 	}
+	if g := a.how.gone; len(g.Objects)+len(g.Releases) > 0 {
+		a.record.Done = nil
+		a.record.Drop(g)
+	}
 	a.settle(a.record.Settings)
 	a.record.Image, a.record.Digest = a.ImageName, a.cluster.Digest
+	a.record.Declared = a.record.Declared || a.how.declared
+	a.unkept = have != nil && (have.Declared != a.record.Declared || !same(have.Settings, a.record.Settings))
 	if err := a.checkLaunch(); err != nil {
+		return err
+	}
+	if err := a.readOriginals(ctx); err != nil {
 		return err
 	}
 	return a.measure(ctx)

@@ -50,8 +50,18 @@ func DeleteApplication(ctx context.Context, o DeleteApplicationOptions) (err err
 	if err := opts.Clusterfile.Validate(); err != nil {
 		return fmt.Errorf("deleting an application: %w", err)
 	}
-	a := &appRun{run: &run{RunOptions: opts}, name: o.Name}
-	done, err := a.open(ctx)
+	kept, err := openFolder(o.StateDir, o.Clusterfile.Name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, kept.close()) }()
+	return o.carryOut(ctx, kept, opts)
+}
+
+// carryOut deletes the application in a folder that is open.
+func (o DeleteApplicationOptions) carryOut(ctx context.Context, kept *folder, opts RunOptions) (err error) {
+	a := &appRun{run: &run{RunOptions: opts}, name: o.Name, kept: kept}
+	done, err := a.reach(ctx)
 	if err != nil {
 		return err
 	}
@@ -166,7 +176,7 @@ func (a *appRun) takeAway(h *runtime.Host, own []application.Object) []runtime.S
 		Done: func(context.Context) (bool, error) { return a.record.Deleting, nil },
 		Do: func(ctx context.Context, _ io.Writer) error {
 			a.record.Deleting = true
-			return a.inventory().Keep(ctx, a.record)
+			return a.keep(ctx)
 		},
 	}}
 	if releases := a.record.Releases; len(releases) > 0 {

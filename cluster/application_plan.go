@@ -245,6 +245,13 @@ func (a *appRun) launchParts(h *runtime.Host) []runtime.Step {
 	return steps
 }
 
+// keep writes the record into the cluster.
+func (a *appRun) keep(ctx context.Context) error {
+	err := a.inventory().Keep(ctx, a.record)
+	a.unkept = a.unkept && err != nil
+	return err
+}
+
 // wait is how its parts are waited for.
 func (a *appRun) wait() application.Wait {
 	return application.Wait{Inventory: a.inventory(), Timeout: a.ReadyTimeout, Poll: a.PollInterval, Lacks: a.lacks}
@@ -277,7 +284,7 @@ func (a *appRun) launchPart(ctx context.Context, h *runtime.Host, l launched, ke
 		if !slices.Contains(a.record.Versions, v) {
 			a.record.Versions = append(a.record.Versions, v)
 		}
-		if err := a.inventory().Keep(ctx, a.record); err != nil {
+		if err := a.keep(ctx); err != nil {
 			return err
 		}
 		a.fresh = false
@@ -293,7 +300,7 @@ func (a *appRun) launchPart(ctx context.Context, h *runtime.Host, l launched, ke
 	if err == nil {
 		a.record.Done = slices.Clone(keys)
 	}
-	if keepErr := a.inventory().Keep(ctx, a.record); keepErr != nil {
+	if keepErr := a.keep(ctx); keepErr != nil {
 		if err == nil {
 			return keepErr
 		}
@@ -316,13 +323,15 @@ func (a *appRun) end(h *runtime.Host) []runtime.Step {
 	}
 	return append(steps, runtime.Step{
 		Name: a.stepName("keeping that it is complete"),
-		Done: func(context.Context) (bool, error) { return a.record.Complete() && a.record.Former == nil, nil },
+		Done: func(context.Context) (bool, error) {
+			return a.record.Complete() && a.record.Former == nil && !a.unkept, nil
+		},
 		Do: func(ctx context.Context, _ io.Writer) error {
 			if a.record.Ended.IsZero() {
 				a.record.Ended = time.Now().UTC()
 			}
 			a.record.Former = nil
-			return a.inventory().Keep(ctx, a.record)
+			return a.keep(ctx)
 		},
 	})
 }
@@ -337,7 +346,7 @@ func (a *appRun) forgetVersions(*runtime.Host) []runtime.Step {
 		Name: a.stepName("forgetting images before"),
 		Do: func(ctx context.Context, _ io.Writer) error {
 			a.record.Versions = slices.DeleteFunc(a.record.Versions, func(v application.Version) bool { return v.Digest != a.cluster.Digest })
-			return a.inventory().Keep(ctx, a.record)
+			return a.keep(ctx)
 		},
 	}}
 }

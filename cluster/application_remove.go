@@ -57,5 +57,5 @@ func (a *appRun) removeObsolete(ctx context.Context, h *runtime.Host, log io.Wri
 		return err
 	}
 	a.record.Drop(gone)
-	return a.inventory().Keep(ctx, a.record)
+	return a.keep(ctx)
 }

@@ -96,6 +96,9 @@ func shop(t *testing.T) (*bed, cluster.ApplicationOptions) {
 func started(b *bed) []string {
 	var list []string
 	for _, name := range []string{"10.0.0.1", "10.0.0.2", "10.0.0.3"} {
+		if b.hosts[name] == nil {
+			continue
+		}
 		for _, c := range b.hosts[name].Calls() {
 			if text := strings.Join(c.Argv, " "); strings.HasPrefix(text, inRootfs) && c.Mutates && strings.Contains(c.Dir, "application/apps") {
 				list = append(list, name+" "+strings.TrimPrefix(text, inRootfs))

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sealerio/sealer/cluster/application"
 	"github.com/sealerio/sealer/cluster/kube"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/clusterimage"
@@ -21,6 +22,10 @@ type ApplyOptions struct {
 	RunOptions
 	// FindImage finds the image that the cluster runs, where Image is nil: by the digest of its index; name is what it was called.
 	FindImage func(ctx context.Context, digest, name string) (*clusterimage.Image, string, error)
+	// FindApplication finds an application's image by its reference; it may be nil where the Clusterfile names none.
+	FindApplication func(ctx context.Context, reference string) (*clusterimage.Image, string, error)
+	// Prune deletes application images that the Clusterfile does not name, also where they were run by hand.
+	Prune bool
 	// Force takes hosts out that cannot be reached, and deletes pods that would not leave a node.
 	Force bool
 	// DrainTimeout is how long pods may take to leave a node. Default kube.DefaultDrainTimeout.
@@ -53,8 +58,9 @@ func Apply(ctx context.Context, o ApplyOptions) (err error) {
 	if o.Show == nil {
 		o.Show = func(*ApplyPlan) error { return nil }
 	}
-	if o.Clusterfile == nil || o.Content == nil || o.Dial == nil || o.NodeBinary == nil || o.StateDir == "" || o.Image == nil && o.FindImage == nil {
-		return errors.New("applying a Clusterfile: Clusterfile, image, content, dial, node binary and state folder are needed")
+	if o.Clusterfile == nil || o.Content == nil || o.Dial == nil || o.NodeBinary == nil || o.StateDir == "" || o.Image == nil && o.FindImage == nil ||
+		len(o.Clusterfile.ApplicationImages) > 0 && o.FindApplication == nil {
+		return errors.New("applying a Clusterfile: Clusterfile, images, content, dial, node binary and state folder are needed")
 	}
 	if err := o.Clusterfile.Validate(); err != nil {
 		return fmt.Errorf("applying a Clusterfile: %w", err)
@@ -116,13 +122,17 @@ type applying struct {
 	was     *clusterfile.File // what it was made from; nil: not known
 	going   []clusterfile.Host
 	nodes   []kube.Node
-	cluster *runtime.Cluster // of all hosts that were reached
+	records []*application.Record
+	missing map[string]application.Notes // what is gone of the Clusterfile's applications, by their names
+	cluster *runtime.Cluster             // of all hosts that were reached
 	lost    []*runtime.Host
 	image   RunOptions // with the image that is to run
 	paths   [][]string // of settings that change
 	fresh   bool       // there is no cluster yet, or only a part of one
 	back    bool       // the image is of an older version than the cluster
 	silent  error      // no control plane answers: only settings can be put right
+
+	applications map[string]foundImage // of the Clusterfile, by their names
 }
 
 // applied is what an Apply tells the run that carries out a part of it.
@@ -136,6 +146,9 @@ type applied struct {
 
 // look finds what is there and what is to be done, and what is in the way. Nothing is changed.
 func (a *applying) look(ctx context.Context) (*ApplyPlan, error) {
+	if err := a.findApplications(ctx); err != nil {
+		return nil, err
+	}
 	if err := a.find(ctx); err != nil {
 		return nil, err
 	}
@@ -156,7 +169,10 @@ func (a *applying) execute(ctx context.Context, p *ApplyPlan) error {
 	o.Out, o.DryRun = io.Discard, false
 	if a.fresh {
 		o.Clusterfile = a.all
-		return a.run(ctx, o, nil)
+		if err := a.run(ctx, o, nil); err != nil {
+			return err
+		}
+		return a.executeApplications(ctx, p)
 	}
 	if p.has(stageUpgrade) {
 		if err := a.upgradeOptions(o).carryOut(ctx, a.kept); err != nil {
@@ -164,16 +180,21 @@ func (a *applying) execute(ctx context.Context, p *ApplyPlan) error {
 		}
 	}
 	o.Clusterfile = a.all
-	if err := a.run(ctx, o, a.applied(p)); err != nil {
-		return err
+	if slices.ContainsFunc(p.Stages, func(s ApplyStage) bool { return s.Name != stageApplications }) {
+		if err := a.run(ctx, o, a.applied(p)); err != nil {
+			return err
+		}
 	}
-	if len(a.going) == 0 {
-		return nil
+	if len(a.going) > 0 {
+		err := RemoveOptions{
+			Name: a.want.Name, Hosts: a.going, Force: a.Force, DrainTimeout: a.DrainTimeout, NodeBinary: a.NodeBinary, Dial: a.Dial,
+			Distributions: a.Distributions, Display: a.Display, StateDir: a.StateDir, LogFile: a.LogFile, Out: io.Discard, plugins: a.want.Plugins,
+		}.carryOut(ctx, a.kept)
+		if err != nil {
+			return err
+		}
 	}
-	return RemoveOptions{
-		Name: a.want.Name, Hosts: a.going, Force: a.Force, DrainTimeout: a.DrainTimeout, NodeBinary: a.NodeBinary, Dial: a.Dial,
-		Distributions: a.Distributions, Display: a.Display, StateDir: a.StateDir, LogFile: a.LogFile, Out: io.Discard, plugins: a.want.Plugins,
-	}.carryOut(ctx, a.kept)
+	return a.executeApplications(ctx, p)
 }
 
 func (a *applying) run(ctx context.Context, o RunOptions, part *applied) error {

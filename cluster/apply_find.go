@@ -22,7 +22,7 @@ func (a *applying) find(ctx context.Context) error {
 	if known != nil && (len(known.Hosts) == 0) != (len(a.Clusterfile.Hosts) == 0) {
 		return &LocalError{a.Clusterfile.Name}
 	}
-	a.want, a.was, a.fresh, a.image, a.silent = a.Clusterfile, nil, false, a.RunOptions, nil
+	a.want, a.was, a.fresh, a.image, a.silent, a.records, a.missing = a.Clusterfile, nil, false, a.RunOptions, nil, nil, nil
 	if a.Image != nil {
 		if a.want, err = OverDefaults(a.Clusterfile, a.Image, a.ImageName); err != nil {
 			return err
@@ -162,6 +162,9 @@ func (a *applying) sort(ctx context.Context, r *run) error {
 	if a.silent == nil {
 		var err error
 		if nodes, err = r.api().Nodes(ctx); err != nil {
+			return err
+		}
+		if err := a.inventory(ctx, r.inventory()); err != nil {
 			return err
 		}
 	}

@@ -24,6 +24,8 @@ const (
 	stageMark     = "labels and taints"
 	stageStart    = "starting again what the image starts"
 	stageLeave    = "hosts that leave"
+
+	stageApplications = "applications"
 )
 
 // ApplyPlan is what Apply does, in order.
@@ -106,7 +108,9 @@ func (a *applying) planNew(ctx context.Context) (*ApplyPlan, error) {
 		changes = append(changes, c)
 	}
 	p.add(stageMake, changes...)
-	return p, nil
+	coming := a.newApplications()
+	p.add(stageApplications, coming...)
+	return p, a.checkApplications(ctx, coming, false)
 }
 
 func (a *applying) newPlan() *ApplyPlan {
@@ -133,6 +137,7 @@ func (a *applying) plan(ctx context.Context) (*ApplyPlan, error) {
 	is := comparison{
 		want: a.want, was: a.was, going: a.going, hosts: slices.Concat(c.Hosts, a.lost), nodes: a.nodes, asked: a.silent == nil,
 		image: a.image.ImageName, digest: c.Digest, version: c.KubeVersion(),
+		records: a.records, missing: a.missing, found: a.applications, prune: a.Prune,
 	}
 	settings, paths, refused := is.settings(distribution)
 	refused = append(refused, a.portsInUse(is)...)
@@ -173,10 +178,18 @@ func (a *applying) plan(ctx context.Context) (*ApplyPlan, error) {
 	p.add(stageMark, marking...)
 	p.add(stageStart, started...)
 	p.add(stageLeave, leaves...)
-	if p.Nothing() {
-		return p, nil
+	var applications []Change
+	if a.silent == nil {
+		applications = is.applicationImages()
 	}
-	return p, a.check(ctx, distribution, p)
+	others := !p.Nothing()
+	p.add(stageApplications, applications...)
+	if others {
+		if err := a.check(ctx, distribution, p); err != nil {
+			return nil, err
+		}
+	}
+	return p, a.checkApplications(ctx, applications, !p.has(stageUpgrade))
 }
 
 // older: version is before that of the cluster, within its minor version.

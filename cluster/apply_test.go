@@ -111,6 +111,7 @@ func (w *world) apply() error {
 // wire gives a host its part of the cluster.
 func (w *world) wire(h *fakeHost) {
 	name := nameOf(h.String())
+	w.api.answer(h)
 	did := func(do func(args []string)) hosttest.Answer {
 		return hosttest.Answer{Do: func(_ context.Context, c hosttest.Call) hosttest.Answer {
 			w.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sealerio/sealer/cluster/application"
 	"github.com/sealerio/sealer/cluster/kube"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/runtime"
@@ -101,6 +102,8 @@ func (c Change) Drift() string {
 		return of + "it is a host of the cluster, and the Clusterfile does not name it"
 	case c.About == AboutInstallation:
 		return of + c.Note
+	case c.About == AboutApplication && c.Note != "" && c.From == "":
+		return of + "the " + what + ": " + c.Note
 	case c.Op == OpAdd:
 		return of + "the " + what + " is missing"
 	case c.Op == OpRemove:
@@ -119,6 +122,12 @@ type comparison struct {
 	hosts []*runtime.Host // as found, with those that are lost
 	nodes []kube.Node
 	asked bool // the cluster has said which nodes there are
+	// records are the applications that the cluster keeps; missing is what is gone of them, found the images of those that the Clusterfile
+	// names, both by name. prune: those that were run by hand go, too.
+	records []*application.Record
+	missing map[string]application.Notes
+	found   map[string]foundImage
+	prune   bool
 	// image, digest and version are to run. An empty digest: only the name of the image is known.
 	image, digest, version string
 }

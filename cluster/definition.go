@@ -93,6 +93,7 @@ func untyped(values map[string]typed) map[string]any {
 func marshalDefinition(f *clusterfile.File) ([]byte, error) {
 	file := *f
 	file.ClearText = nil
+	file.ApplicationImages = nil // the cluster itself keeps which of them it has
 	file.Hosts = slices.Clone(f.Hosts)
 	for i := range file.Hosts {
 		file.Hosts[i].SSH = clusterfile.SSH{}

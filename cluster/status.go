@@ -94,6 +94,13 @@ func (v *View) Status(ctx context.Context) (*Status, error) {
 		}
 	}
 	s.Drift = append(s.Drift, v.drift(s, list.Items)...)
+	if c.Contact != nil {
+		lines, err := v.applicationDrift(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s.Drift = append(s.Drift, lines...)
+	}
 	for _, n := range list.Items {
 		if !known[n.Metadata.Name] {
 			s.Drift = append(s.Drift, fmt.Sprintf("the cluster has a node %q, which is none of the hosts", n.Metadata.Name))

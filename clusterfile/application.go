@@ -3,6 +3,7 @@
 package clusterfile
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -23,6 +24,37 @@ func (f *File) Application(name string) (Application, bool) {
 	return f.Applications[i], true
 }
 
+// ApplicationImage is an application image that is to run on the cluster, beside what the cluster's own image brings.
+type ApplicationImage struct {
+	Name         string            // of the application on the cluster
+	Image        string            // reference
+	Env          map[string]string `json:",omitempty"` // over the image's and the cluster's
+	Cmd          []string          `json:",omitempty"` // as File's, of this image
+	Apps         []string
+	Applications []Application `json:",omitempty"`
+	Configs      []Config      `json:",omitempty"` // files for the folders of its applications
+}
+
+// Settings are what is said of the image's applications, as a Clusterfile of this image's would say it.
+func (a ApplicationImage) Settings() *File {
+	return &File{Env: a.Env, Cmd: a.Cmd, Apps: a.Apps, Applications: a.Applications, Configs: a.Configs}
+}
+
+// ApplicationImage finds what is said of an application image, by its application's name.
+func (f *File) ApplicationImage(name string) (ApplicationImage, bool) {
+	i := slices.IndexFunc(f.ApplicationImages, func(a ApplicationImage) bool { return a.Name == name })
+	if i < 0 {
+		return ApplicationImage{Name: name}, false
+	}
+	return f.ApplicationImages[i], true
+}
+
+// applicationRule: the name is part of names in the cluster, behind a prefix of sealer's.
+var applicationRule = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?$`)
+
+// IsApplicationName tells whether the application of an image may be called so: small letters, digits and dashes, 53 at most.
+func IsApplicationName(name string) bool { return applicationRule.MatchString(name) }
+
 // applicationDir is where an application's files are, from the root of the rootfs.
 func applicationDir(name string) string { return "application/apps/" + name + "/" }
 
@@ -32,6 +64,34 @@ func (s *source) application(f *File, doc *node) {
 		s.fail(doc, "the Application has no spec")
 		return
 	}
+	image := spec.text("image")
+	if image == "" {
+		if env := spec.child("env"); env != nil && env.kind != nullNode {
+			s.fail(env, "env is for an Application with an image of its own: write the variables into those of configs, or into the Cluster's env")
+		}
+		s.settings(f, spec)
+		return
+	}
+	a := ApplicationImage{Name: doc.text("metadata", "name"), Image: image, Env: s.env(spec)}
+	switch _, twice := f.ApplicationImage(a.Name); {
+	case !IsApplicationName(a.Name):
+		s.fail(doc.at("metadata", "name"), "%q is no name for an application: small letters, digits and dashes, 53 at most", a.Name)
+		return
+	case twice:
+		s.fail(doc.at("metadata", "name"), "the application %q is there twice", a.Name)
+		return
+	case strings.ContainsAny(image, " \t"):
+		s.fail(spec.at("image"), "%q is not the name of an image", image)
+		return
+	}
+	own := &File{}
+	s.settings(own, spec)
+	a.Cmd, a.Apps, a.Applications, a.Configs = own.Cmd, own.Apps, own.Applications, own.Configs
+	f.ApplicationImages = append(f.ApplicationImages, a)
+}
+
+// settings reads what is said of the applications of an image.
+func (s *source) settings(f *File, spec *node) {
 	if cmds := spec.child("cmds"); cmds != nil && cmds.kind == listNode && len(cmds.values) > 0 {
 		if f.Cmd != nil {
 			s.fail(cmds, "the commands are said by the Cluster's cmd, too")

@@ -3,6 +3,7 @@
 package clusterfile
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 )
@@ -13,8 +14,18 @@ const (
 	PluginDir = "plugins"
 )
 
-// ParseBase reads the default Clusterfile of an image. Unlike a user's it may go without a Cluster, and without hosts.
-func ParseBase(name string, src []byte) (*File, error) { return parse(name, src, true) }
+// ParsePart reads a Clusterfile that may go without a Cluster, and without hosts.
+func ParsePart(name string, src []byte) (*File, error) { return parse(name, src, true) }
+
+// ParseBase reads the default Clusterfile of an image. Unlike a user's it may go without a Cluster, and without hosts; other
+// images than its own, which nobody would have at hand where the image is run, it must not name.
+func ParseBase(name string, src []byte) (*File, error) {
+	f, err := parse(name, src, true)
+	if err == nil && len(f.ApplicationImages) > 0 {
+		err = fmt.Errorf("%s: the application %q has an image of its own: only a user's Clusterfile may name one", name, f.ApplicationImages[0].Name)
+	}
+	return f, err
+}
 
 // Over is f with what it leaves open filled from base, the image's default. Environment, kubeadm's, k3s' and k0s' documents go over those
 // of base field by field; Configs and plugins over those of the same name; lists of hosts, commands and applications

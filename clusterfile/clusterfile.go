@@ -36,6 +36,8 @@ type File struct {
 	Configs []Config
 	// Applications change what the image's applications do.
 	Applications []Application
+	// ApplicationImages run on the cluster beside its own image; Apply sees to it.
+	ApplicationImages []ApplicationImage `json:",omitempty"`
 	// Plugins are done at their phases, in the order of their names.
 	Plugins []Plugin
 	// ClearText are the places where the file has a secret in clear.

@@ -118,6 +118,9 @@ func (f *File) Marshal() ([]byte, error) {
 	if len(f.Applications) > 0 {
 		docs = append(docs, f.applicationDocument())
 	}
+	for _, a := range f.ApplicationImages {
+		docs = append(docs, a.document())
+	}
 	for _, c := range f.Configs {
 		docs = append(docs, c.document())
 	}
@@ -169,8 +172,31 @@ func object(pairs ...any) yaml.MapSlice {
 }
 
 func (f *File) applicationDocument() any {
+	return object("apiVersion", "sealer.io/v2", "kind", "Application", "metadata", object("name", "applications"),
+		"spec", object("configs", applicationConfigs(f.Applications, nil)))
+}
+
+func (a ApplicationImage) document() any {
+	spec := object("image", a.Image)
+	if len(a.Env) > 0 {
+		spec = append(spec, yaml.MapItem{Key: "env", Value: pairs(a.Env)})
+	}
+	if len(a.Cmd) > 0 {
+		spec = append(spec, yaml.MapItem{Key: "cmds", Value: a.Cmd})
+	}
+	if a.Apps != nil {
+		spec = append(spec, yaml.MapItem{Key: "launchApps", Value: a.Apps})
+	}
+	if configs := applicationConfigs(a.Applications, a.Configs); len(configs) > 0 {
+		spec = append(spec, yaml.MapItem{Key: "configs", Value: configs})
+	}
+	return object("apiVersion", "sealer.io/v2", "kind", "Application", "metadata", object("name", a.Name), "spec", spec)
+}
+
+// applicationConfigs are what is said of applications, each with its files.
+func applicationConfigs(list []Application, files []Config) []any {
 	var configs []any
-	for _, a := range f.Applications {
+	for _, a := range list {
 		c := object("name", a.Name)
 		if len(a.Env) > 0 {
 			c = append(c, yaml.MapItem{Key: "env", Value: pairs(a.Env)})
@@ -178,9 +204,18 @@ func (f *File) applicationDocument() any {
 		if len(a.Cmds) > 0 {
 			c = append(c, yaml.MapItem{Key: "launch", Value: object("cmds", a.Cmds)})
 		}
+		var own []any
+		for _, f := range files {
+			if f.App == a.Name {
+				own = append(own, object("path", strings.TrimPrefix(f.Path, applicationDir(a.Name)), "strategy", string(f.Strategy), "data", f.Data))
+			}
+		}
+		if len(own) > 0 {
+			c = append(c, yaml.MapItem{Key: "files", Value: own})
+		}
 		configs = append(configs, c)
 	}
-	return object("apiVersion", "sealer.io/v2", "kind", "Application", "metadata", object("name", "applications"), "spec", object("configs", configs))
+	return configs
 }
 
 func (c Config) document() any {

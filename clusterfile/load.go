@@ -82,11 +82,14 @@ func (s *source) document(f *File, doc *node, seen map[string]*node, shapes sche
 	if doc.child("apiVersion") == nil || !slices.Contains(k.apiVersions, version) {
 		s.fail(doc.at("apiVersion"), "the apiVersion of %s must be %s", name, strings.Join(k.apiVersions, " or "))
 	}
-	if first := seen[name]; first != nil && !k.many {
-		s.fail(doc, "there is a second document of kind %s; the first is on line %d", name, first.line)
-		return
+	// One Application may be the image's own; others have images of their own.
+	if !k.many && (name != "Application" || doc.at("spec").text("image") == "") {
+		if first := seen[name]; first != nil {
+			s.fail(doc, "there is a second document of kind %s; the first is on line %d%s", name, first.line, secondHint(name))
+			return
+		}
+		seen[name] = doc
 	}
-	seen[name] = doc
 	before := len(s.errs)
 	s.check(doc, name, shapes)
 	if len(s.errs) > before {
@@ -108,6 +111,13 @@ func (s *source) document(f *File, doc *node, seen map[string]*node, shapes sche
 	default:
 		s.kubeadm(f, name, doc)
 	}
+}
+
+func secondHint(kind string) string {
+	if kind == "Application" {
+		return ": only one may be without spec.image"
+	}
+	return ""
 }
 
 // kubeadm keeps the document. Secrets that sealer makes for each join itself have no place in a file.

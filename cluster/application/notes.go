@@ -62,6 +62,18 @@ type Notes struct {
 	Releases []Release
 }
 
+// Words name all of them.
+func (n Notes) Words() []string {
+	var words []string
+	for _, o := range n.Objects {
+		words = append(words, o.String())
+	}
+	for _, r := range n.Releases {
+		words = append(words, "helm release "+r.Namespace+"/"+r.Name)
+	}
+	return words
+}
+
 // ParseNotes reads what the script wrote. A last line that was cut is left out.
 func ParseNotes(text string) Notes {
 	var n Notes

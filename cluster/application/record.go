@@ -12,7 +12,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -43,10 +42,12 @@ type Record struct {
 	Image         string `json:"image"`
 	Digest        string `json:"digest"`
 	// OfCluster: it was launched with the cluster's own image.
-	OfCluster bool      `json:"ofCluster,omitempty"`
-	Begun     time.Time `json:"begun"`          // the launch of this image
-	Ended     time.Time `json:"ended,omitzero"` // zero: it has not come to its end
-	Deleting  bool      `json:"deleting,omitempty"`
+	OfCluster bool `json:"ofCluster,omitempty"`
+	// Declared: a Clusterfile has named it, and an apply of one that does not takes it away.
+	Declared bool      `json:"declared,omitempty"`
+	Begun    time.Time `json:"begun"`          // the launch of this image
+	Ended    time.Time `json:"ended,omitzero"` // zero: it has not come to its end
+	Deleting bool      `json:"deleting,omitempty"`
 	// Applications are the ones of the image that are launched.
 	Applications []string  `json:"applications,omitempty"`
 	Settings     Settings  `json:"settings,omitzero"`
@@ -71,8 +72,8 @@ type Version struct {
 // Settings are what the user said beside the image.
 type Settings struct {
 	Env          map[string]string         `json:"env,omitempty"`
-	Apps         []string                  `json:"apps,omitempty"`
-	Cmd          []string                  `json:"cmd,omitempty"`
+	Apps         []string                  `json:"apps"` // an empty list is another thing than none
+	Cmd          []string                  `json:"cmd"`
 	Applications []clusterfile.Application `json:"applications,omitempty"`
 	Configs      []clusterfile.Config      `json:"configs,omitempty"`
 }
@@ -102,15 +103,10 @@ func (a *Record) Origin() string {
 	return OriginImage
 }
 
-var nameRule = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,51}[a-z0-9])?$`)
-
-// IsName tells whether applications may be called so: small letters, digits and dashes, 53 at most.
-func IsName(name string) bool { return nameRule.MatchString(name) }
-
 // secretName is that of the Secret. Applications of a cluster's image may have names that Secrets must not have.
 func (a *Record) secretName() string {
 	name := a.Name
-	if !nameRule.MatchString(name) {
+	if !clusterfile.IsApplicationName(name) {
 		sum := sha256.Sum256([]byte(name))
 		name = hex.EncodeToString(sum[:10])
 	}

@@ -120,6 +120,43 @@ func removalRank(o Object) int {
 	return 2
 }
 
+// Missing are the objects and releases of the present image that are there no more. Jobs and Pods are left out: they may go
+// by themselves.
+func (a Inventory) Missing(ctx context.Context, rec *Record) (Notes, error) {
+	var wanted []Object
+	for _, o := range rec.Objects {
+		if o.Of == rec.Digest && o.Kind != "Job" && o.Kind != "Pod" {
+			wanted = append(wanted, o)
+		}
+	}
+	live, err := a.live(ctx, wanted)
+	if err != nil {
+		return Notes{}, err
+	}
+	gone := Notes{Objects: slices.DeleteFunc(wanted, func(o Object) bool {
+		return slices.ContainsFunc(live, func(l liveObject) bool { return o.is(l.Object) })
+	})}
+	for _, r := range rec.Releases {
+		if r.Of != rec.Digest {
+			continue
+		}
+		there, err := a.HasRelease(ctx, r)
+		if err != nil {
+			return Notes{}, err
+		}
+		if !there {
+			gone.Releases = append(gone.Releases, r)
+		}
+	}
+	return gone, nil
+}
+
+// is tells whether it names an object that is there, whose namespace is said, or empty where it is in none.
+func (o Object) is(there Object) bool {
+	return o.group() == there.group() && o.Kind == there.Kind && o.Name == there.Name &&
+		(o.Namespace == there.Namespace || there.Namespace == "" || o.Namespace == "" && there.Namespace == "default")
+}
+
 // Own are those of the objects that the application has brought into the world: not what was there before it, and not
 // what another one has as well.
 func (a Inventory) Own(ctx context.Context, rec *Record, all []*Record, refs []Object) (own []Object, kept []string, err error) {

@@ -203,9 +203,23 @@ func (e *noClusterError) Hint() string {
 	return "make the cluster first, with sealer run of a cluster's image; one that another machine made is named by --masters or -f"
 }
 
+// applicationImagesError is a run of a cluster whose Clusterfile names application images as well.
+type applicationImagesError struct {
+	file  string
+	first clusterfile.ApplicationImage
+}
+
+func (e *applicationImagesError) Error() string {
+	return fmt.Sprintf("%s: the application %q has an image of its own, %q: run starts one image alone", e.file, e.first.Name, e.first.Image)
+}
+
+func (e *applicationImagesError) Hint() string {
+	return "sealer apply -f " + e.file + " makes the cluster, and runs its applications then"
+}
+
 // settings are what the flags and the file say of an application; the file need not have a Cluster.
 func (o *runFlags) settings(a *app, cmd *cobra.Command) (*clusterfile.File, error) {
-	return o.read(a, cmd, clusterfile.ParseBase)
+	return o.read(a, cmd, clusterfile.ParsePart)
 }
 
 func newAppUpgrade(a *app) *cobra.Command {

@@ -17,14 +17,15 @@ import (
 	"github.com/sealerio/sealer/cluster"
 	"github.com/sealerio/sealer/cluster/kube"
 	"github.com/sealerio/sealer/clusterimage"
+	"github.com/sealerio/sealer/store"
 )
 
 type applyFlags struct {
 	runFlags
-	output                 string
-	yes, force, noSnapshot bool
-	batch                  string
-	timeout                time.Duration
+	output                        string
+	yes, force, noSnapshot, prune bool
+	batch                         string
+	timeout                       time.Duration
 }
 
 func newApply(a *app) *cobra.Command {
@@ -34,7 +35,7 @@ func newApply(a *app) *cobra.Command {
 		Short: "Make a cluster what a Clusterfile says",
 		Long: `apply compares a Clusterfile with the cluster as it is found on its hosts, shows what it
 would do about the difference, asks, and does it: hosts join and leave, labels, taints, files
-and settings change, the image is upgraded, applications are started again. Where there is no
+and settings change, the image is upgraded, applications come, change and go. Where there is no
 cluster yet it is made. What a cluster that runs cannot change is refused before anything is touched.
 
 Hosts that the Clusterfile does not name leave the cluster. An apply that was cut is continued
@@ -51,6 +52,7 @@ by the same command, and one that has nothing to do touches nothing.`,
 	f.BoolVar(&o.dryRun, "dry-run", false, "look at the hosts, print the plan and change nothing")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.BoolVar(&o.force, "force", false, "take hosts out that cannot be reached; delete pods that do not leave a node")
+	f.BoolVar(&o.prune, "prune", false, "delete applications, too, that were run by hand and are not in the Clusterfile")
 	f.DurationVar(&o.timeout, "timeout", kube.DefaultDrainTimeout, "how long pods may take to leave a node")
 	f.StringVar(&o.batch, "batch", "10%", "how many workers are upgraded at once: a number, or a share of all")
 	f.BoolVar(&o.noSnapshot, "no-snapshot", false, "do not save the cluster's data before an upgrade")
@@ -93,6 +95,10 @@ func (a *app) apply(cmd *cobra.Command, o applyFlags) (err error) {
 		FindImage: func(ctx context.Context, id, name string) (*clusterimage.Image, string, error) {
 			return a.imageOfCluster(ctx, cmd, st, joinFlags{name: desired.Name}, id, name)
 		},
+		FindApplication: func(ctx context.Context, reference string) (*clusterimage.Image, string, error) {
+			return a.readImage(ctx, cmd, st, reference)
+		},
+		Prune: o.prune,
 		Force: o.force, DrainTimeout: o.timeout, Batch: o.batch, NoSnapshot: o.noSnapshot,
 		Show: func(p *cluster.ApplyPlan) error { return a.showPlan(cmd, o.output, p) },
 	}
@@ -100,14 +106,9 @@ func (a *app) apply(cmd *cobra.Command, o applyFlags) (err error) {
 		options.Out = io.Discard // the plan is the result
 	}
 	if desired.Image != "" {
-		tag, err := a.findOrPull(cmd.Context(), cmd, st, desired.Image)
-		if err != nil {
+		if options.Image, options.ImageName, err = a.readImage(cmd.Context(), cmd, st, desired.Image); err != nil {
 			return err
 		}
-		if options.Image, err = clusterimage.Read(cmd.Context(), st.Content(), tag.Descriptor); err != nil {
-			return fmt.Errorf("reading image %q: %w", desired.Image, err)
-		}
-		options.ImageName = tag.Name
 	}
 	if !o.yes {
 		options.Confirm = func() error {
@@ -122,6 +123,19 @@ func (a *app) apply(cmd *cobra.Command, o applyFlags) (err error) {
 		}
 	}
 	return cluster.Apply(cmd.Context(), options)
+}
+
+// readImage finds an image, or pulls it; the name is its whole one.
+func (a *app) readImage(ctx context.Context, cmd *cobra.Command, st *store.Store, reference string) (*clusterimage.Image, string, error) {
+	tag, err := a.findOrPull(ctx, cmd, st, reference)
+	if err != nil {
+		return nil, "", err
+	}
+	image, err := clusterimage.Read(ctx, st.Content(), tag.Descriptor)
+	if err != nil {
+		return nil, "", fmt.Errorf("reading image %q: %w", reference, err)
+	}
+	return image, tag.Name, nil
 }
 
 // showPlan prints a plan: the same for a dry run and before it is done.

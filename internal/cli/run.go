@@ -119,6 +119,9 @@ func (a *app) run(cmd *cobra.Command, o runFlags, image string) (err error) {
 	if desiredErr != nil {
 		return desiredErr
 	}
+	if len(desired.ApplicationImages) > 0 {
+		return &applicationImagesError{file: o.clusterfile, first: desired.ApplicationImages[0]}
+	}
 	if o.as != "" {
 		return usagef(cmd, "--as is for images of applications alone, and %s holds a cluster", tag.Name)
 	}
