@@ -324,7 +324,7 @@ func (c *commands) registry() *cobra.Command {
 	})
 	ask.Flags().StringVar(&server, "server", "", "host:port of the registry")
 	require(ask, "server")
-	return group("registry", "The registry on this host", prepare, publish, unpublish, lacks, serve, install, uninstall, ask)
+	return group("registry", "The registry on this host", append(c.registryMoves(), prepare, publish, unpublish, lacks, serve, install, uninstall, ask)...)
 }
 
 func (c *commands) clean() *cobra.Command {

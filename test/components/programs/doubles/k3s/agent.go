@@ -65,6 +65,9 @@ func (p *program) agent(c *cli.Context) error {
 	if err := checkRoute(); err != nil {
 		return err
 	}
+	if err := set.checkDocker(c.Context); err != nil {
+		return err
+	}
 	if m.name, m.address, err = identity(set); err != nil {
 		return err
 	}
@@ -272,9 +275,18 @@ func (m *member) be(ctx context.Context, api *client.Client, config shared) erro
 	}
 	annotations := map[string]string{"k3s.io/hostname": host.Name(), "k3s.io/internal-ip": m.address}
 	maps.Copy(annotations, m.annotations)
+	runtime := "containerd://2.2.3-k3s1"
 	store := node.OpenImages(m.folders.agent("containerd", "images.json"), m.folders.agent("images"), find, m.journal)
+	if m.yes("docker") {
+		docker := node.NewDocker(dockerSocket, kubeletLogins)
+		version, err := docker.Version(ctx)
+		if err != nil {
+			return err
+		}
+		store, runtime = node.DockerImages(docker, m.journal), "docker://"+version
+	}
 	return node.Run(ctx, node.Config{
-		Name: m.name, Version: m.stamp.Version, Runtime: "containerd://2.2.3-k3s1", Addresses: []string{m.address}, External: m.list("node-external-ip"),
+		Name: m.name, Version: m.stamp.Version, Runtime: runtime, Addresses: []string{m.address}, External: m.list("node-external-ip"),
 		Labels: labels, Annotations: annotations, Taints: m.list("node-taint"), Client: api, Images: store,
 		Needed: func() []string { return []string{pause} }, Log: m.log,
 	})
@@ -286,4 +298,19 @@ func prefixed(registry, image string) string {
 		return image
 	}
 	return registry + "/" + mirror.Parse(image).Repository + ":" + mirror.Parse(image).Tag
+}
+
+// Where k3s' cri-dockerd finds docker, and its kubelet the logins of registries.
+const (
+	dockerSocket  = "/var/run/docker.sock"
+	kubeletLogins = "/var/lib/kubelet/config.json"
+)
+
+// checkDocker ends the program where docker is asked for and does not answer.
+func (s settings) checkDocker(ctx context.Context) error {
+	if !s.yes("docker") {
+		return nil
+	}
+	_, err := node.NewDocker(dockerSocket, kubeletLogins).Version(ctx)
+	return err
 }

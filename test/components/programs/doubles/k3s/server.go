@@ -46,6 +46,9 @@ func (p *program) server(c *cli.Context) error {
 	if s.yes("cluster-reset") {
 		return s.reset(ctx)
 	}
+	if err := s.checkDocker(ctx); err != nil {
+		return err
+	}
 	if err := s.openStore(ctx); err != nil {
 		return err
 	}

@@ -29,6 +29,7 @@ type Images struct {
 	folder  string // archives that are taken in; empty for none
 	find    mirror.Finder
 	journal *journal.Journal
+	docker  *Docker // that has the images in the place of all else; nil: there is none
 
 	mu  sync.Mutex
 	has map[string]string // name to digest
@@ -41,6 +42,22 @@ func OpenImages(file, folder string, find mirror.Finder, j *journal.Journal) *Im
 		_ = json.Unmarshal(text, &i.has)
 	}
 	return i
+}
+
+// DockerImages are those of the host's docker.
+func DockerImages(d *Docker, j *journal.Journal) *Images {
+	return &Images{docker: d, journal: j}
+}
+
+// there tells whether an image is there, without asking for it anywhere.
+func (i *Images) there(ctx context.Context, image string) (bool, error) {
+	if i.docker != nil {
+		return i.docker.has(ctx, image)
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	_, ok := i.has[mirror.Parse(image).String()]
+	return ok, nil
 }
 
 // List is what is there, by name.
@@ -58,6 +75,9 @@ func List(file string) (map[string]string, error) {
 
 // Ensure fetches an image that is not there, or whose name has to be looked up again.
 func (i *Images) Ensure(ctx context.Context, image string, always bool) error {
+	if i.docker != nil {
+		return i.docker.ensure(ctx, image, always, i.journal)
+	}
 	name := mirror.Parse(image).String()
 	i.mu.Lock()
 	_, ok := i.has[name]
@@ -93,6 +113,9 @@ func (i *Images) add(more map[string]string) error {
 
 // Import takes in the archives of the folder.
 func (i *Images) Import() error {
+	if i.docker != nil { // k3s gives them to its own containerd only
+		return nil
+	}
 	entries, err := os.ReadDir(i.folder)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil

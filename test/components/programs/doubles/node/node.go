@@ -18,7 +18,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/sealerio/sealer/test/components/programs/doubles/client"
-	"github.com/sealerio/sealer/test/components/programs/doubles/mirror"
 )
 
 // Config says which node to be.
@@ -240,12 +239,11 @@ func (n *Node) start(ctx context.Context, p *client.Object) map[string]any {
 
 func (n *Node) pull(ctx context.Context, image, policy string) error {
 	if policy == "Never" {
-		n.config.Images.mu.Lock()
-		defer n.config.Images.mu.Unlock()
-		if _, ok := n.config.Images.has[mirror.Parse(image).String()]; !ok {
-			return fmt.Errorf("container image %q is not present with pull policy of Never", image)
+		there, err := n.config.Images.there(ctx, image)
+		if err == nil && !there {
+			err = fmt.Errorf("container image %q is not present with pull policy of Never", image)
 		}
-		return nil
+		return err
 	}
 	return n.config.Images.Ensure(ctx, image, policy == "Always")
 }
