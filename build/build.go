@@ -183,23 +183,39 @@ func environmentEpoch() (time.Time, error) {
 // Run builds and tags a ClusterImage. A mistake in the Kubefile, or a line of it that fails, is a
 // *kubefile.PositionError (kubefile.Errors where there are several). Cancelling ctx leaves no tag, no mount, no process
 // and no lock; what was fetched whole is there for the next build.
-func Run(ctx context.Context, o Options) (_ Result, err error) {
+func Run(ctx context.Context, o Options) (Result, error) {
+	result, _, err := run(ctx, o, false)
+	return result, err
+}
+
+// RunUnchanged is Run where an earlier build made a rootfs of the same, and the store still has it: BuildKit is not
+// started, and nothing is mounted. Images are asked for as always. done is false where only Run can say what the rootfs
+// is; nothing has happened then.
+func RunUnchanged(ctx context.Context, o Options) (_ Result, done bool, err error) {
+	return run(ctx, o, true)
+}
+
+func run(ctx context.Context, o Options, unchanged bool) (_ Result, done bool, err error) {
 	if err := o.complete(); err != nil {
-		return Result{}, err
+		return Result{}, false, err
 	}
 	in, err := readInputs(o)
 	if err != nil {
-		return Result{}, err
+		return Result{}, false, err
+	}
+	known := recollect(o, in)
+	if unchanged && (known == nil || o.NoCache || o.Pull == Always || known.read() == nil) {
+		return Result{}, false, nil
 	}
 	release, err := o.Store.Hold(ctx)
 	if err != nil {
-		return Result{}, err
+		return Result{}, false, err
 	}
 	defer func() { err = errors.Join(err, release()) }()
 
 	pack, err := newPacker(o, in)
 	if err != nil {
-		return Result{}, err
+		return Result{}, false, err
 	}
 	defer func() { err = errors.Join(err, pack.close()) }()
 	// Whatever fails first ends the rest; nothing is left running.
@@ -207,20 +223,50 @@ func Run(ctx context.Context, o Options) (_ Result, err error) {
 	defer pack.wait()
 	defer cancel(nil)
 	if err := checkBases(ctx, o, in, pack); err != nil {
-		return Result{}, err
+		return Result{}, false, err
 	}
+	var made *solved
+	var bases bases
+	if unchanged {
+		if made, bases = known.recall(ctx, o, in, pack); made == nil {
+			return Result{}, false, context.Cause(ctx)
+		}
+	} else if made, bases, err = makeRootfs(ctx, o, in, pack, known); err != nil {
+		return Result{}, false, err
+	}
+	result, err := finish(ctx, o, in, pack, made, bases)
+	return result, true, err
+}
+
+// makeRootfs has BuildKit make the rootfs, while images are fetched that it will probably ask for.
+func makeRootfs(ctx context.Context, o Options, in *inputs, pack *packer, known *recollection) (*solved, bases, error) {
 	if o.Mode != Lite {
 		pack.guess(ctx)
 	}
+	from, err := resolveBases(ctx, o, in)
+	if err != nil {
+		return nil, nil, err
+	}
+	context := ""
+	if known != nil { // before BuildKit reads the files: what changes while it does is another context the next time
+		if context, err = contextDigest(ctx, o, in); err != nil {
+			known = nil // BuildKit says what is wrong
+		}
+	}
+	made, err := solve(ctx, o, in, from, pack)
+	if err != nil || known == nil || made.warned || pack.archives {
+		return made, from, err
+	}
+	err = known.write(memory{Made: known.made(from, context), Rootfs: made.rootfs, Toolbox: made.toolbox.digest, Found: pack.found})
+	if err != nil {
+		o.Warn(fmt.Sprintf("the next build will ask BuildKit whether anything has changed: %v", err))
+	}
+	return made, from, nil
+}
 
-	bases, err := resolveBases(ctx, o, in)
-	if err != nil {
-		return Result{}, err
-	}
-	made, err := solve(ctx, o, in, bases, pack)
-	if err != nil {
-		return Result{}, err
-	}
+// finish packs the images that the rootfs asks for, and composes and tags the image.
+func finish(ctx context.Context, o Options, in *inputs, pack *packer, made *solved, bases bases) (Result, error) {
+	var err error
 	var images []clusterimage.PackedImage
 	var lock imagelist.Lock
 	if o.Mode != Lite {

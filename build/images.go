@@ -38,6 +38,7 @@ type packer struct {
 	said     map[string]bool
 	found    map[string][]imagelist.Image // by platform, what the rootfs asks registries for
 	supplied map[string]supplied          // by name and platform
+	archives bool                         // the rootfs names some, or holds them
 	clashes  []error
 	guessed  map[string]clusterimage.PackedImage
 	read     chan struct{} // closed when the guess has read its archives
@@ -158,6 +159,11 @@ func (p *packer) add(ctx context.Context, platform ocispec.Platform, images []im
 	p.found[platforms.FormatAll(platform)] = fromRegistries(images)
 	p.mu.Unlock()
 	list := sources(images, false, p.context, rootfs)
+	if len(list) > 0 {
+		p.mu.Lock()
+		p.archives = true
+		p.mu.Unlock()
+	}
 	for i := range list {
 		if list[i].found {
 			list[i].files = []fs.FS{rootfs}

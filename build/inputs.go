@@ -33,12 +33,14 @@ type inputs struct {
 	ignored *imagelist.Ignored
 	locks   *locking
 
-	bases    map[string][]wanted // by platform: the images that the target stage needs, each once
-	roots    map[string]string   // by platform: the image at the bottom of the target stage; "" for scratch
-	runs     bool                // a RUN needs the toolbox
-	hostNet  bool                // a RUN asks for the machine's network by name
-	contexts []*kubefile.Copy    // COPY and ADD from the build context
-	apps     []*kubefile.App
+	bases   map[string][]wanted // by platform: the images that the target stage needs, each once
+	roots   map[string]string   // by platform: the image at the bottom of the target stage; "" for scratch
+	runs    bool                // a RUN needs the toolbox
+	hostNet bool                // a RUN asks for the machine's network by name
+	// downloads: an ADD, or an APP with a URL, may stand for something else each time.
+	downloads bool
+	contexts  []*kubefile.Copy // COPY and ADD from the build context
+	apps      []*kubefile.App
 }
 
 // wanted is an image that a line names.
@@ -203,8 +205,13 @@ func (w *walker) instruction(stage int, one kubefile.Instruction) error {
 		}
 		w.context(one)
 	case *kubefile.Add:
+		w.in.downloads = true
 		w.context(&one.Copy)
 	case *kubefile.App:
+		for _, source := range one.Sources {
+			_, local := kubefile.LocalSource(source)
+			w.in.downloads = w.in.downloads || !local
+		}
 		if w.first {
 			w.in.apps = append(w.in.apps, one)
 		}

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/plugins/content/local"
@@ -48,6 +49,7 @@ type solved struct {
 	rootfs   []ocispec.Descriptor // the manifest of every platform, in order
 	exported []ocispec.Descriptor // BuildKit's attestations
 	toolbox  toolboxImage
+	warned   bool // something was said that the next build should say, too
 }
 
 // solve has BuildKit make the rootfs, and writes its blobs into the store.
@@ -67,8 +69,13 @@ func solve(ctx context.Context, o Options, in *inputs, from bases, pack *packer)
 		opt.Exports[0].Attrs["rewrite-timestamp"] = "true"
 	}
 	var own error // an error that crosses the session loses its type
+	var warned atomic.Bool
 	build := frontend.New(frontend.Options{
-		File: in.file, Ignore: in.ignore, Version: o.Version, Found: pack.add, Charts: o.Charts, Warn: o.Warn,
+		File: in.file, Ignore: in.ignore, Version: o.Version, Found: pack.add, Charts: o.Charts,
+		Warn: func(line string) {
+			warned.Store(true)
+			o.Warn(line)
+		},
 		BaseDigest: func(name string) string {
 			for _, byName := range from {
 				if b, ok := byName[name]; ok {
@@ -94,7 +101,7 @@ func solve(ctx context.Context, o Options, in *inputs, from bases, pack *packer)
 	if err != nil {
 		return nil, err
 	}
-	out.toolbox = tools
+	out.toolbox, out.warned = tools, warned.Load()
 	return out, nil
 }
 

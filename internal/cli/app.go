@@ -168,6 +168,7 @@ func (a *app) close(err *error) {
 	for _, c := range a.closers {
 		closing = errors.Join(closing, c.Close())
 	}
+	a.closers = nil
 	if *err == nil {
 		*err = closing
 	}

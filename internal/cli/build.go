@@ -54,7 +54,14 @@ func (a *app) build(cmd *cobra.Command, o buildFlags, contextDir string) error {
 	if err != nil {
 		return err
 	}
-	return a.withBuilder(cmd, o, contextDir, func(options build.Options, st *store.Store) error {
+	unchanged := func(options build.Options, st *store.Store) (bool, error) {
+		result, done, err := build.RunUnchanged(cmd.Context(), options)
+		if err != nil || !done {
+			return done, err
+		}
+		return true, a.deliver(cmd, o, outputs, st, result)
+	}
+	return a.withBuilder(cmd, o, contextDir, unchanged, func(options build.Options, st *store.Store) error {
 		result, err := build.Run(cmd.Context(), options)
 		if err != nil {
 			if engine.OneID() && cmd.Context().Err() == nil {
@@ -66,13 +73,24 @@ func (a *app) build(cmd *cobra.Command, o buildFlags, contextDir string) error {
 	})
 }
 
-// withBuilder checks the flags, opens what a build needs, and does the work.
-func (a *app) withBuilder(cmd *cobra.Command, o buildFlags, contextDir string, work func(build.Options, *store.Store) error) (err error) {
+// withBuilder checks the flags, opens what a build needs, and does the work. quick, where there is one, may do it without
+// BuildKit; what it says when it has not is not shown.
+func (a *app) withBuilder(cmd *cobra.Command, o buildFlags, contextDir string, quick func(build.Options, *store.Store) (done bool, err error), work func(build.Options, *store.Store) error) error {
 	options, err := o.options(cmd, contextDir)
 	if err != nil {
 		return err
 	}
-	if o.builder == "" {
+	if o.builder == "" && !engine.Isolated() {
+		if quick != nil {
+			done := false
+			err := a.openBuild(cmd, o, options, func(options build.Options, st *store.Store) (err error) {
+				done, err = quick(options, st)
+				return err
+			})
+			if done || cmd.Context().Err() != nil {
+				return err
+			}
+		}
 		// What a build mounts and starts must not outlive it, however it ends:
 		// it runs again as the first process of namespaces of its own.
 		code, done, err := engine.Isolate(cmd.Context())
@@ -83,6 +101,11 @@ func (a *app) withBuilder(cmd *cobra.Command, o buildFlags, contextDir string, w
 			return exitWith(code)
 		}
 	}
+	return a.openBuild(cmd, o, options, work)
+}
+
+// openBuild opens what a build needs, and closes it when the work is done.
+func (a *app) openBuild(cmd *cobra.Command, o buildFlags, options build.Options, work func(build.Options, *store.Store) error) (err error) {
 	defer a.close(&err)
 	st, err := a.openWork(cmd)
 	if err != nil {

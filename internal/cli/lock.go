@@ -40,7 +40,7 @@ files that name images and in the registries; the exit status is 1 if anything d
 	a.addRegistryFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		o.tags, o.provenance = []string{"sealer.invalid/lock:v1"}, "false" // a build has a name; this one never gets it
-		return a.withBuilder(cmd, o, args[0], func(options build.Options, _ *store.Store) error {
+		return a.withBuilder(cmd, o, args[0], nil, func(options build.Options, _ *store.Store) error {
 			if check {
 				return a.checkLock(cmd, options, output)
 			}

@@ -226,6 +226,9 @@ func (a *app) pruneBuildCache(ctx context.Context, dir string, o engine.PruneOpt
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return 0, 0, nil
 	}
+	if err := build.Forget(dir); err != nil {
+		return 0, 0, err
+	}
 	var p pruner
 	switch s, err := engine.Connect(ctx, dir); {
 	case err != nil:
