@@ -232,15 +232,17 @@ func (e *VersionError) Error() string {
 // Hint says where to look.
 func (e *VersionError) Hint() string { return "look at journalctl -u kubelet on the host" }
 
-// settled is how often in a row a control plane has to be well: a new kubelet may start its pods anew some seconds after it
-// has reported, and with them the API server that everything else is asked of.
-const settled = 8
+// settled is how often in a row a control plane has to be well, and settledLate where it may start anew once more.
+const settled, settledLate = 2, 8
 
 // waitNode waits for what the new kubelet reports, and on a control plane until it stays well.
 func (u *upgrade) waitNode(ctx context.Context, h *runtime.Host, log io.Writer) error {
 	times := 1
 	if h.Spec.Role == clusterfile.ControlPlane {
 		times = settled
+		if d, ok := u.distribution.(runtime.Restarter); ok && d.RestartsLate() {
+			times = settledLate
+		}
 	}
 	return u.poll(ctx, log, times, func(ctx context.Context) error {
 		n, err := u.nodeOf(ctx, h)

@@ -86,6 +86,12 @@ type Repointer interface {
 	Repoint(c *Cluster, h *Host) []Step
 }
 
+// Restarter is a Distribution whose control plane is pods of the kubelet: a new kubelet may start them anew some seconds after it has
+// reported, and with them the API server that everything else is asked of.
+type Restarter interface {
+	RestartsLate() bool
+}
+
 // Distributions are those that this sealer installs, by name.
 type Distributions map[string]Distribution
 

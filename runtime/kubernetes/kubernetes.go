@@ -42,10 +42,14 @@ var (
 	_ runtime.Distribution = Distribution{}
 	_ runtime.Balanced     = Distribution{}
 	_ runtime.Repointer    = Distribution{}
+	_ runtime.Restarter    = Distribution{}
 )
 
 // Name is "kubernetes".
 func (Distribution) Name() string { return Name }
+
+// RestartsLate is true: the control plane is static pods of the kubelet.
+func (Distribution) RestartsLate() bool { return true }
 
 // Marks are what kubeadm and its kubelet leave.
 func (Distribution) Marks() runtime.Marks {

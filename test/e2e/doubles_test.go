@@ -81,7 +81,7 @@ func TestK3sByHand(t *testing.T) {
 	server, agent := shared.Hosts.Hosts[0], shared.Hosts.Hosts[1]
 	t.Cleanup(func() {
 		for _, h := range shared.Hosts.Hosts {
-			_, _ = h.Exec(context.WithoutCancel(t.Context()), "sh", "-c", "for s in k3s-agent-uninstall.sh k3s-uninstall.sh; do /usr/local/bin/$s; done; rm -rf /etc/rancher /root/k3s-install.sh /root/.kube")
+			_, _ = h.Exec(context.WithoutCancel(t.Context()), "sh", "-c", "for s in k3s-agent-uninstall.sh k3s-uninstall.sh; do /usr/local/bin/$s; done; rm -rf /etc/rancher /var/lib/rancher /root/k3s-install.sh /root/.kube")
 		}
 	})
 	provide(t, "k3s", lab.K3sVersion, "/var/lib/rancher/k3s/agent/images")

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,7 +33,10 @@ func TestFaults(t *testing.T) {
 	text := "apiVersion: sealer.io/v2\nkind: Cluster\nmetadata: {name: " + faultsName + "}\nspec: {env: []}\n" + k3sSettings
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	require.NoError(t, shared.TrustHosts(faultsRoot))
-	f := &faults{file: file, one: shared.Hosts.Hosts[0], two: shared.Hosts.Hosts[1], before: snapshots(t)}
+	empty := shared.Hosts.Hosts[0] // had a folder before, with nothing in it
+	onHost(t, empty, "mkdir", "-p", "/var/lib/rancher")
+	undo(t, empty, "sh", "-c", "rmdir /var/lib/rancher || :")
+	f := &faults{watched: watched{shared, faultsRoot, faultsName}, file: file, one: shared.Hosts.Hosts[0], two: shared.Hosts.Hosts[1], before: snapshots(t)}
 	f.link = newLink(t, f.one.Address.String()+":22")
 	f.trustLink(t)
 	t.Cleanup(func() {
@@ -52,6 +54,7 @@ func TestFaults(t *testing.T) {
 		{"a disk that becomes full, and a link that is cut within a command", testFillingDisk},
 		{"a host that is rebooted while it joins", testRebootedJoin},
 		{"commands that are killed after each of their steps", testKilledCommands},
+		{"an installation whose operator is gone is another's after a minute", testTakenOver},
 	} {
 		if !t.Run(c.name, func(t *testing.T) { c.run(t, f) }) {
 			t.FailNow()
@@ -61,6 +64,7 @@ func TestFaults(t *testing.T) {
 
 // faults are two hosts, and how a cluster is made of them.
 type faults struct {
+	watched
 	file     string
 	one, two hosts.Host
 	before   map[string]string
@@ -81,17 +85,7 @@ func (f *faults) runArgs(more ...string) []string {
 func (f *faults) asFound(t *testing.T) {
 	t.Helper()
 	sealer(t, faultsRoot, f.on("delete", "--all", "--yes")...)
-	f.requireAsFound(t)
-}
-
-func (f *faults) requireAsFound(t *testing.T) {
-	t.Helper()
-	for name, now := range snapshots(t) {
-		was := strings.Split(f.before[name], "\n")
-		left := slices.DeleteFunc(strings.Split(now, "\n"), func(line string) bool { return slices.Contains(was, line) })
-		require.Empty(t, left, "what is left on %s", name)
-		require.Equal(t, f.before[name], now, "what %s holds", name)
-	}
+	unchanged(t, f.before, snapshots(t))
 }
 
 // attempt runs sealer with variables, without keys other than those it is given.
@@ -202,7 +196,7 @@ func testFaultyHosts(t *testing.T, f *faults) {
 			for _, text := range append(test.want, "hint:", "nothing was changed") {
 				require.Contains(t, stderr, text)
 			}
-			require.Equal(t, before, snapshots(t))
+			unchanged(t, before, snapshots(t))
 			require.NoDirExists(t, filepath.Join(shared.Dir, faultsRoot, "clusters", faultsName))
 			if test.check != nil {
 				test.check(t)
@@ -304,10 +298,7 @@ func testKilledCommands(t *testing.T, f *faults) {
 		if c.args[0] == "etcd" { // of the nodes that there are now
 			sealer(t, faultsRoot, f.on("etcd", "snapshot", "-o", saved)...)
 		}
-		began := time.Now()
-		kills := f.killedAtSteps(t, c.args...)
-		t.Logf("sealer %s %s was killed %d times and continued, in %s", c.args[0], c.args[1], kills, time.Since(began).Round(time.Second))
-		require.GreaterOrEqual(t, kills, c.least)
+		require.GreaterOrEqual(t, f.killedAtSteps(t, eachStep(), c.args...), c.least)
 		require.NoError(t, lab.Poll(t.Context(), 2*time.Minute, func(context.Context) error {
 			out, stderr, code := runAny(t, faultsRoot, f.on("check", "--post")...)
 			if code != 0 {
@@ -317,8 +308,27 @@ func testKilledCommands(t *testing.T, f *faults) {
 		}))
 	}
 	onHost(t, f.one, "rm", "-r", "/var/lib/sealer/snapshots") // which delete leaves
-	kills := f.killedAtSteps(t, f.on("delete", "--all", "--yes")...)
-	t.Logf("sealer delete --all was killed %d times", kills)
-	require.GreaterOrEqual(t, kills, 8)
-	f.requireAsFound(t)
+	require.GreaterOrEqual(t, f.killedAtSteps(t, eachStep(), f.on("delete", "--all", "--yes")...), 8)
+	unchanged(t, f.before, snapshots(t))
+}
+
+// testTakenOver begins where there is nothing. An operator is killed in the middle of an installation; another one, with a folder of its
+// own, is kept off the hosts for a minute, and takes away what is there.
+func testTakenOver(t *testing.T, f *faults) {
+	f.killWhen(t, "joining", "started", f.runArgs()...)
+	const other = faultsRoot + "-other"
+	require.NoError(t, shared.TrustHosts(other))
+	remove := f.on("delete", "--all", "--yes", "--masters", f.one.Address.String(), "--nodes", f.two.Address.String())
+	_, stderr, code := runAny(t, other, remove...)
+	require.Equal(t, 1, code, stderr)
+	for _, text := range []string{f.one.Address.String() + ": it is being worked on by root on ", "sealer run), since ", "a run that was killed holds its hosts for another 1m0s"} {
+		require.Contains(t, stderr, text)
+	}
+	for _, h := range []hosts.Host{f.one, f.two} {
+		onHost(t, h, "touch", "-d", "2 minutes ago", "/run/lock/sealer-operator")
+	}
+	sealer(t, other, remove...)
+	unchanged(t, f.before, snapshots(t))
+	sealer(t, faultsRoot, f.on("delete", "--all", "--yes")...) // the first one finds nothing, and forgets the cluster
+	unchanged(t, f.before, snapshots(t))
 }

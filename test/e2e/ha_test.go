@@ -30,7 +30,8 @@ func corporate(t *testing.T, set *hosts.Set) *testregistry.Registry {
 	return reg
 }
 
-// A real cluster whose images all come from a registry of the user's own, and one of whose hosts is given by its name.
+// A real cluster of three control planes and two workers, made at once, whose images all come from a registry of the user's own, and
+// one of whose hosts is given by its name.
 func TestHighAvailability(t *testing.T) {
 	l := fiveHosts(t)
 	const site = "ha"
@@ -39,10 +40,8 @@ func TestHighAvailability(t *testing.T) {
 	_, err = l.BuildShop(t.Context(), site)
 	require.NoError(t, err)
 	require.NoError(t, l.TrustHosts(site))
-	g := &bed{lab: l, name: "ha", site: site, h: l.Hosts.Hosts[:3], before: map[string]string{}, kubectl: []string{"kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"}}
-	for _, h := range g.h {
-		g.before[h.Name] = g.snapshot(t, h)
-	}
+	g := &bed{lab: l, name: "ha", site: site, h: l.Hosts.Hosts, kubectl: []string{"kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"}}
+	g.before = g.snapshots(t, g.h...)
 	reg := corporate(t, l.Hosts)
 	_, port, err := net.SplitHostPort(reg.Address)
 	require.NoError(t, err)
@@ -57,7 +56,7 @@ func TestHighAvailability(t *testing.T) {
     externalRegistry: {domain: hub.corp.example, port: %s, path: mirror/all, username: robot, password: "env:CORP_PASSWORD", ca: "file:%s"}
 `, l.Hosts.Gateway, g.h[2].Address, port, reg.CAFile)
 	require.NoError(t, os.WriteFile(file, []byte(strings.Replace(string(text), "spec:\n", spec, 1)), 0o600))
-	g.sealer(t, "run", l.ShopImage(), "-f", file, "--pk", l.Hosts.KeyFile, "--masters", addresses(g.h[:2]...)+",third.corp.example")
+	g.sealer(t, "run", l.ShopImage(), "-f", file, "--pk", l.Hosts.KeyFile, "--masters", addresses(g.h[:2]...)+",third.corp.example", "--nodes", addresses(g.h[3:]...))
 	g.ready(t, g.h...)
 
 	t.Run("images come from there", func(t *testing.T) {

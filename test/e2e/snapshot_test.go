@@ -5,6 +5,8 @@
 package e2e
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -44,4 +46,22 @@ func snapshots(t *testing.T) map[string]string {
 		all[h.Name] = string(out)
 	}
 	return all
+}
+
+// unchanged requires of hosts that they hold what they held, and tells what they do not: a snapshot has thousands of lines.
+func unchanged(t *testing.T, before, now map[string]string) {
+	t.Helper()
+	without := func(lines, others string) []string {
+		known := map[string]bool{}
+		for line := range strings.Lines(others) {
+			known[line] = true
+		}
+		return slices.DeleteFunc(slices.Collect(strings.Lines(lines)), func(line string) bool { return known[line] })
+	}
+	require.Len(t, now, len(before))
+	for name := range before {
+		require.Empty(t, without(now[name], before[name]), "what is new on %s", name)
+		require.Empty(t, without(before[name], now[name]), "what is gone from %s", name)
+		require.True(t, before[name] == now[name], "%s has the same lines in another order or number", name)
+	}
 }

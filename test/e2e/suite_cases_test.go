@@ -42,24 +42,33 @@ func testForeign(t *testing.T, b *bed) {
 		says(2, "part of k3s (/usr/local/bin/k3s)"),
 		says(3, "part of k0s (k0scontroller.service)"),
 		says(4, "k0s (k0sworker.service)"))
-	require.Equal(t, before, b.snapshots(t, b.h...))
+	unchanged(t, before, b.snapshots(t, b.h...))
 	undo()
 	b.asFound(t, b.h...)
 }
 
+// testOneNode makes a cluster of one in as many runs as it has steps, each killed after one of them, but for the last.
 func testOneNode(t *testing.T, b *bed) {
-	b.sealer(t, b.runArgs(b.versions[0].image, b.h[:1], nil)...)
+	b.killAt = eachKind(b.h[3:]...)
+	if b.name == "kubernetes" { // what a worker has alike is not killed once more
+		b.killAt = eachName()
+	}
+	args := b.runArgs(b.versions[0].image, b.h[:1], nil)
+	require.Greater(t, b.watched().killedAtSteps(t, b.killAt, append(args, "--progress", "none")...), 10)
 	b.status(t, b.versions[0].kubelet, 1)
 	b.ready(t, b.h[0])
 	require.Empty(t, b.on(t, b.h[0], "get", "nodes", "-o", "jsonpath={.items[*].spec.taints}"), "pods can run nowhere else")
-	require.Contains(t, b.sealer(t, b.runArgs(b.versions[0].image, b.h[:1], nil)...), "nothing to change")
+	require.Contains(t, b.sealer(t, args...), "nothing to change")
 }
 
+// testOneAndTwo is killed after each step of a worker.
 func testOneAndTwo(t *testing.T, b *bed) {
-	b.sealer(t, b.args("join", "--nodes", addresses(b.h[3:]...))...)
+	args := b.args("join", "--nodes", addresses(b.h[3:]...))
+	require.Positive(t, b.watched().killedAtSteps(t, b.killAt, append(args, "--progress", "none")...))
 	b.ready(t, b.h[0], b.h[3], b.h[4])
-	require.Contains(t, b.sealer(t, b.args("join", "--nodes", addresses(b.h[3:]...))...), "nothing to change")
+	require.Contains(t, b.sealer(t, args...), "nothing to change")
 	b.status(t, b.versions[0].kubelet, 3)
+	b.wellAsked(t)
 }
 
 func testThreeAndTwo(t *testing.T, b *bed) {
@@ -90,12 +99,19 @@ func testLost(t *testing.T, b *bed) {
 	back()
 }
 
+// testReplacedWorker has a worker lose its power while it joins again.
 func testReplacedWorker(t *testing.T, b *bed) {
 	worker := b.h[4]
 	b.sealer(t, b.args("delete", "--nodes", addresses(worker), "--yes")...)
 	b.asFound(t, worker)
 	b.ready(t, b.h[:4]...)
-	b.sealer(t, b.args("join", "--nodes", addresses(worker))...)
+	join := b.args("join", "--nodes", addresses(worker))
+	stderr, err := b.watched().whenStep(t, worker, "joining", "started", func() {
+		require.NoError(t, worker.Kill(t.Context()))
+		require.NoError(t, worker.Start(t.Context()))
+	}, append(join, "--progress", "plain")...)
+	t.Log("the join whose host lost its power:", err, stderr)
+	b.sealer(t, join...)
 	b.ready(t, b.h...)
 }
 
@@ -108,6 +124,17 @@ func testShrink(t *testing.T, b *bed) {
 	b.refused(t, b.args("delete", "--masters", addresses(b.h[0]), "--yes"), "no control plane left")
 	b.sealer(t, b.args("delete", "--all", "--yes")...)
 	b.takeSnapshots(t)
+	b.asFound(t, b.h...)
+}
+
+// testFromBare makes all five at once what they had become one after the other, and deletes them at once.
+func testFromBare(t *testing.T, b *bed) {
+	b.sealer(t, b.runArgs(b.versions[0].image, b.h[:3], b.h[3:])...)
+	b.ready(t, b.h...)
+	b.members(t, b.h[:3]...)
+	b.status(t, b.versions[0].kubelet, 5)
+	b.wellAsked(t)
+	b.sealer(t, b.args("delete", "--all", "--yes")...)
 	b.asFound(t, b.h...)
 }
 

@@ -14,18 +14,20 @@ import (
 )
 
 // testUpgradeOf takes three control planes and two workers to the next version: the control planes one after the other, then the workers.
+// It is killed after each of its steps.
 func testUpgradeOf(t *testing.T, b *bed) {
 	if len(b.versions) < 2 {
 		t.Skip("there is no program of a next version")
 	}
 	b.asked(t)
-	require.Contains(t, b.sealer(t, b.args("upgrade", b.versions[1].image, "--yes")...), "on 5 hosts")
+	upgrade := b.args("upgrade", b.versions[1].image, "--yes")
+	require.Greater(t, b.watched().killedAtSteps(t, eachName(), append(upgrade, "--progress", "none")...), 10)
 	b.status(t, b.versions[1].kubelet, 5)
 	b.members(t, b.h[:3]...)
 	require.Empty(t, b.on(t, b.h[0], "get", "nodes", "-o", "jsonpath={.items[*].spec.unschedulable}"))
 	b.inOrder(t, b.wellAsked(t))
 	// The Clusterfile names no hosts: they are known.
-	require.Contains(t, b.sealer(t, b.args("upgrade", b.versions[1].image, "--yes", "-f", b.file)...), "nothing to do")
+	require.Contains(t, b.sealer(t, append(upgrade, "-f", b.file)...), "nothing to do")
 }
 
 // inOrder: each control plane ran the new version only when the one before was ready with it, and the workers after all
@@ -72,7 +74,7 @@ func testRollback(t *testing.T, b *bed) {
 		b.refused(t, args, "newer than", "sealer etcd restore")
 		return
 	}
-	b.sealer(t, args...)
+	require.Greater(t, b.watched().killedAtSteps(t, eachName(), append(args, "--progress", "none")...), 10)
 	b.status(t, b.versions[0].kubelet, 5)
 	b.members(t, b.h[:3]...)
 	b.wellAsked(t)

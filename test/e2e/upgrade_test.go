@@ -7,7 +7,6 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -15,7 +14,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -136,63 +134,18 @@ func testMinorJump(t *testing.T, l *lab.Lab, file string) {
 func testKilledUpgrade(t *testing.T, l *lab.Lab, file string) {
 	args := upgradeArgs(l, file, l.ShopImage(), "--batch", "1")
 	began := time.Now()
-	killAfter(t, l, args, "upgrading the control plane (kubeadm upgrade)")
+	w := watched{l, upgradeRoot, upgradeName}
+	w.killWhen(t, "upgrading the control plane (kubeadm upgrade)", "done", append(args, "--progress", "none")...)
 	out, err := l.Run(t.Context(), upgradeRoot, append(args, "--pause-after", "1")...)
 	require.NoError(t, err)
 	require.Contains(t, out, "1 node upgraded to "+lab.KubernetesVersion+", 2 to go")
 	require.Equal(t, []string{lab.KubernetesVersion, lab.PreviousVersion, lab.PreviousVersion}, kubeletVersions(t, l))
-	killAfter(t, l, args, "draining the node")
+	w.killWhen(t, "draining the node", "done", append(args, "--progress", "none")...)
 	out, err = l.Run(t.Context(), upgradeRoot, args...)
 	require.NoError(t, err)
 	require.Contains(t, out, "runs "+lab.KubernetesVersion+" on 3 hosts")
 	require.Contains(t, out, "/var/lib/sealer/snapshots/before-"+lab.KubernetesVersion)
 	t.Logf("upgraded in %s", time.Since(began).Round(time.Second))
-}
-
-// killAfter starts sealer and kills it once its journal says that the step is done.
-func killAfter(t *testing.T, l *lab.Lab, args []string, step string) {
-	t.Helper()
-	journal := filepath.Join(l.Dir, upgradeRoot, "clusters", upgradeName, "journal.jsonl")
-	text, err := os.ReadFile(journal)
-	require.NoError(t, err)
-	cmd := l.Command(t.Context(), upgradeRoot, append(args, "--progress", "none")...)
-	var messages bytes.Buffer
-	cmd.Stderr = &messages
-	require.NoError(t, cmd.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case err := <-ended:
-			require.Failf(t, "it ended before it was killed", "%v\n%s", err, messages.String())
-		case <-tick.C:
-		}
-		now, err := os.ReadFile(journal)
-		require.NoError(t, err)
-		if journalHas(t, now[len(text):], step) {
-			break
-		}
-	}
-	require.NoError(t, cmd.Process.Signal(syscall.SIGKILL))
-	<-ended
-	t.Logf("killed after %q", step)
-}
-
-func journalHas(t *testing.T, lines []byte, step string) bool {
-	t.Helper()
-	for line := range bytes.Lines(lines) {
-		var e struct{ Step, Event string }
-		if !bytes.HasSuffix(line, []byte("\n")) {
-			continue // it is being written
-		}
-		require.NoError(t, json.Unmarshal(line, &e))
-		if e.Step == step && e.Event == "done" {
-			return true
-		}
-	}
-	return false
 }
 
 func kubeletVersions(t *testing.T, l *lab.Lab) []string {

@@ -83,4 +83,7 @@ for tool in kubectl crictl ctr; do
 done
 rm -f "$bin/k3s" "$bin/k3s.sealer-new" "$bin/k3s-killall.sh" "$bin/k3s-uninstall.sh" "$bin/k3s-agent-uninstall.sh"
 rm -rf /etc/rancher/k3s /etc/rancher/node /run/k3s /run/flannel /var/lib/rancher/k3s /var/lib/kubelet /var/lib/cni
-rmdir /etc/rancher /var/lib/rancher 2>/dev/null || :
+# Folders that were there before and empty are noted so, and stay.
+for dir in /etc/rancher /var/lib/rancher; do
+	grep -qxF "C $dir" /var/lib/sealer/k3s/k3s.list 2>/dev/null || rmdir "$dir" 2>/dev/null || :
+done

@@ -17,8 +17,9 @@ import (
 
 type object = client.Object
 
-// silent is how long a node may not renew its lease before it counts as NotReady. The real one waits 40 s or more.
-const silent = 15 * time.Second
+// silent is how long a node may not renew its lease before it counts as NotReady. The real one waits 40 s or more. It is more than two
+// requests of a node may take that no API server answers in time.
+const silent = 30 * time.Second
 
 const period = time.Second
 
