@@ -231,7 +231,7 @@ func TestInstall(t *testing.T) {
 		files := runners[1].Files()
 		golden(t, "testdata/registry-"+format+".toml", string(files["/etc/k0s/containerd.d/sealer-registry.toml"].Data))
 		require.Equal(t, "-rw-------", files["/etc/k0s/containerd.d/certs.d/_default/hosts.toml"].Mode.String())
-		require.Contains(t, string(files["/etc/k0s/containerd.d/certs.d/_default/hosts.toml"].Data), `ca = "/etc/k0s/containerd.d/certs.d/sealer-ca.crt"`)
+		golden(t, "testdata/registry-hosts.toml", string(files["/etc/k0s/containerd.d/certs.d/_default/hosts.toml"].Data))
 		require.Equal(t, "CA", string(files["/etc/k0s/containerd.d/certs.d/sealer-ca.crt"].Data))
 		last := steps[len(steps)-1]
 		done, err := last.Done(t.Context())

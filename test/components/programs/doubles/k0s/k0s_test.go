@@ -125,3 +125,14 @@ func TestTheUnitHasTheFlagsThatWereSet(t *testing.T) {
 	require.Equal(t, []string{"worker", `"--kubelet-extra-args=--node-ip=1.2.3.4 --v=2"`, "--taints=a=b:NoSchedule,c", "--token-file=/etc/k0s/token"}, args)
 	require.Equal(t, "Environment=\"A=b\"\n", environment)
 }
+
+// What sealer writes for k0s, in its own tests, is what k0s takes.
+func TestSealersConfigurations(t *testing.T) {
+	files, err := filepath.Glob("../../../../../runtime/k0s/testdata/config/*.yaml")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		code, _, messages := run(t, "v1.36.3+k0s.2", "config", "validate", "--config", file)
+		require.Zero(t, code, "%s: %s", file, messages)
+	}
+}

@@ -171,3 +171,24 @@ func TestTheBootstrapDataNeedTheToken(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "server-ca.key", string(text))
 }
+
+// What sealer writes for k3s, in its own tests, is what k3s knows: of what it does not, it only logs the key.
+func TestSealersConfigurations(t *testing.T) {
+	files, err := filepath.Glob("../../../../../runtime/k3s/testdata/*/*.yaml")
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		command := "server"
+		if filepath.Base(file) == "agent.yaml" {
+			command = "agent"
+		}
+		_, err := settingsOf(t, "v1.36.1+k3s1", command, "--config", file)
+		require.NoError(t, err, file)
+		var e journal.Entry
+		text, err := os.ReadFile(filepath.Join(os.Getenv("DOUBLE_LOG"), "k3s-double.jsonl"))
+		require.NoError(t, err)
+		require.NoError(t, json.Unmarshal(text, &e), "%s", text)
+		require.Equal(t, "config", e.Event)
+		require.Empty(t, e.Unknown, file)
+	}
+}
