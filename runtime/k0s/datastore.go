@@ -9,8 +9,6 @@ import (
 	"io"
 	"slices"
 
-	"sigs.k8s.io/yaml"
-
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/runtime"
 )
@@ -79,8 +77,31 @@ for name in etcd db; do
 done
 `
 
+// restore has $2 restore $1. The etcd in it is begun at the address that k0s.yaml has in the archive: that of the host which it was made on.
+// On another host, with the address $3, a copy that names this one is restored. The k0s.yaml that k0s writes is not needed: the host has one.
+const restore = `set -eu
+umask 077
+part=${1%/*}/.sealer-restore
+rm -rf "$part"
+mkdir -m 0700 "$part"
+trap 'rm -rf "$part"' EXIT
+from=$1
+mkdir "$part/all"
+tar -xzf "$1" -C "$part/all"
+address="^\( *peerAddress: *\).*"
+if grep -q "$address" "$part/all/k0s.yaml" 2>/dev/null && ! grep -qx " *peerAddress: *[\"']\{0,1\}$3[\"']\{0,1\}" "$part/all/k0s.yaml"; then
+	echo "the backup was made on another host: its etcd is begun at $3"
+	sed "s/$address/\1\"$3\"/" "$part/all/k0s.yaml" >"$part/k0s.yaml"
+	mv "$part/k0s.yaml" "$part/all/k0s.yaml"
+	from=$part/backup.tar.gz
+	(cd "$part/all" && tar -czf "$from" *)
+fi
+rm -rf "$part/all"
+timeout -k 5 900 "$2" restore --config-out "$part/k0s.yaml" "$from"
+`
+
 // Restore puts what the file on h holds in the place of the cluster's data: all control planes stop, the one on h begins a
-// new etcd with it, and the others join that anew. A backup names the host that it was made on, and is restored there.
+// new etcd with it, and the others join that anew. h need not be the host that the backup was made on.
 func (d Distribution) Restore(c *runtime.Cluster, h *runtime.Host, file string) []runtime.Step {
 	var others []*runtime.Host
 	for _, o := range c.ControlPlanes() {
@@ -91,7 +112,7 @@ func (d Distribution) Restore(c *runtime.Cluster, h *runtime.Host, file string) 
 	steps := []runtime.Step{
 		{
 			Name: "checking the snapshot",
-			Do:   func(ctx context.Context, _ io.Writer) error { return checkBackup(ctx, c, h, file) },
+			Do:   func(ctx context.Context, log io.Writer) error { return checkBackup(ctx, c, h, file, log) },
 		},
 		{
 			Name: "stopping all control planes",
@@ -110,9 +131,7 @@ func (d Distribution) Restore(c *runtime.Cluster, h *runtime.Host, file string) 
 				if err := run(ctx, h, log, "sh", "-c", setAside, "sh", dataDir); err != nil {
 					return err
 				}
-				const out = configDir + "/k0s.restored.yaml"
-				argv := []string{"timeout", "-k", "5", "900", k0sBin, "restore", "--config-out", out, file}
-				return errors.Join(run(ctx, h, log, argv...), remove(ctx, h, out))
+				return run(ctx, h, log, "sh", "-c", restore, "sh", file, k0sBin, h.IP())
 			},
 		},
 		{
@@ -131,49 +150,17 @@ func (d Distribution) Restore(c *runtime.Cluster, h *runtime.Host, file string) 
 	return steps
 }
 
-// checkBackup reads the archive to its end, and compares the etcd address in it with the host's.
-func checkBackup(ctx context.Context, c *runtime.Cluster, h *runtime.Host, file string) error {
+// checkBackup reads the archive to its end.
+func checkBackup(ctx context.Context, c *runtime.Cluster, h *runtime.Host, file string, log io.Writer) error {
 	if !saves(c) {
 		return &ForeignStorageError{Host: h.String()}
 	}
 	const read = `set -eu
 [ -s "$1" ] || { echo "there is no snapshot $1" >&2; exit 1; }
-names=$(tar -tzf "$1")
-for name in k0s.yaml ./k0s.yaml; do
-	if printf '%s\n' "$names" | grep -qxF "$name"; then tar -xzOf "$1" "$name"; exit 0; fi
-done
+tar -tzf "$1" >/dev/null
 `
-	out, err := host.Output(ctx, h.Runner, host.Command{Argv: []string{"sh", "-c", read, "sh", file}})
-	if err != nil {
-		return err
-	}
-	var config struct {
-		Spec struct {
-			Storage struct {
-				Etcd struct {
-					PeerAddress string `json:"peerAddress"`
-				} `json:"etcd"`
-			} `json:"storage"`
-		} `json:"spec"`
-	}
-	if err := yaml.Unmarshal(out, &config); err != nil {
-		return fmt.Errorf("%s: reading k0s.yaml in %s: %w", h, file, err)
-	}
-	if peer := config.Spec.Storage.Etcd.PeerAddress; peer != "" && peer != h.IP() {
-		return &BackupHostError{Host: h.String(), File: file, Of: peer}
-	}
-	return nil
+	return h.Runner.Run(ctx, host.Command{Argv: []string{"sh", "-c", read, "sh", file}, Stdout: log, Stderr: log})
 }
-
-// BackupHostError is a backup of another control plane: the etcd in it would not start here.
-type BackupHostError struct{ Host, File, Of string }
-
-func (e *BackupHostError) Error() string {
-	return fmt.Sprintf("%s: the backup %s was made on %s", e.Host, e.File, e.Of)
-}
-
-// Hint says where it belongs.
-func (e *BackupHostError) Hint() string { return "restore it on " + e.Of + ", with the same address" }
 
 // rejoin makes a stopped control plane a member of the etcd that Restore has begun on h.
 func (d Distribution) rejoin(ctx context.Context, c *runtime.Cluster, h, o *runtime.Host, log io.Writer) error {

@@ -5,6 +5,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"path/filepath"
@@ -169,7 +170,14 @@ func testDatastore(t *testing.T, b *bed) {
 	}
 	b.on(t, first, "get", "configmap", "later")
 
-	b.sealer(t, b.args("etcd", "restore", saved, "--yes")...)
+	where := saved
+	if b.name == "k0s" { // whose backups name the control plane that made them: it need not be the one that they are restored on
+		where = b.h[2].Address.String() + ":/root/saved.db"
+		var out bytes.Buffer
+		require.NoError(t, b.h[2].Pipe(t.Context(), bytes.NewReader(data), &out, &out, "sh", "-c", "umask 077; cat >/root/saved.db"), out.String())
+	}
+	b.sealer(t, b.args("etcd", "restore", where, "--yes")...)
+	b.exec(t, b.h[2], "rm", "-f", "/root/saved.db")
 	b.on(t, first, "get", "configmap", "kept")
 	_, err = first.Exec(t.Context(), append(b.kubectl, "get", "configmap", "later")...)
 	require.Error(t, err)
