@@ -41,7 +41,7 @@ test: $(TOOLBOX) ## Install what the tests need (Debian packages, Go modules) an
 
 e2e: build ## Run the end-to-end tests: real hosts, real registry, real Kubernetes
 	hack/apt.sh hack/apt.txt test/apt.txt test/hosts/apt.txt test/components/apt.txt
-	cd test/components/programs && go test ./doubles/...
+	cd test/components/programs && go test -count=1 ./doubles/...
 	rm -f bin/e2e-*.json
 	+$(MAKE) --no-print-directory -j 2 e2e-kubernetes e2e-doubles || { $(GOTESTSUM) --raw-command -- cat bin/e2e-*.json; exit 1; }
 

@@ -20,9 +20,9 @@ import (
 // containerd its own in both formats. k3s' and k0s' are read by their doubles, in whose tests.
 func TestConfigurations(t *testing.T) {
 	kubeadm, containerd := filepath.Join(shared.Components, "bin", "kubeadm"), filepath.Join(shared.Components, "bin", "containerd")
-	files, err := filepath.Glob(filepath.Join(shared.Source, "runtime/kubernetes/testdata/v1.*/*.yaml"))
+	files, err := filepath.Glob(filepath.Join(shared.Source, "runtime/kubernetes/testdata/*/*.yaml"))
 	require.NoError(t, err)
-	require.Len(t, files, 18)
+	require.Greater(t, len(files), 18)
 	for _, file := range append(files, filepath.Join(shared.Source, "runtime/kubernetes/testdata/merged.yaml")) {
 		t.Run(strings.TrimPrefix(file, shared.Source+"/"), func(t *testing.T) {
 			text, err := os.ReadFile(file)
