@@ -274,6 +274,26 @@ func TestRun_Held(t *testing.T) {
 	require.NoDirExists(t, filepath.Join(b.opts.StateDir, "prod"))
 }
 
+// Who forgets a cluster, or is killed as soon as it is forgotten, is the same operator to its hosts as before.
+func TestRun_SameOperator(t *testing.T) {
+	b := newBed(t, three)
+	taken := func() string {
+		var who string
+		for _, c := range b.hosts["10.0.0.1"].Calls() {
+			if n := len(c.Argv); n > 4 && c.Argv[n-4] == "/run/lock/sealer-operator" {
+				who = c.Argv[n-3]
+			}
+		}
+		return who
+	}
+	require.NoError(t, b.run(t))
+	first := taken()
+	require.Regexp(t, `^\w{32}$`, first)
+	require.NoError(t, os.RemoveAll(filepath.Join(b.opts.StateDir, "prod")))
+	require.NoError(t, b.run(t))
+	require.Equal(t, first, taken())
+}
+
 // No password is in what is kept, printed or run.
 func TestRun_KeepsSecrets(t *testing.T) {
 	b := newBed(t, "spec: {ssh: {passwd: hunter2}, hosts: [{ips: [10.0.0.1], roles: [master]}, {ips: [10.0.0.2], roles: [node]}]}\n")

@@ -5,6 +5,7 @@ package cluster
 import (
 	"bufio"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -132,19 +133,25 @@ func (f *folder) holder() Holder {
 	return readHolder(data)
 }
 
-// operator is what tells us from other operators on the hosts. It is the same for every run with this folder: the
-// lock lets only one at a time use it, and the next one after a run that was killed need not wait.
+// operatorFile stands beside the clusters' folders, and outlives them.
+const operatorFile = ".operator"
+
+// operator is what tells us from other operators on the hosts. It is the same for every run with this folder, also when the cluster was
+// forgotten meanwhile: the lock lets only one at a time use it, and the next one after a run that was killed need not wait.
 func (f *folder) operator() (string, error) {
-	path := filepath.Join(f.dir, "operator")
-	data, err := os.ReadFile(path)
-	if err == nil && len(data) > 0 {
-		return string(data), nil
-	}
+	path := filepath.Join(filepath.Dir(f.dir), operatorFile)
+	seed, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("reading the operator's id: %w", err)
 	}
-	id := rand.Text()
-	return id, atomicfile.Write(path, []byte(id), 0o600)
+	if len(seed) == 0 {
+		seed = []byte(rand.Text())
+		if err := atomicfile.Write(path, seed, 0o600); err != nil {
+			return "", err
+		}
+	}
+	sum := sha256.Sum256(append(seed, "\n"+filepath.Base(f.dir)...))
+	return hex.EncodeToString(sum[:16]), nil
 }
 
 // clusterID tells clusters of the same name apart. It is made once, and kept by save; where this

@@ -50,7 +50,7 @@ func requireShop(t *testing.T, root string) {
 }
 
 // ownFiles are the operator's own on a host that is both.
-var ownFiles = []string{"/var/lib/sealer/logs", "/var/lib/sealer/clusters "}
+var ownFiles = []string{"/var/lib/sealer/logs", "/var/lib/sealer/clusters ", "/var/lib/sealer/clusters/.operator "}
 
 func withoutOwnFiles(snapshot string) string {
 	var kept strings.Builder
