@@ -141,6 +141,49 @@ func TestApply(t *testing.T) {
 	nothing()
 	out, stderr, code = runAny(t, root, "status", "-f", file)
 	require.Zero(t, code, "%s\n%s", out, stderr)
+
+	// Applications come, change, are put right and go.
+	site1, site2 := buildSite(t, root, "v1", "- {apiVersion: v1, kind: ConfigMap, metadata: {name: old}}"), buildSite(t, root, "v2", "")
+	named := func(image, more string) {
+		write(", labels: {zone: b}", "node", fmt.Sprintf(setting, 100)+
+			"---\napiVersion: sealer.io/v2\nkind: Application\nmetadata: {name: pages}\nspec: {image: "+image+more+"}\n")
+	}
+	maps := func() string {
+		return kubectl("get", "configmaps", "--namespace", "default", "-o", "jsonpath={range .items[*]}{.metadata.name}={.data.colour} {end}")
+	}
+	named(site1, "")
+	plan = apply("--dry-run")
+	require.Contains(t, plan, ": 1 to add\n 1. applications\n    + application pages: "+site1)
+	require.True(t, strings.HasPrefix(apply("--yes"), plan))
+	require.Contains(t, maps(), "site=red")
+	nothing()
+	named(site1, ", env: [COLOUR=blue]")
+	kubectl("delete", "configmap", "old", "--namespace", "default")
+	out, _, code = runAny(t, root, "status", "-f", file)
+	require.Equal(t, 1, code)
+	require.Contains(t, out, "the application pages: env COLOUR; configmap default/old is gone")
+	require.Contains(t, apply("--yes"), "~ application pages (env COLOUR; configmap default/old is gone)")
+	require.Contains(t, maps(), "old=")
+	require.Contains(t, maps(), "site=blue")
+	named(site2, ", env: [COLOUR=blue]")
+	require.Contains(t, apply("--yes"), "~ application pages: "+site1+" → "+site2)
+	require.NotContains(t, maps(), "old=", "what only the image before had")
+	nothing()
+	write(", labels: {zone: b}", "node", fmt.Sprintf(setting, 100))
+	require.Contains(t, apply("--yes"), "- application pages: "+site2)
+	require.NotContains(t, maps(), "site=")
+	nothing()
 	sealer(t, root, remove...)
 	unchanged(t, before, snapshots(t))
+}
+
+// buildSite builds an application image of ConfigMaps: nothing has to run for it.
+func buildSite(t *testing.T, root, version, more string) string {
+	t.Helper()
+	image := shared.Registry + "/team/site:" + version
+	sealer(t, root, "build", "-t", image, writeContext(t, map[string]string{
+		"Kubefile":       "FROM scratch\nAPP site local://site.yaml.tmpl\nAPPENV site COLOUR=red\nLAUNCH site\n",
+		"site.yaml.tmpl": "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: site}, data: {colour: {{ .COLOUR }}}}\n" + more + "\n",
+	}))
+	return image
 }
