@@ -14,22 +14,15 @@ import (
 	"github.com/sealerio/sealer/cluster/program"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/host"
-	"github.com/sealerio/sealer/internal/progress"
 	"github.com/sealerio/sealer/runtime"
 )
 
 // DeleteApplicationOptions say which application is taken off which cluster.
 type DeleteApplicationOptions struct {
-	Clusterfile   *clusterfile.File // the cluster's name and hosts
-	Name          string
-	Dial          DialFunc
-	NodeBinary    func(arch string) (string, error)
-	Distributions runtime.Distributions
-	Display       *progress.Display // nil: silent
-	StateDir      string
-	LogFile       string
-	DryRun        bool
-	Out           io.Writer
+	Operator
+	Clusterfile *clusterfile.File // the cluster's name and hosts
+	Name        string
+	DryRun      bool
 	// Timeout is how long objects may take to go. Default 5 minutes.
 	Timeout time.Duration
 	// Confirm is asked with the plan, before anything is touched; nil: nobody is. Its error is DeleteApplication's.
@@ -44,8 +37,7 @@ func DeleteApplication(ctx context.Context, o DeleteApplicationOptions) (err err
 		return errors.New("deleting an application: Clusterfile, name, dial, node binary and state folder are needed")
 	}
 	opts := RunOptions{
-		Clusterfile: o.Clusterfile, Dial: o.Dial, NodeBinary: o.NodeBinary, Distributions: o.Distributions, Display: o.Display,
-		StateDir: o.StateDir, LogFile: o.LogFile, Out: o.Out, ReadyTimeout: o.Timeout,
+		Operator: o.Operator, Clusterfile: o.Clusterfile, ReadyTimeout: o.Timeout,
 	}.withDefaults()
 	if err := opts.Clusterfile.Validate(); err != nil {
 		return fmt.Errorf("deleting an application: %w", err)

@@ -117,8 +117,7 @@ func applicationsOf(t *testing.T, b *bed) []cluster.ApplicationStatus {
 
 func (b *bed) deleteApplication(name string) cluster.DeleteApplicationOptions {
 	return cluster.DeleteApplicationOptions{
-		Clusterfile: b.opts.Clusterfile, Name: name, Dial: b.opts.Dial, NodeBinary: b.opts.NodeBinary, Distributions: b.opts.Distributions,
-		StateDir: b.opts.StateDir, Out: &b.out,
+		Operator: b.opts.Operator, Clusterfile: b.opts.Clusterfile, Name: name,
 	}
 }
 

@@ -187,8 +187,7 @@ func (a *applying) execute(ctx context.Context, p *ApplyPlan) error {
 	}
 	if len(a.going) > 0 {
 		err := RemoveOptions{
-			Name: a.want.Name, Hosts: a.going, Force: a.Force, DrainTimeout: a.DrainTimeout, NodeBinary: a.NodeBinary, Dial: a.Dial,
-			Distributions: a.Distributions, Display: a.Display, StateDir: a.StateDir, LogFile: a.LogFile, Out: io.Discard, plugins: a.want.Plugins,
+			Operator: o.Operator, Name: a.want.Name, Hosts: a.going, Force: a.Force, DrainTimeout: a.DrainTimeout, plugins: a.want.Plugins,
 		}.carryOut(ctx, a.kept)
 		if err != nil {
 			return err

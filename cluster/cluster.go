@@ -28,22 +28,27 @@ import (
 // runner that is an io.Closer is closed at the end.
 type DialFunc func(ctx context.Context, h clusterfile.Host) (host.Runner, error)
 
-// RunOptions say what Run makes, of what, and where.
-type RunOptions struct {
-	Image       *clusterimage.Image
-	ImageName   string
-	Content     content.Provider // has every blob of Image that the hosts' platforms need
-	Clusterfile *clusterfile.File
-	Dial        DialFunc
+// Operator is the machine that works on a cluster: what it brings along for every kind of work.
+type Operator struct {
+	Dial DialFunc
 	// NodeBinary is the path of a sealer-node for an architecture (Go's name).
 	NodeBinary    func(arch string) (string, error)
-	Pusher        ImagePusher // nil: clusters with an external registry are refused
 	Distributions runtime.Distributions
 	Display       *progress.Display // nil: silent
 	StateDir      string            // what is kept of clusters, one folder each
 	LogFile       string            // named in errors; may be empty
-	DryRun        bool              // stop after the plan
 	Out           io.Writer         // gets the plan of a dry run, and one line at the end; nil: nothing
+}
+
+// RunOptions say what Run makes, of what, and where.
+type RunOptions struct {
+	Operator
+	Image       *clusterimage.Image
+	ImageName   string
+	Content     content.Provider // has every blob of Image that the hosts' platforms need
+	Clusterfile *clusterfile.File
+	Pusher      ImagePusher // nil: clusters with an external registry are refused
+	DryRun      bool        // stop after the plan
 	// ReadyTimeout is how long nodes may take to become Ready after the image's CMD. Default 5 minutes.
 	ReadyTimeout time.Duration
 	// PollInterval is how often they are asked. Default 2 seconds.

@@ -26,13 +26,8 @@ import (
 
 // DatastoreOptions say of which cluster the data is saved or restored.
 type DatastoreOptions struct {
-	Clusterfile   *clusterfile.File
-	Dial          DialFunc
-	Distributions runtime.Distributions
-	Display       *progress.Display // nil: silent
-	StateDir      string
-	LogFile       string
-	Out           io.Writer // gets where the data is; nil: nobody
+	Operator
+	Clusterfile *clusterfile.File
 	// File is of a snapshot: on this machine, or as HOST:PATH on a control plane. Snapshot writes it, mode 0600; empty: it stays on
 	// the control plane. Restore reads it.
 	File string

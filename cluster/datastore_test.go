@@ -23,7 +23,7 @@ func datastoreOf(t *testing.T, b *bed) cluster.DatastoreOptions {
 	require.NoError(t, b.run(t))
 	b.out.Reset()
 	return cluster.DatastoreOptions{
-		Clusterfile: b.opts.Clusterfile, Dial: b.opts.Dial, Distributions: b.opts.Distributions, StateDir: b.opts.StateDir, Out: &b.out,
+		Operator: b.opts.Operator, Clusterfile: b.opts.Clusterfile,
 	}
 }
 

@@ -15,18 +15,13 @@ import (
 	"github.com/sealerio/sealer/cluster/program"
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/host"
-	"github.com/sealerio/sealer/internal/progress"
 	"github.com/sealerio/sealer/runtime"
 )
 
 // DeleteOptions say which cluster Delete takes away.
 type DeleteOptions struct {
-	Clusterfile   *clusterfile.File // its name and hosts; ClusterfilePath has it after a run
-	Dial          DialFunc
-	Distributions runtime.Distributions
-	Display       *progress.Display
-	StateDir      string
-	LogFile       string
+	Operator
+	Clusterfile *clusterfile.File // its name and hosts; ClusterfilePath has it after a run
 	// Force goes on without hosts that cannot be reached. They are the error in the end.
 	Force bool
 }

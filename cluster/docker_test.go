@@ -88,8 +88,7 @@ func TestRun_Docker(t *testing.T) {
 			b.hosts["10.0.0.4"] = newFakeHost(joins, "h3")
 			more := dockerOn(t, b.hosts["10.0.0.4"])
 			require.NoError(t, cluster.Join(t.Context(), cluster.JoinOptions{
-				Name: "prod", Hosts: []clusterfile.Host{joins}, Content: b.opts.Content, Dial: b.opts.Dial, NodeBinary: b.opts.NodeBinary, Pusher: b.opts.Pusher,
-				Distributions: b.opts.Distributions, StateDir: b.opts.StateDir, Out: &b.out,
+				Name: "prod", Hosts: []clusterfile.Host{joins}, Content: b.opts.Content, Pusher: b.opts.Pusher, Operator: b.opts.Operator,
 				FindImage: func(context.Context, string, string) (*clusterimage.Image, string, error) {
 					return b.opts.Image, b.opts.ImageName, nil
 				},

@@ -87,8 +87,7 @@ func TestRun_ExternalRegistry(t *testing.T) {
 	worker := clusterfile.Host{Address: "10.0.0.4", Role: clusterfile.Worker}
 	b.hosts["10.0.0.4"] = newFakeHost(worker, "h3")
 	require.NoError(t, cluster.Join(t.Context(), cluster.JoinOptions{
-		Name: "prod", Hosts: []clusterfile.Host{worker}, Content: b.opts.Content, Dial: b.opts.Dial, NodeBinary: b.opts.NodeBinary, Pusher: p,
-		Distributions: b.opts.Distributions, StateDir: b.opts.StateDir, Out: &b.out,
+		Name: "prod", Hosts: []clusterfile.Host{worker}, Content: b.opts.Content, Pusher: p, Operator: b.opts.Operator,
 		FindImage: func(context.Context, string, string) (*clusterimage.Image, string, error) {
 			return b.opts.Image, b.opts.ImageName, nil
 		},

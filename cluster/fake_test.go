@@ -191,20 +191,22 @@ func newBedWith(t *testing.T, clusterfileText string, ext clusterimage.Extension
 	}
 	b.opts = cluster.RunOptions{
 		Image: img, ImageName: "registry.example.com/app:v1", Content: cs, Clusterfile: f,
-		Dial: func(_ context.Context, h clusterfile.Host) (host.Runner, error) {
-			fake := b.hosts[h.String()]
-			if fake.unreachable != nil {
-				return nil, fake.unreachable
-			}
-			return fake, nil
+		Operator: cluster.Operator{
+			Dial: func(_ context.Context, h clusterfile.Host) (host.Runner, error) {
+				fake := b.hosts[h.String()]
+				if fake.unreachable != nil {
+					return nil, fake.unreachable
+				}
+				return fake, nil
+			},
+			NodeBinary:    func(string) (string, error) { return binary, nil },
+			Distributions: runtime.Distributions{"fake": distribution{}},
+			StateDir:      filepath.Join(t.TempDir(), "clusters"),
+			LogFile:       "/var/log/run.log",
+			Out:           &b.out,
 		},
-		NodeBinary:    func(string) (string, error) { return binary, nil },
-		Distributions: runtime.Distributions{"fake": distribution{}},
-		StateDir:      filepath.Join(t.TempDir(), "clusters"),
-		LogFile:       "/var/log/run.log",
-		Out:           &b.out,
-		ReadyTimeout:  time.Minute,
-		PollInterval:  time.Millisecond,
+		ReadyTimeout: time.Minute,
+		PollInterval: time.Millisecond,
 	}
 	return b
 }
@@ -217,7 +219,7 @@ func (b *bed) run(t *testing.T) error {
 
 func (b *bed) deleteOptions() cluster.DeleteOptions {
 	return cluster.DeleteOptions{
-		Clusterfile: b.opts.Clusterfile, Dial: b.opts.Dial, Distributions: b.opts.Distributions, StateDir: b.opts.StateDir,
+		Operator: b.opts.Operator, Clusterfile: b.opts.Clusterfile,
 	}
 }
 

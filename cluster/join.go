@@ -6,33 +6,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/containerd/containerd/v2/core/content"
 
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/clusterimage"
-	"github.com/sealerio/sealer/internal/progress"
 	"github.com/sealerio/sealer/runtime"
 )
 
 // JoinOptions say which hosts join which cluster.
 type JoinOptions struct {
+	Operator
 	Name  string // of a cluster that this machine knows
 	Hosts []clusterfile.Host
 	// FindImage finds the image that the cluster runs, by the digest of its index. name is what it was called when the cluster
 	// was made. The error is the caller's to word.
-	FindImage     func(ctx context.Context, digest, name string) (*clusterimage.Image, string, error)
-	Content       content.Provider
-	Dial          DialFunc
-	NodeBinary    func(arch string) (string, error)
-	Pusher        ImagePusher // as in RunOptions
-	Distributions runtime.Distributions
-	Display       *progress.Display
-	StateDir      string
-	LogFile       string
-	DryRun        bool
-	Out           io.Writer
+	FindImage func(ctx context.Context, digest, name string) (*clusterimage.Image, string, error)
+	Content   content.Provider
+	Pusher    ImagePusher // as in RunOptions
+	DryRun    bool
 }
 
 // UnknownError is a cluster that this machine does not know.
@@ -101,8 +93,7 @@ func Join(ctx context.Context, o JoinOptions) (err error) {
 		return fmt.Errorf("joining hosts: %w", err)
 	}
 	r := &run{RunOptions: RunOptions{
-		Clusterfile: all, Content: o.Content, Dial: o.Dial, NodeBinary: o.NodeBinary, Pusher: o.Pusher, Distributions: o.Distributions,
-		Display: o.Display, StateDir: o.StateDir, LogFile: o.LogFile, DryRun: o.DryRun, Out: o.Out,
+		Operator: o.Operator, Clusterfile: all, Content: o.Content, Pusher: o.Pusher, DryRun: o.DryRun,
 	}.withDefaults()}
 	closeHosts, err := r.connect(ctx, &named)
 	if err != nil {

@@ -36,8 +36,7 @@ func (b *bed) more(role clusterfile.Role, addresses ...string) []clusterfile.Hos
 
 func (b *bed) joinOptions(hosts []clusterfile.Host) cluster.JoinOptions {
 	return cluster.JoinOptions{
-		Name: "prod", Hosts: hosts, Content: b.opts.Content, Dial: b.opts.Dial, NodeBinary: b.opts.NodeBinary,
-		Distributions: b.opts.Distributions, StateDir: b.opts.StateDir, Out: &b.out,
+		Name: "prod", Hosts: hosts, Content: b.opts.Content, Operator: b.opts.Operator,
 		FindImage: func(_ context.Context, digest, name string) (*clusterimage.Image, string, error) {
 			if digest != b.opts.Image.Descriptor.Digest.String() {
 				return nil, "", fmt.Errorf("%s is another image", digest)

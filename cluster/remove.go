@@ -12,26 +12,19 @@ import (
 	"time"
 
 	"github.com/sealerio/sealer/clusterfile"
-	"github.com/sealerio/sealer/internal/progress"
 	"github.com/sealerio/sealer/runtime"
 )
 
 // RemoveOptions say which hosts are taken out of which cluster.
 type RemoveOptions struct {
+	Operator
 	Name  string // of a cluster that this machine knows
 	Hosts []clusterfile.Host
 	// Force takes out hosts that cannot be reached, too, and deletes pods that would not leave a node.
 	Force bool
 	// DrainTimeout is how long pods may take to leave a node. Default kube.DefaultDrainTimeout.
-	DrainTimeout  time.Duration
-	NodeBinary    func(arch string) (string, error)
-	Dial          DialFunc
-	Distributions runtime.Distributions
-	Display       *progress.Display
-	StateDir      string
-	LogFile       string
-	DryRun        bool
-	Out           io.Writer // gets the plan of a dry run, and one line at the end; nil: nothing
+	DrainTimeout time.Duration
+	DryRun       bool
 	// plugins are those whose phases of deletion are done; what is kept of a cluster has none.
 	plugins []clusterfile.Plugin
 }
@@ -110,8 +103,7 @@ func (o RemoveOptions) carryOut(ctx context.Context, kept *folder) (err error) {
 		return err
 	}
 	m := &removal{how: o, kept: kept, run: &run{RunOptions: RunOptions{
-		Clusterfile: known, Dial: o.Dial, NodeBinary: o.NodeBinary, Distributions: o.Distributions,
-		Display: o.Display, StateDir: o.StateDir, LogFile: o.LogFile, Out: o.Out,
+		Operator: o.Operator, Clusterfile: known,
 	}.withDefaults()}}
 	closeHosts, err := m.connect(ctx, &clusterfile.File{Hosts: []clusterfile.Host{{Address: "none"}}}) // any may be lost
 	if err != nil {

@@ -19,8 +19,7 @@ import (
 
 func (b *bed) removeOptions(hosts []clusterfile.Host) cluster.RemoveOptions {
 	return cluster.RemoveOptions{
-		Name: "prod", Hosts: hosts, Dial: b.opts.Dial, NodeBinary: b.opts.NodeBinary, DrainTimeout: time.Minute,
-		Distributions: b.opts.Distributions, StateDir: b.opts.StateDir, Out: &b.out,
+		Name: "prod", Hosts: hosts, DrainTimeout: time.Minute, Operator: b.opts.Operator,
 	}
 }
 

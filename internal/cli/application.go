@@ -170,20 +170,14 @@ func (a *app) runApplication(ctx context.Context, cmd *cobra.Command, o applicat
 	}
 	return cluster.RunApplication(ctx, cluster.ApplicationOptions{
 		RunOptions: cluster.RunOptions{
-			Image:         img,
-			ImageName:     tag.Name,
-			Content:       st.Content(),
-			Clusterfile:   file,
-			Dial:          a.dialer(o.ssh),
-			NodeBinary:    nodeBinary,
-			Pusher:        &imagePusher{app: a, cmd: cmd, store: st},
-			Distributions: distributions(),
-			Display:       a.display,
-			StateDir:      filepath.Join(a.root, "clusters"),
-			LogFile:       o.logFile,
-			DryRun:        o.dryRun,
-			Out:           a.streams.Out,
-			ReadyTimeout:  o.timeout,
+			Image:        img,
+			ImageName:    tag.Name,
+			Content:      st.Content(),
+			Clusterfile:  file,
+			Operator:     a.operator(o.ssh, o.logFile),
+			Pusher:       &imagePusher{app: a, cmd: cmd, store: st},
+			DryRun:       o.dryRun,
+			ReadyTimeout: o.timeout,
 		},
 		Name: o.name, Settings: o.settings, Upgrade: o.upgrade,
 	})
@@ -319,18 +313,12 @@ It shows what goes, and asks. One that was cut is continued by the same command.
 		}
 		defer a.close(&err)
 		return cluster.DeleteApplication(cmd.Context(), cluster.DeleteApplicationOptions{
-			Clusterfile:   desired,
-			Name:          args[0],
-			Dial:          a.dialer(&o.sshFlags),
-			NodeBinary:    nodeBinary,
-			Distributions: distributions(),
-			Display:       a.display,
-			StateDir:      filepath.Join(a.root, "clusters"),
-			LogFile:       logFile,
-			DryRun:        o.dryRun,
-			Out:           a.streams.Out,
-			Timeout:       o.timeout,
-			Confirm:       confirm,
+			Clusterfile: desired,
+			Name:        args[0],
+			Operator:    a.operator(&o.sshFlags, logFile),
+			DryRun:      o.dryRun,
+			Timeout:     o.timeout,
+			Confirm:     confirm,
 		})
 	}
 	return cmd

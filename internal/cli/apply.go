@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -87,10 +86,8 @@ func (a *app) apply(cmd *cobra.Command, o applyFlags) (err error) {
 	}
 	options := cluster.ApplyOptions{
 		RunOptions: cluster.RunOptions{
-			Content: st.Content(), Clusterfile: desired, Dial: a.dialer(&o.sshFlags), NodeBinary: nodeBinary,
-			Pusher:        &imagePusher{app: a, cmd: cmd, store: st},
-			Distributions: distributions(), Display: a.display, StateDir: filepath.Join(a.root, "clusters"),
-			LogFile: logFile, DryRun: o.dryRun, Out: a.streams.Out,
+			Operator: a.operator(&o.sshFlags, logFile), Content: st.Content(), Clusterfile: desired,
+			Pusher: &imagePusher{app: a, cmd: cmd, store: st}, DryRun: o.dryRun,
 		},
 		FindImage: func(ctx context.Context, id, name string) (*clusterimage.Image, string, error) {
 			return a.imageOfCluster(ctx, cmd, st, joinFlags{name: desired.Name}, id, name)

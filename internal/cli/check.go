@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -108,9 +107,11 @@ func (a *app) checkBefore(cmd *cobra.Command, o *checkFlags, image string) (err 
 	if err != nil {
 		return err
 	}
+	operator := a.operator(&run.sshFlags, "")
+	operator.Out = io.Discard
 	err = cluster.Run(ctx, cluster.RunOptions{
-		Image: img, ImageName: tag.Name, Content: st.Content(), Clusterfile: desired, Dial: a.dialer(&run.sshFlags), NodeBinary: nodeBinary, Pusher: &imagePusher{app: a, cmd: cmd, store: st},
-		Distributions: distributions(), Display: a.display, StateDir: filepath.Join(a.root, "clusters"), DryRun: true, Out: io.Discard,
+		Operator: operator, Image: img, ImageName: tag.Name, Content: st.Content(), Clusterfile: desired,
+		Pusher: &imagePusher{app: a, cmd: cmd, store: st}, DryRun: true,
 	})
 	found := []finding{}
 	problems, checked := errors.AsType[*runtime.PreflightError](err)

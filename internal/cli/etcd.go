@@ -4,7 +4,6 @@ package cli
 
 import (
 	"fmt"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -105,13 +104,8 @@ func (a *app) datastore(cmd *cobra.Command, o *etcdFlags, verb, file string) (cl
 		return cluster.DatastoreOptions{}, fmt.Errorf("opening the display: %w", err)
 	}
 	return cluster.DatastoreOptions{
-		Clusterfile:   desired,
-		Dial:          a.dialer(&o.sshFlags),
-		Distributions: distributions(),
-		Display:       a.display,
-		StateDir:      filepath.Join(a.root, "clusters"),
-		LogFile:       logFile,
-		Out:           a.streams.Out,
-		File:          file,
+		Clusterfile: desired,
+		Operator:    a.operator(&o.sshFlags, logFile),
+		File:        file,
 	}, nil
 }

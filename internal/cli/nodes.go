@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"path/filepath"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
@@ -69,16 +68,10 @@ func (a *app) join(cmd *cobra.Command, o joinFlags) (err error) {
 		FindImage: func(ctx context.Context, id, name string) (*clusterimage.Image, string, error) {
 			return a.imageOfCluster(ctx, cmd, st, o, id, name)
 		},
-		Content:       st.Content(),
-		Dial:          a.dialer(o.asHostsSay()),
-		NodeBinary:    nodeBinary,
-		Pusher:        &imagePusher{app: a, cmd: cmd, store: st},
-		Distributions: distributions(),
-		Display:       a.display,
-		StateDir:      filepath.Join(a.root, "clusters"),
-		LogFile:       logFile,
-		DryRun:        o.dryRun,
-		Out:           a.streams.Out,
+		Content:  st.Content(),
+		Operator: a.operator(o.asHostsSay(), logFile),
+		Pusher:   &imagePusher{app: a, cmd: cmd, store: st},
+		DryRun:   o.dryRun,
 	})
 }
 
@@ -202,17 +195,11 @@ func (a *app) remove(cmd *cobra.Command, o deleteFlags) (err error) {
 	}
 	defer a.close(&err)
 	return cluster.Remove(cmd.Context(), cluster.RemoveOptions{
-		Name:          o.name,
-		Hosts:         machines,
-		Force:         o.force,
-		DrainTimeout:  o.timeout,
-		NodeBinary:    nodeBinary,
-		Dial:          a.dialer(o.asHostsSay()),
-		Distributions: distributions(),
-		Display:       a.display,
-		StateDir:      filepath.Join(a.root, "clusters"),
-		LogFile:       logFile,
-		DryRun:        o.dryRun,
-		Out:           a.streams.Out,
+		Name:         o.name,
+		Hosts:        machines,
+		Force:        o.force,
+		DrainTimeout: o.timeout,
+		Operator:     a.operator(o.asHostsSay(), logFile),
+		DryRun:       o.dryRun,
 	})
 }

@@ -31,6 +31,14 @@ func distributions() runtime.Distributions {
 	return runtime.Distributions{k0s.Name: k0s.New(), k3s.Name: k3s.New(), kubernetes.Name: kubernetes.New()}
 }
 
+// operator is this machine, as it works on clusters.
+func (a *app) operator(ssh *sshFlags, logFile string) cluster.Operator {
+	return cluster.Operator{
+		Dial: a.dialer(ssh), NodeBinary: nodeBinary, Distributions: distributions(), Display: a.display,
+		StateDir: filepath.Join(a.root, "clusters"), LogFile: logFile, Out: a.streams.Out,
+	}
+}
+
 type runFlags struct {
 	sshFlags
 	clusterfile string
@@ -126,20 +134,14 @@ func (a *app) run(cmd *cobra.Command, o runFlags, image string) (err error) {
 		return usagef(cmd, "--as is for images of applications alone, and %s holds a cluster", tag.Name)
 	}
 	return cluster.Run(ctx, cluster.RunOptions{
-		Image:         img,
-		ImageName:     tag.Name,
-		Content:       st.Content(),
-		Clusterfile:   desired,
-		Dial:          a.dialer(&o.sshFlags),
-		NodeBinary:    nodeBinary,
-		Pusher:        &imagePusher{app: a, cmd: cmd, store: st},
-		Distributions: distributions(),
-		Display:       a.display,
-		StateDir:      filepath.Join(a.root, "clusters"),
-		LogFile:       logFile,
-		DryRun:        o.dryRun,
-		Out:           a.streams.Out,
-		ReadyTimeout:  o.readyTimeout,
+		Image:        img,
+		ImageName:    tag.Name,
+		Content:      st.Content(),
+		Clusterfile:  desired,
+		Operator:     a.operator(&o.sshFlags, logFile),
+		Pusher:       &imagePusher{app: a, cmd: cmd, store: st},
+		DryRun:       o.dryRun,
+		ReadyTimeout: o.readyTimeout,
 	})
 }
 
@@ -303,13 +305,9 @@ func (a *app) delete(cmd *cobra.Command, o deleteFlags) (err error) {
 	}
 	defer a.close(&err)
 	return cluster.Delete(cmd.Context(), cluster.DeleteOptions{
-		Clusterfile:   desired,
-		Dial:          a.dialer(&o.sshFlags),
-		Distributions: distributions(),
-		Display:       a.display,
-		StateDir:      filepath.Join(a.root, "clusters"),
-		LogFile:       logFile,
-		Force:         o.force,
+		Clusterfile: desired,
+		Operator:    a.operator(&o.sshFlags, logFile),
+		Force:       o.force,
 	})
 }
 

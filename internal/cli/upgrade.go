@@ -5,7 +5,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -117,19 +116,13 @@ func (a *app) upgrade(cmd *cobra.Command, o upgradeFlags, image string) (err err
 	}
 	return cluster.Upgrade(ctx, cluster.UpgradeOptions{
 		RunOptions: cluster.RunOptions{
-			Image:         img,
-			ImageName:     tag.Name,
-			Content:       st.Content(),
-			Clusterfile:   desired,
-			Dial:          a.dialer(&o.sshFlags),
-			NodeBinary:    nodeBinary,
-			Pusher:        &imagePusher{app: a, cmd: cmd, store: st},
-			Distributions: distributions(),
-			Display:       a.display,
-			StateDir:      filepath.Join(a.root, "clusters"),
-			LogFile:       logFile,
-			DryRun:        o.dryRun,
-			Out:           a.streams.Out,
+			Image:       img,
+			ImageName:   tag.Name,
+			Content:     st.Content(),
+			Clusterfile: desired,
+			Operator:    a.operator(&o.sshFlags, logFile),
+			Pusher:      &imagePusher{app: a, cmd: cmd, store: st},
+			DryRun:      o.dryRun,
 		},
 		Recall: o.clusterfile == "",
 		Batch:  o.batch, PauseAfter: o.pauseAfter, Skip: o.skip, DrainTimeout: o.drainTimeout, ForceDrain: o.forceDrain,
