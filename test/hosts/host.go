@@ -224,7 +224,11 @@ func (s *Set) makeKeys() (string, error) {
 func (s *Set) writeKnownHosts() error {
 	var lines strings.Builder
 	for _, h := range s.Hosts {
-		fmt.Fprintln(&lines, knownhosts.Line([]string{h.Address.String()}, h.HostKey))
+		names := []string{h.Address.String()}
+		if h.Address6.IsValid() {
+			names = append(names, h.Address6.String())
+		}
+		fmt.Fprintln(&lines, knownhosts.Line(names, h.HostKey))
 	}
 	s.KnownHosts = filepath.Join(runDir(s.Name), "known_hosts")
 	if err := writeFile(s.KnownHosts, []byte(lines.String()), 0o644); err != nil {

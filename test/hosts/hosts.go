@@ -51,6 +51,8 @@ type Options struct {
 	// firewall have one. Without it there is none, as on machines that hang on a switch of their own: then routes to
 	// addresses that only exist as NAT rules, such as a Kubernetes service network, have to be added by whoever needs them.
 	DefaultRoute bool
+	// IPv6 gives the hosts a network of IPv6 beside the other, without a default route. Without it IPv6 is off on them.
+	IPv6 bool
 	// OpenRC makes hosts that boot with OpenRC, and have no systemd at all.
 	OpenRC bool
 	// OwnEngine starts an engine even where one already answers.
@@ -108,6 +110,8 @@ type Set struct {
 	// Subnet is the hosts' network; Gateway is this machine's address in it, where a test may listen for them.
 	Subnet  netip.Prefix `json:"subnet"`
 	Gateway netip.Addr   `json:"gateway"`
+	// Subnet6 is their network of IPv6, where they have one; the machine has its first address.
+	Subnet6 netip.Prefix `json:"subnet6"`
 	// KeyFile is the private key that lets root and SudoUser in on every host; its public half lies beside it as .pub.
 	KeyFile string `json:"keyFile"`
 	// KnownHosts is a known_hosts file with the Ed25519 key of every host, by address. The hosts also have an ECDSA key,
@@ -132,6 +136,8 @@ type Host struct {
 	Name string `json:"name"`
 	// Address is the same after a restart.
 	Address netip.Addr `json:"address"`
+	// Address6 is that of IPv6; the zero value where there is none.
+	Address6 netip.Addr `json:"address6"`
 	// HostKey is the Ed25519 key that sshd shows.
 	HostKey ssh.PublicKey `json:"-"`
 
@@ -239,7 +245,7 @@ func (s *Set) make(ctx context.Context, o Options) error {
 	if err := s.Engine.load(ctx, image, o.Log); err != nil {
 		return err
 	}
-	if err := s.makeNetwork(ctx); err != nil {
+	if err := s.makeNetwork(ctx, o.IPv6); err != nil {
 		return err
 	}
 	authorized, err := s.makeKeys()
@@ -248,6 +254,9 @@ func (s *Set) make(ctx context.Context, o Options) error {
 	}
 	for i := range o.Count {
 		h := Host{Name: "h" + strconv.Itoa(i+1), Address: nth(s.Subnet, firstAddress+i), set: s}
+		if o.IPv6 {
+			h.Address6 = nth6(s.Subnet6, firstAddress+i)
+		}
 		h.Container = s.Name + "-" + h.Name
 		s.Hosts = append(s.Hosts, h)
 	}
@@ -289,19 +298,23 @@ func (s *Set) makeHost(ctx context.Context, h *Host, image string, authorized st
 	h.HostKey = own.public
 	h.KeyLine = authorizedLine(own.public)
 	uuid := newUUID()
-	out, err := s.Engine.docker(ctx, nil, "create",
-		"--name", h.Container, "--hostname", h.Name, "--label", label+"="+s.Name,
+	args := []string{"create",
+		"--name", h.Container, "--hostname", h.Name, "--label", label + "=" + s.Name,
 		// Only a privileged container can be a host for containers; its own cgroup namespace keeps the kubelets of two
 		// hosts out of one another's groups.
 		"--privileged", "--cgroupns", "private",
 		"--network", networkName(s.Name), "--ip", h.Address.String(),
 		"--stop-signal", "SIGRTMIN+3", "--restart", "unless-stopped",
 		// Without a container_uuid systemd takes the machine's product_uuid for the machine ID of every host.
-		"--env", "container=docker", "--env", "container_uuid="+uuid,
+		"--env", "container=docker", "--env", "container_uuid=" + uuid,
 		"--tmpfs", "/run",
 		// overlayfs does not stack on the container's own overlayfs, so images need a plain file system below them.
 		"--volume", "/var", "--volume", "/tmp",
-		image)
+	}
+	if h.Address6.IsValid() {
+		args = append(args, "--ip6", h.Address6.String())
+	}
+	out, err := s.Engine.docker(ctx, nil, append(args, image)...)
 	if err != nil {
 		return fmt.Errorf("creating the container: %w", err)
 	}
@@ -310,6 +323,9 @@ func (s *Set) makeHost(ctx context.Context, h *Host, image string, authorized st
 	env := "HOST_UUID=" + uuid + "\n"
 	if route {
 		env += "NEXT_HOP=" + nth(s.Subnet, -2).String() + "\n"
+	}
+	if h.Address6.IsValid() {
+		env += "IPV6=true\n"
 	}
 	files := map[string]string{
 		"env":      env,

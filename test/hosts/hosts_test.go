@@ -38,6 +38,12 @@ func TestNth(t *testing.T) {
 	}
 }
 
+func TestSubnet6(t *testing.T) {
+	subnet := subnet6(netip.MustParsePrefix("172.31.200.0/24"))
+	assert.Equal(t, "fd5e:a1e2:5ea1:c8::/64", subnet.String())
+	assert.Equal(t, "fd5e:a1e2:5ea1:c8::b", nth6(subnet, 11).String())
+}
+
 func TestFreeSubnet(t *testing.T) {
 	used := []netip.Prefix{netip.MustParsePrefix("172.31.255.0/25"), netip.MustParsePrefix("172.31.0.0/23")}
 	got, err := freeSubnet(255, used)

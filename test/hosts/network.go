@@ -39,7 +39,7 @@ func hash(name string) uint32 {
 
 // makeNetwork makes a bridge for the set, on the first free subnet from one that the name gives, so that the addresses
 // are mostly the same from run to run.
-func (s *Set) makeNetwork(ctx context.Context) error {
+func (s *Set) makeNetwork(ctx context.Context, ipv6 bool) error {
 	lock, err := lockMachine(ctx) // two sets must not choose the same subnet
 	if err != nil {
 		return fmt.Errorf("making the network: %w", err)
@@ -53,14 +53,18 @@ func (s *Set) makeNetwork(ctx context.Context) error {
 		return fmt.Errorf("making the network: %w", err)
 	}
 	s.Gateway = nth(s.Subnet, 1)
-	_, err = s.Engine.docker(ctx, nil, "network", "create", "--driver", "bridge", "--label", label+"="+s.Name,
+	args := []string{"network", "create", "--driver", "bridge", "--label", label + "=" + s.Name,
 		"--subnet", s.Subnet.String(), "--gateway", s.Gateway.String(),
-		"--opt", "com.docker.network.bridge.name="+bridgeName(s.Name),
+		"--opt", "com.docker.network.bridge.name=" + bridgeName(s.Name),
 		// Not "internal": that makes an engine with packet filter rules drop what pods send to pods of other hosts. A
 		// host deletes its default route when it boots, and without masquerading nothing would come back anyway.
 		"--opt", "com.docker.network.bridge.enable_ip_masquerade=false",
-		networkName(s.Name))
-	if err != nil {
+	}
+	if ipv6 {
+		s.Subnet6 = subnet6(s.Subnet)
+		args = append(args, "--ipv6", "--subnet", s.Subnet6.String(), "--gateway", nth6(s.Subnet6, 1).String())
+	}
+	if _, err = s.Engine.docker(ctx, nil, append(args, networkName(s.Name))...); err != nil {
 		return fmt.Errorf("making the network: %w", err)
 	}
 	return nil
@@ -132,6 +136,20 @@ func nth(subnet netip.Prefix, n int) netip.Addr {
 	var b [4]byte
 	binary.BigEndian.PutUint32(b[:], first+uint32(n))
 	return netip.AddrFrom4(b)
+}
+
+// subnet6 is the network of IPv6 that goes with one of IPv4, which nobody else on this machine has: unique local addresses, RFC 4193.
+func subnet6(subnet netip.Prefix) netip.Prefix {
+	b := netip.MustParseAddr("fd5e:a1e2:5ea1::").As16()
+	b[7] = subnet.Addr().As4()[2]
+	return netip.PrefixFrom(netip.AddrFrom16(b), 64)
+}
+
+// nth6 returns the n-th address of subnet6.
+func nth6(subnet netip.Prefix, n int) netip.Addr {
+	b := subnet.Addr().As16()
+	b[15] = byte(n)
+	return netip.AddrFrom16(b)
 }
 
 // removeLink removes a bridge that an engine which was killed left.

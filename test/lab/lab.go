@@ -38,6 +38,8 @@ type Options struct {
 	Name string
 	// OpenRC makes hosts that boot with OpenRC instead of systemd.
 	OpenRC bool
+	// IPv6 gives them addresses of both families.
+	IPv6 bool
 	// Out is told what is being done, and gets what sealer prints on stderr. The default is silence.
 	Out io.Writer
 }
@@ -167,7 +169,7 @@ func (l *Lab) components(ctx context.Context, args ...string) ([]byte, error) {
 func (l *Lab) openHosts(ctx context.Context, o Options) error {
 	l.Say("starting %d hosts without a route out", o.Hosts)
 	began := time.Now()
-	set, err := hosts.Up(ctx, hosts.Options{Name: o.Name, Count: o.Hosts, DefaultRoute: true, OpenRC: o.OpenRC, OwnEngine: o.OpenRC, Log: slog.New(slog.NewTextHandler(l.out, nil))})
+	set, err := hosts.Up(ctx, hosts.Options{Name: o.Name, Count: o.Hosts, DefaultRoute: true, OpenRC: o.OpenRC, IPv6: o.IPv6, OwnEngine: o.OpenRC, Log: slog.New(slog.NewTextHandler(l.out, nil))})
 	if err != nil {
 		return err
 	}

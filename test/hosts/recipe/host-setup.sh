@@ -32,6 +32,11 @@ while ip -4 route del default 2>/dev/null; do :; done
 while ip -6 route del default 2>/dev/null; do :; done
 [ -z "${NEXT_HOP:-}" ] || ip -4 route add default via "$NEXT_HOP"
 
+# The engine switches IPv6 off for links that are to come.
+if [ -n "${IPV6:-}" ]; then
+	for conf in all default; do echo 0 >"/proc/sys/net/ipv6/conf/$conf/disable_ipv6"; done
+fi
+
 # The rules that lead to the engine's own DNS server, which the host does not use.
 for iptables in iptables-nft iptables-legacy; do
 	case $iptables in *legacy) grep -qx nat /proc/net/ip_tables_names 2>/dev/null || continue ;; esac

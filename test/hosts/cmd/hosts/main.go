@@ -20,7 +20,7 @@ import (
 )
 
 const usage = `Usage:
-  hosts up [--name N] [--count N] [--default-route] [--openrc] [--own-engine] [--dir DIR]   make hosts and leave them up
+  hosts up [--name N] [--count N] [--default-route] [--ipv6] [--openrc] [--own-engine] [--dir DIR]   make hosts and leave them up
   hosts down [--name N] [--all]                                                  remove them
   hosts list [--name N] [--json]                                                 show them
   hosts exec [--name N] HOST ARG...                                              run a program on one, as root
@@ -94,6 +94,7 @@ func up(ctx context.Context, flags *flag.FlagSet, args []string, stdout, stderr 
 	flags.IntVar(&o.Count, "count", 1, "number of hosts")
 	flags.StringVar(&o.Dir, "dir", "", "cache folder")
 	flags.BoolVar(&o.DefaultRoute, "default-route", false, "give the hosts a default route that leads nowhere")
+	flags.BoolVar(&o.IPv6, "ipv6", false, "give the hosts addresses of IPv6, too")
 	flags.BoolVar(&o.OpenRC, "openrc", false, "make hosts that boot with OpenRC and have no systemd")
 	flags.BoolVar(&o.OwnEngine, "own-engine", false, "start an engine even where one answers")
 	if err := parse(flags, args, 0, 0); err != nil {

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -67,7 +68,7 @@ func Has(dir string) bool {
 }
 
 // PeerURL is the address of a member on a host.
-func PeerURL(ip string) string { return "https://" + ip + ":2380" }
+func PeerURL(ip string) string { return "https://" + net.JoinHostPort(ip, "2380") }
 
 // Start runs the member until Close. It waits until the member serves, which needs a quorum.
 func Start(ctx context.Context, c Config) (*Store, error) {
@@ -89,12 +90,12 @@ func Start(ctx context.Context, c Config) (*Store, error) {
 		cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{told}
 		cfg.InitialCluster = c.Name + "=" + told.String()
 	} else {
-		peer := url.URL{Scheme: "https", Host: c.Peer + ":2380"}
+		peer := url.URL{Scheme: "https", Host: net.JoinHostPort(c.Peer, "2380")}
 		cfg.ListenClientUrls = nil
 		for _, l := range c.Listen {
-			cfg.ListenClientUrls = append(cfg.ListenClientUrls, url.URL{Scheme: "https", Host: l + ":2379"})
+			cfg.ListenClientUrls = append(cfg.ListenClientUrls, url.URL{Scheme: "https", Host: net.JoinHostPort(l, "2379")})
 		}
-		cfg.AdvertiseClientUrls = []url.URL{{Scheme: "https", Host: c.Listen[len(c.Listen)-1] + ":2379"}}
+		cfg.AdvertiseClientUrls = []url.URL{{Scheme: "https", Host: net.JoinHostPort(c.Listen[len(c.Listen)-1], "2379")}}
 		cfg.ListenPeerUrls, cfg.AdvertisePeerUrls = []url.URL{peer}, []url.URL{peer}
 		cfg.ClientTLSInfo = transport.TLSInfo{CertFile: c.Files.Cert, KeyFile: c.Files.Key, TrustedCAFile: c.Files.CA, ClientCertAuth: true}
 		cfg.PeerTLSInfo = transport.TLSInfo{CertFile: c.Files.PeerCert, KeyFile: c.Files.PeerKey, TrustedCAFile: c.Files.PeerCA, ClientCertAuth: true}

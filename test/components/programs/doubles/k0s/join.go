@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -284,10 +285,10 @@ func (p *program) tokenCreate(cmd *cobra.Command, _ []string) error {
 	if spec.ExternalAddress != "" {
 		address = spec.ExternalAddress
 	}
-	t, i := plane.NewToken(ttl, "authentication", "signing"), invitation{ca: authority.PEM, user: "kubelet-bootstrap", server: fmt.Sprintf("https://%s:%d", address, spec.Port)}
+	t, i := plane.NewToken(ttl, "authentication", "signing"), invitation{ca: authority.PEM, user: "kubelet-bootstrap", server: "https://" + net.JoinHostPort(address, strconv.Itoa(spec.Port))}
 	if role == "controller" {
 		t = plane.NewToken(ttl, "controller-join")
-		i.user, i.server = "controller-bootstrap", fmt.Sprintf("https://%s:%d", address, spec.K0sAPIPort)
+		i.user, i.server = "controller-bootstrap", "https://"+net.JoinHostPort(address, strconv.Itoa(spec.K0sAPIPort))
 	}
 	t.Description = role
 	i.token = t.String()

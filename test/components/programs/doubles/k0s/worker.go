@@ -252,7 +252,7 @@ func (w *worker) be(ctx context.Context, api *client.Client) error {
 	}
 	version, _, _ := strings.Cut(w.stamp.Version, "+")
 	images := node.OpenImages(w.at("containerd", "images.json"), w.at("images"), w.find, w.journal)
-	return node.Run(ctx, node.Config{Name: w.name, Version: version + "+k0s", Runtime: runtime, Addresses: []string{w.address()}, Labels: w.labels, Taints: w.taints,
+	return node.Run(ctx, node.Config{Name: w.name, Version: version + "+k0s", Runtime: runtime, Addresses: strings.Split(w.address(), ","), Labels: w.labels, Taints: w.taints,
 		Client: api, Images: images, Needed: func() []string { return p.Needed }, Log: w.log})
 }
 

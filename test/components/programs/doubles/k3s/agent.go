@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -233,8 +234,8 @@ func (m *member) follow(ctx context.Context, remote, api *client.Client) {
 			b := balancer{ServerURL: m.server}
 			urls := []string{m.server}
 			for _, s := range servers {
-				b.ServerAddresses = append(b.ServerAddresses, s+":6443")
-				if u := "https://" + s + ":6443"; u != m.server {
+				b.ServerAddresses = append(b.ServerAddresses, net.JoinHostPort(s, "6443"))
+				if u := "https://" + net.JoinHostPort(s, "6443"); u != m.server {
 					urls = append(urls, u)
 				}
 			}
@@ -286,7 +287,7 @@ func (m *member) be(ctx context.Context, api *client.Client, config shared) erro
 		store, runtime = node.DockerImages(docker, m.journal), "docker://"+version
 	}
 	return node.Run(ctx, node.Config{
-		Name: m.name, Version: m.stamp.Version, Runtime: runtime, Addresses: []string{m.address}, External: m.list("node-external-ip"),
+		Name: m.name, Version: m.stamp.Version, Runtime: runtime, Addresses: append([]string{m.address}, further(m.settings)...), External: m.list("node-external-ip"),
 		Labels: labels, Annotations: annotations, Taints: m.list("node-taint"), Client: api, Images: store,
 		Needed: func() []string { return []string{pause} }, Log: m.log,
 	})

@@ -103,6 +103,9 @@ func (p *program) newServer(c *cli.Context) (*server, error) {
 	if s.name, s.address, err = identity(set); err != nil {
 		return nil, err
 	}
+	if err := s.oneFamily(s.address); err != nil {
+		return nil, err
+	}
 	return s, s.readTokens()
 }
 
@@ -149,10 +152,56 @@ func identity(s settings) (name, address string, err error) {
 		name += "-" + string(id)
 	}
 	address = host.Address()
-	if ips := s.list("node-ip"); len(ips) > 0 {
-		address, _, _ = strings.Cut(ips[0], ",")
+	if ips := split(s.list("node-ip")); len(ips) > 0 {
+		address = ips[0]
 	}
 	return name, address, nil
+}
+
+// further are the node's addresses behind the first.
+func further(s settings) []string {
+	if ips := split(s.list("node-ip")); len(ips) > 1 {
+		return ips[1:]
+	}
+	return nil
+}
+
+// split takes lists with commas in a list apart.
+func split(list []string) []string {
+	var out []string
+	for _, l := range list {
+		out = append(out, strings.Split(l, ",")...)
+	}
+	return out
+}
+
+// oneFamily refuses networks that do not fit the node's addresses or one another, as the real one does (its pkg/cli/server).
+func (s *server) oneFamily(address string) error {
+	families := func(list []string, otherwise string) string {
+		if len(list) == 0 {
+			list = []string{otherwise}
+		}
+		var all []string
+		for _, a := range split(list) {
+			f := "IPv4"
+			if strings.Contains(a, ":") {
+				f = "IPv6"
+			}
+			if !slices.Contains(all, f) {
+				all = append(all, f)
+			}
+		}
+		slices.Sort(all)
+		return strings.Join(all, ",")
+	}
+	pods, services := families(s.list("cluster-cidr"), "10.42.0.0/16"), families(s.list("service-cidr"), "10.43.0.0/16")
+	if nodes := families(s.list("node-ip"), address); nodes != pods {
+		return fmt.Errorf("cluster-cidr: %v and node-ip: %v, must share the same IP version (IPv4, IPv6 or dual-stack)", pods, nodes)
+	}
+	if services != pods {
+		return fmt.Errorf("cluster-cidr: %v and service-cidr: %v, must share the same IP version (IPv4, IPv6 or dual-stack)", pods, services)
+	}
+	return nil
 }
 
 // readTokens takes the tokens from the settings, or from the file that the first start has written.

@@ -1,0 +1,180 @@
+//go:build e2e
+
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/sealerio/sealer/test/hosts"
+	"github.com/sealerio/sealer/test/lab"
+)
+
+// snapshot6 is what the other snapshots do not look at: they are of hosts without IPv6.
+const snapshot6 = `set -eu
+ip6tables-save | grep -v '^#' | sed 's/\[[0-9]*:[0-9]*\]//' | grep '^-' || true
+ip -6 route | sed 's/ expires [0-9]*sec//' | sort
+nft list tables
+cd /proc/sys/net/ipv6/conf
+grep . all/forwarding default/forwarding eth0/forwarding eth0/accept_ra
+`
+
+// sixth is a bed on hosts that are known by their addresses of IPv6.
+type sixth struct {
+	bed
+	before6 map[string]string
+}
+
+func (b *sixth) addresses(list ...hosts.Host) string {
+	var all []string
+	for _, h := range list {
+		all = append(all, h.Address6.String())
+	}
+	return strings.Join(all, ",")
+}
+
+func (b *sixth) found(t *testing.T) {
+	b.before, b.before6 = b.snapshots(t, b.h...), map[string]string{}
+	for _, h := range b.h {
+		b.before6[h.Name] = b.exec(t, h, "sh", "-c", snapshot6)
+	}
+}
+
+func (b *sixth) gone(t *testing.T) {
+	b.sealer(t, b.args("delete", "--all", "--yes")...)
+	b.asFound(t, b.h...)
+	for _, h := range b.h {
+		require.Equal(t, b.before6[h.Name], b.exec(t, h, "sh", "-c", snapshot6), h.Name)
+	}
+}
+
+// cutIPv4 has the hosts take nothing that comes by IPv4 from one another or from this machine.
+const cutIPv4 = `nft add table ip cut
+nft 'add chain ip cut input { type filter hook input priority -300; }'
+nft add rule ip cut input ip saddr "$1" counter drop
+`
+
+// Two hosts with addresses of both families, which sealer is told by those of IPv6 alone: it logs in, sends, and has images pulled over
+// IPv6, for nothing comes through by IPv4. First k3s without any IPv4 in the cluster, then Kubernetes by kubeadm with both families, IPv6 first.
+func TestIPv6(t *testing.T) {
+	l, err := shared.With(t.Context(), lab.Options{Hosts: 2, Name: labName() + "-six", IPv6: true})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, l.Close(context.WithoutCancel(t.Context()))) })
+	for _, h := range l.Hosts.Hosts {
+		out, err := h.Exec(t.Context(), "sh", "-ec", cutIPv4, "sh", l.Hosts.Subnet.String())
+		require.NoError(t, err, string(out))
+	}
+	t.Run("k3s", func(t *testing.T) { testSixK3s(t, l) })
+	t.Run("kubernetes", func(t *testing.T) { testSixKubernetes(t, l) })
+}
+
+func testSixK3s(t *testing.T, l *lab.Lab) {
+	b := &sixth{bed: bed{
+		lab: l, name: "k3s", site: "six", h: l.Hosts.Hosts, kubectl: []string{"/usr/local/bin/k3s", "kubectl", "--cache-dir", "/tmp/kubectl"},
+		journal: "/var/log/k3s-double.jsonl",
+	}}
+	require.NoError(t, l.TrustHosts(b.site))
+	b.clusterfile(t, k3sSettings)
+	r := lab.Release{Program: "k3s", Version: lab.K3sVersion}
+	_, err := l.BuildRelease(t.Context(), b.site, r)
+	require.NoError(t, err)
+	one, two := b.h[0], b.h[1]
+	run := func(masters, nodes string, more ...string) []string {
+		return append([]string{"run", l.ReleaseImage(r), "-f", b.file, "--pk", l.Hosts.KeyFile, "--masters", masters, "--nodes", nodes}, more...)
+	}
+	b.found(t)
+	b.refused(t, run(b.addresses(one), b.addresses(two), "-e", "PodCIDR=10.42.0.0/16"), "nothing was changed", "the hosts have IPv6 addresses", "IPv4 comes first")
+	b.refused(t, run(b.addresses(one), b.addresses(two), "-e", "PodCIDR=fd00:10:42::/56,10.42.0.0/16", "-e", "SvcCIDR=10.43.0.0/16,fd00:10:43::/112"),
+		"nothing was changed", "the pods have IPv6 first")
+	b.exec(t, two, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6")
+	b.refused(t, run(b.addresses(one), b.addresses(two)), "nothing was changed", b.addresses(two)+": IPv6 is off on it")
+	b.exec(t, two, "sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/default/disable_ipv6")
+
+	b.sealer(t, run("["+b.addresses(one)+"]", b.addresses(two))...)
+	b.ready(t, one, two)
+	require.Equal(t, b.addresses(one)+" "+b.addresses(two), b.on(t, one, "get", "nodes", "-o", `jsonpath={.items[*].status.addresses[?(@.type=="InternalIP")].address}`))
+	b.status(t, lab.K3sVersion, 2)
+	require.Contains(t, b.exec(t, two, "cat", "/etc/hosts"), b.addresses(one)+" sea.hub\n")
+	to := filepath.Join(t.TempDir(), "name")
+	b.sealer(t, b.args("cp", "["+b.addresses(two)+"]:/etc/hostname", to)...)
+	text, err := os.ReadFile(to)
+	require.NoError(t, err)
+	require.Equal(t, two.Name+"\n", string(text))
+	require.Contains(t, b.sealer(t, b.args("kubeconfig")...), "server: https://["+b.addresses(one)+"]:6443\n")
+	b.sealer(t, b.args("delete", "--nodes", "["+b.addresses(two)+"]", "--yes")...)
+	b.sealer(t, b.args("join", "--nodes", b.addresses(two))...)
+	b.ready(t, one, two)
+	require.Contains(t, b.sealer(t, run(b.addresses(one), b.addresses(two))...), "nothing to change")
+	b.wellAsked(t)
+	b.gone(t)
+}
+
+func testSixKubernetes(t *testing.T, l *lab.Lab) {
+	b := &sixth{bed: bed{
+		lab: l, name: "kubernetes", site: "six-kubernetes", h: l.Hosts.Hosts, kubectl: []string{"kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"},
+	}}
+	requireShop(t, b.site)
+	require.NoError(t, l.TrustHosts(b.site))
+	var err error
+	b.file, err = l.WriteClusterfile(b.name)
+	require.NoError(t, err)
+	one, two := b.h[0], b.h[1]
+	b.found(t)
+	b.sealer(t, "run", l.ShopImage(), "-f", b.file, "--pk", l.Hosts.KeyFile, "-e", "PodCIDR=fd00:10:244::/56,10.244.0.0/16", "--masters", b.addresses(one), "--nodes", b.addresses(two))
+	b.ready(t, one, two)
+	require.Equal(t, fmt.Sprintf("%s %s %s %s", one.Address6, one.Address, two.Address6, two.Address),
+		b.on(t, one, "get", "nodes", "-o", `jsonpath={.items[*].status.addresses[?(@.type=="InternalIP")].address}`))
+	require.Equal(t, "https://["+b.addresses(one)+"]:2379", strings.TrimPrefix(b.exec(t, one, "sh", "-c",
+		"grep -o -- '--advertise-client-urls=.*' /etc/kubernetes/manifests/etcd.yaml"), "--advertise-client-urls="))
+	b.pulls(t, two)
+	require.Contains(t, b.exec(t, two, "cat", "/etc/hosts"), "::1 apiserver.cluster.local\n")
+
+	b.on(t, one, "rollout", "status", "deployment/hello", "--timeout", "120s")
+	for _, h := range b.h { // by each host's node port, and by the service's own address, from a host
+		answer, err := getSix(t.Context(), "http://"+net.JoinHostPort(h.Address6.String(), "30080")+"/")
+		require.NoError(t, err)
+		require.NotEmpty(t, answer)
+	}
+	service := b.on(t, one, "get", "service", "hello", "-o", "jsonpath={.spec.clusterIP}")
+	require.Contains(t, service, ":")
+	for _, h := range b.h {
+		b.exec(t, h, "timeout", "20", "bash", "-c", "exec 3<>/dev/tcp/"+service+"/80")
+	}
+	b.on(t, one, "patch", "service", "hello", "--patch", `{"spec":{"ipFamilyPolicy":"RequireDualStack"}}`)
+	require.Len(t, strings.Fields(b.on(t, one, "get", "service", "hello", "-o", "jsonpath={.spec.clusterIPs[*]}")), 2)
+	require.Contains(t, b.sealer(t, b.args("status")...), "Ready")
+	b.gone(t)
+}
+
+// getSix asks until there is an answer.
+func getSix(ctx context.Context, url string) (answer string, err error) {
+	err = lab.Poll(ctx, time.Minute, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+		answer = string(text)
+		return err
+	})
+	return answer, err
+}
