@@ -138,6 +138,7 @@ func testSixKubernetes(t *testing.T, l *lab.Lab) {
 		b.on(t, one, "get", "nodes", "-o", `jsonpath={.items[*].status.addresses[?(@.type=="InternalIP")].address}`))
 	require.Equal(t, "https://["+b.addresses(one)+"]:2379", strings.TrimPrefix(b.exec(t, one, "sh", "-c",
 		"grep -o -- '--advertise-client-urls=.*' /etc/kubernetes/manifests/etcd.yaml"), "--advertise-client-urls="))
+	require.Equal(t, "1\n2", b.exec(t, two, "sh", "-c", "cd /proc/sys/net/ipv6/conf && cat all/forwarding eth0/accept_ra"), "it forwards, and listens to routers all the same")
 	b.pulls(t, two)
 	require.Contains(t, b.exec(t, two, "cat", "/etc/hosts"), "::1 apiserver.cluster.local\n")
 
