@@ -63,6 +63,7 @@ func Isolate(ctx context.Context) (code int, done bool, err error) {
 	cmd := exec.Command(selfExecutable) //nolint:noctx // ctx cancels it by a signal, so that it can clean up
 	cmd.Args = append([]string{isolatedName}, os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = lateEnvironment()
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID,
 		Pdeathsig:  syscall.SIGKILL,

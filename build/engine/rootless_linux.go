@@ -95,7 +95,7 @@ func prepareRootless(cmd *exec.Cmd) (started func() error, err error) {
 	if maps.many() {
 		kind = manyIDs
 	}
-	cmd.Env = append(os.Environ(), rootlessVariable+"="+kind)
+	cmd.Env = append(cmd.Env, rootlessVariable+"="+kind)
 	if !maps.many() {
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}

@@ -19,6 +19,7 @@ func main() {
 	if rootfs.Init() {
 		return // this process was started to unpack a layer, and has done so
 	}
+	engine.CollectLate()
 	engine.Reexec()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the first Ctrl-C cancels and cleans up, a second one kills
