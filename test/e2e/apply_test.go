@@ -143,7 +143,7 @@ func TestApply(t *testing.T) {
 	require.Zero(t, code, "%s\n%s", out, stderr)
 
 	// Applications come, change, are put right and go.
-	site1, site2 := buildSite(t, root, "v1", "- {apiVersion: v1, kind: ConfigMap, metadata: {name: old}}"), buildSite(t, root, "v2", "")
+	site1, site2 := buildSite(t, root, "v1", "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: old}\n"), buildSite(t, root, "v2", "")
 	named := func(image, more string) {
 		write(", labels: {zone: b}", "node", fmt.Sprintf(setting, 100)+
 			"---\napiVersion: sealer.io/v2\nkind: Application\nmetadata: {name: pages}\nspec: {image: "+image+more+"}\n")
@@ -183,7 +183,7 @@ func buildSite(t *testing.T, root, version, more string) string {
 	image := shared.Registry + "/team/site:" + version
 	sealer(t, root, "build", "-t", image, writeContext(t, map[string]string{
 		"Kubefile":       "FROM scratch\nAPP site local://site.yaml.tmpl\nAPPENV site COLOUR=red\nLAUNCH site\n",
-		"site.yaml.tmpl": "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: site}, data: {colour: {{ .COLOUR }}}}\n" + more + "\n",
+		"site.yaml.tmpl": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: site}\ndata: {colour: {{ .COLOUR }}}\n" + more,
 	}))
 	return image
 }
