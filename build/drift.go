@@ -23,8 +23,14 @@ var errLooked = errors.New("the rootfs was looked at")
 // ResolveLock finds out what a build would lock now. It makes the rootfs, for that may bring lists and manifests, but exports
 // nothing, fetches no layers of images from registries, and sets no tag.
 func ResolveLock(ctx context.Context, o Options) (imagelist.Lock, error) {
-	lock, _, err := resolveLock(ctx, o, nil)
+	lock, _, _, err := resolveLock(ctx, o, nil, false)
 	return lock, err
+}
+
+// ResolveLockUnchanged is ResolveLock where an earlier build made a rootfs of the same, as with RunUnchanged.
+func ResolveLockUnchanged(ctx context.Context, o Options) (_ imagelist.Lock, done bool, err error) {
+	lock, _, done, err := resolveLock(ctx, o, nil, true)
+	return lock, done, err
 }
 
 // WriteLock puts a lock beside the Kubefile, whole or not at all, and returns its path.
@@ -38,17 +44,27 @@ func WriteLock(o Options, lock imagelist.Lock) (string, error) {
 // CheckLock compares the lock beside the Kubefile with what is true now: the lists with the lock, and the registries with
 // the lock. Images that are nowhere are changes too, no errors.
 func CheckLock(ctx context.Context, o Options) ([]imagelist.LockChange, error) {
+	changes, _, err := checkLock(ctx, o, false)
+	return changes, err
+}
+
+// CheckLockUnchanged is CheckLock where an earlier build made a rootfs of the same, as with RunUnchanged.
+func CheckLockUnchanged(ctx context.Context, o Options) (_ []imagelist.LockChange, done bool, err error) {
+	return checkLock(ctx, o, true)
+}
+
+func checkLock(ctx context.Context, o Options, unchanged bool) (_ []imagelist.LockChange, done bool, err error) {
 	var mu sync.Mutex
 	var gone []imagelist.LockChange
-	now, in, err := resolveLock(ctx, o, func(req registry.ImageRequest, err error) {
+	now, in, done, err := resolveLock(ctx, o, func(req registry.ImageRequest, err error) {
 		mu.Lock()
 		defer mu.Unlock()
 		gone = append(gone, imagelist.LockChange{
 			Kind: "gone", Name: req.Name, Platform: platforms.Format(platforms.Normalize(req.Platform)), Origins: req.Origins, Reason: err.Error(),
 		})
-	})
-	if err != nil {
-		return nil, err
+	}, unchanged)
+	if err != nil || !done {
+		return nil, done, err
 	}
 	lock := *in.locks.obey
 	changes := lock.Diff(now)
@@ -62,58 +78,74 @@ func CheckLock(ctx context.Context, o Options) ([]imagelist.LockChange, error) {
 	}
 	moved, err := movedBases(ctx, o, lock, now)
 	if err != nil {
-		return nil, err
+		return nil, true, err
 	}
 	changes = append(changes, moved...)
 	imagelist.SortLockChanges(changes)
-	return changes, nil
+	return changes, true, nil
 }
 
 // resolveLock does what Run does up to the fetching of layers. in.locks.obey is the lock that is there, where gone is set.
-func resolveLock(ctx context.Context, o Options, gone func(registry.ImageRequest, error)) (_ imagelist.Lock, _ *inputs, err error) {
+func resolveLock(ctx context.Context, o Options, gone func(registry.ImageRequest, error), unchanged bool) (_ imagelist.Lock, _ *inputs, done bool, err error) {
 	o.Lock, o.Locked, o.resolveOnly, o.gone, o.Mode = false, false, true, gone, All
 	if err := o.complete(); err != nil {
-		return imagelist.Lock{}, nil, err
+		return imagelist.Lock{}, nil, false, err
 	}
 	in, err := readInputs(o)
 	if err != nil {
-		return imagelist.Lock{}, nil, err
+		return imagelist.Lock{}, nil, false, err
 	}
 	var there *imagelist.Lock
 	if gone != nil {
 		if there, err = readLock(o); err != nil {
-			return imagelist.Lock{}, nil, err
+			return imagelist.Lock{}, nil, false, err
 		}
 	}
 	release, err := o.Store.Hold(ctx)
 	if err != nil {
-		return imagelist.Lock{}, nil, err
+		return imagelist.Lock{}, nil, false, err
 	}
 	defer func() { err = errors.Join(err, release()) }()
 	pack, err := newPacker(o, in)
 	if err != nil {
-		return imagelist.Lock{}, nil, err
+		return imagelist.Lock{}, nil, false, err
 	}
 	defer func() { err = errors.Join(err, pack.close()) }()
 
+	if unchanged {
+		known := recollect(o, in)
+		if known == nil || o.NoCache || o.Pull == Always {
+			return imagelist.Lock{}, nil, false, nil
+		}
+		if made, _ := known.recall(ctx, o, in, pack); made == nil {
+			return imagelist.Lock{}, nil, false, context.Cause(ctx)
+		}
+	} else if err := lookInto(ctx, o, in, pack); err != nil {
+		return imagelist.Lock{}, nil, false, err
+	}
+	images, from, err := pack.images(ctx)
+	if err != nil {
+		return imagelist.Lock{}, nil, true, err
+	}
+	lock := in.locks.lock(images, from)
+	in.locks.obey = there
+	return lock, in, true, nil
+}
+
+// lookInto finds what the rootfs asks for.
+func lookInto(ctx context.Context, o Options, in *inputs, pack *packer) error {
 	bases, err := resolveBases(ctx, o, in)
 	if err != nil {
-		return imagelist.Lock{}, nil, err
+		return err
 	}
 	for _, p := range o.Platforms {
 		one := o
 		one.Platforms = []ocispec.Platform{p}
 		if _, err := solve(ctx, one, in, bases, pack); !errors.Is(err, errLooked) {
-			return imagelist.Lock{}, nil, err
+			return err
 		}
 	}
-	images, from, err := pack.images(ctx)
-	if err != nil {
-		return imagelist.Lock{}, nil, err
-	}
-	lock := in.locks.lock(images, from)
-	in.locks.obey = there
-	return lock, in, nil
+	return nil
 }
 
 // movedBases asks registries for the bases that the lock and the store agree on. One that no registry has was built here.

@@ -67,6 +67,43 @@ func TestRunUnchanged(t *testing.T) {
 	require.Empty(t, b.warned)
 }
 
+// What a lock would hold is known without BuildKit, too.
+func TestResolveLockUnchanged(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t)
+	u.push("base:1")
+	u.push("a:1")
+	b := newBench(t, map[string]string{
+		"Kubefile": "FROM " + u.host + "/base:1\nCOPY . .\n", "imageList": u.host + "/a:1\n", ".sealerignore": "imageList.lock\n",
+	})
+	_, done, err := build.ResolveLockUnchanged(t.Context(), b.options())
+	require.NoError(t, err)
+	require.False(t, done)
+	b.mustBuild(locking)
+	want, err := build.ResolveLock(t.Context(), b.options())
+	require.NoError(t, err)
+	u.requests()
+	lock, done, err := build.ResolveLockUnchanged(t.Context(), b.options())
+	require.NoError(t, err)
+	require.True(t, done)
+	require.Equal(t, want, lock)
+	require.Equal(t, []string{"HEAD /v2/a/manifests/1"}, u.requests())
+	changes, done, err := build.CheckLockUnchanged(t.Context(), b.options())
+	require.NoError(t, err)
+	require.True(t, done)
+	require.Empty(t, changes)
+	u.push("a:1")
+	changes, done, err = build.CheckLockUnchanged(t.Context(), b.options())
+	require.NoError(t, err)
+	require.True(t, done)
+	require.Len(t, changes, 1)
+	require.Equal(t, "moved", changes[0].Kind)
+	b.write(map[string]string{"imageList": "# longer\n" + u.host + "/a:1\n"})
+	_, done, err = build.CheckLockUnchanged(t.Context(), b.options())
+	require.NoError(t, err)
+	require.False(t, done)
+}
+
 // Everything that goes into a rootfs makes it another one.
 func TestRunUnchanged_Changed(t *testing.T) {
 	t.Parallel()

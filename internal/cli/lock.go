@@ -40,19 +40,33 @@ files that name images and in the registries; the exit status is 1 if anything d
 	a.addRegistryFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		o.tags, o.provenance = []string{"sealer.invalid/lock:v1"}, "false" // a build has a name; this one never gets it
-		return a.withBuilder(cmd, o, args[0], nil, func(options build.Options, _ *store.Store) error {
+		quick := func(options build.Options, _ *store.Store) (bool, error) {
 			if check {
-				return a.checkLock(cmd, options, output)
+				changes, done, err := build.CheckLockUnchanged(cmd.Context(), options)
+				if err != nil || !done {
+					return done, err
+				}
+				return true, a.printChanges(cmd, changes, output)
+			}
+			lock, done, err := build.ResolveLockUnchanged(cmd.Context(), options)
+			if err != nil || !done {
+				return done, err
+			}
+			return true, a.writeLock(cmd, options, lock, output)
+		}
+		return a.withBuilder(cmd, o, args[0], quick, func(options build.Options, _ *store.Store) error {
+			if check {
+				changes, err := build.CheckLock(cmd.Context(), options)
+				if err != nil {
+					return err
+				}
+				return a.printChanges(cmd, changes, output)
 			}
 			lock, err := build.ResolveLock(cmd.Context(), options)
 			if err != nil {
 				return err
 			}
-			file, err := build.WriteLock(options, lock)
-			if err != nil {
-				return err
-			}
-			return a.print(cmd, output, lock, func(t *table) { t.line(file) })
+			return a.writeLock(cmd, options, lock, output)
 		})
 	}
 	return cmd
@@ -71,12 +85,16 @@ func (e *driftError) Error() string {
 // Hint tells the user what to do.
 func (e *driftError) Hint() string { return "sealer lock writes it again" }
 
-func (a *app) checkLock(cmd *cobra.Command, options build.Options, output string) error {
-	changes, err := build.CheckLock(cmd.Context(), options)
+func (a *app) writeLock(cmd *cobra.Command, options build.Options, lock imagelist.Lock, output string) error {
+	file, err := build.WriteLock(options, lock)
 	if err != nil {
 		return err
 	}
-	err = a.print(cmd, output, changes, func(t *table) {
+	return a.print(cmd, output, lock, func(t *table) { t.line(file) })
+}
+
+func (a *app) printChanges(cmd *cobra.Command, changes []imagelist.LockChange, output string) error {
+	err := a.print(cmd, output, changes, func(t *table) {
 		if len(changes) == 0 {
 			t.line("nothing changed")
 			return
