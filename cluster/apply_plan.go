@@ -212,6 +212,14 @@ func (a *applying) checkRoles() error {
 // portsInUse: others listen where the registry is to.
 func (a *applying) portsInUse(is comparison) []string {
 	var reasons []string
+	if c := is; c.was != nil && c.was.Registry.External != nil && c.want.Registry.External == nil {
+		for _, h := range a.cluster.ControlPlanes() {
+			begun := h.Facts.State != nil && h.Facts.State.Steps[stepRegistryInit] != "" // what listens is ours
+			if !begun && slices.ContainsFunc(h.Facts.Listening, func(l runtime.Listener) bool { return l.Port == a.want.Registry.Port }) {
+				reasons = append(reasons, fmt.Sprintf("%s: the registry's port %d is in use by another program", h, a.want.Registry.Port))
+			}
+		}
+	}
 	for _, change := range is.registries() {
 		for _, h := range a.cluster.ControlPlanes() {
 			_, before, _ := strings.Cut(change.From, ":")
@@ -231,6 +239,9 @@ func (a *applying) portsInUse(is comparison) []string {
 
 // stopped are the registries that should serve, and do not.
 func (a *applying) stopped(ctx context.Context) ([]Change, error) {
+	if a.want.Registry.External != nil {
+		return nil, nil
+	}
 	list := a.cluster.ControlPlanes()
 	found := make([]string, len(list))
 	err := onAll(list, func(h *runtime.Host) (err error) {
@@ -321,6 +332,11 @@ func (a *applying) check(ctx context.Context, d runtime.Distribution, p *ApplyPl
 	r, err := a.rehearsal(ctx, d)
 	if err != nil {
 		return err
+	}
+	if a.silent == nil {
+		if err := r.checkSwitch(ctx); err != nil {
+			return err
+		}
 	}
 	id, err := a.kept.clusterID(a.want.Name, a.cluster.Hosts)
 	if err != nil {

@@ -258,11 +258,19 @@ func TestApply(t *testing.T) {
 		{name: "setting", from: small, to: small + fmt.Sprintf(kubelet, 200)},
 		{name: "setting-changes", from: small + fmt.Sprintf(kubelet, 200), to: small + fmt.Sprintf(kubelet, 250)},
 		{name: "registry", from: small, to: strings.Replace(small, "  env:", "  registry: {localRegistry: {domain: hub.example.com, port: 5443}}\n  env:", 1)},
+		{name: "registry-external", from: small, to: strings.Replace(small, "  env:", elsewhereRegistry+"  env:", 1)},
+		{name: "registry-back", from: strings.Replace(small, "  env:", elsewhereRegistry+"  env:", 1), to: small},
+		{name: "registry-other", from: strings.Replace(small, "  env:", elsewhereRegistry+"  env:", 1), to: strings.Replace(small, "  env:", strings.Replace(elsewhereRegistry, "mirror", "other", 1)+"  env:", 1)},
+		{name: "registry-login", from: strings.Replace(small, "  env:", elsewhereRegistry+"  env:", 1), to: strings.Replace(small, "  env:", strings.Replace(elsewhereRegistry, "robot", "team", 1)+"  env:", 1)},
 		{name: "cmd", from: small, to: strings.Replace(small, "  env:", "  cmd: [echo other]\n  env:", 1)},
 		{name: "plugin", from: small, to: small + "---\napiVersion: sealer.io/v1\nkind: Plugin\nmetadata: {name: p}\nspec: {type: SHELL, action: post-install, data: \"echo p\"}\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t, test.from)
+			w.opts.Pusher = &pusher{}
+			for _, h := range w.bed.hosts {
+				h.On("registry push --to hub.corp.example --prefix mirror$", hosttest.Answer{Stdout: `{"images":3,"others":1}`})
+			}
 			require.NoError(t, w.apply())
 			require.Equal(t, "cluster \"prod\" is as the Clusterfile says, on 3 hosts\n", w.out.String())
 			require.True(t, strings.HasPrefix(w.plan.String(), "cluster \"prod\" of registry.example.com/app:v1 (v1.36.3): 4 to add\n 1. making the cluster\n"), w.plan.String())

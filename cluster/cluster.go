@@ -175,6 +175,9 @@ func (r *run) carryOut(ctx context.Context, kept *folder) error {
 	if err := r.look(ctx); err != nil {
 		return err
 	}
+	if err := r.checkSwitch(ctx); err != nil {
+		return err
+	}
 	p, err := r.plan()
 	if err != nil {
 		return err
@@ -203,6 +206,7 @@ func (r *run) carryOut(ctx context.Context, kept *folder) error {
 		return err
 	}
 	e := newExecutor(c, kept.journal, r.Display, r.LogFile)
+	r.executor = e
 	e.begin(func(h *runtime.Host) runtime.HostState { return r.newState(h, id) })
 	if err := e.execute(ctx, p); err != nil {
 		return err

@@ -262,10 +262,11 @@ func (c comparison) node(h *runtime.Host) *kube.Node {
 func (c comparison) registries() []Change {
 	var list []Change
 	if c.was != nil && !c.want.Registry.Same(c.was.Registry) {
-		list = append(list, Change{Op: OpChange, About: AboutRegistry, Note: "where images come from, its login, CA or names"})
-	}
-	if c.want.Registry.External != nil {
-		return list
+		change := switched(c.was.Registry, c.want.Registry)
+		if change.About == "" {
+			change = Change{Op: OpChange, About: AboutRegistry, Note: "its login, CA or names"}
+		}
+		list = append(list, change)
 	}
 	want := runtime.Registry{Domain: c.want.Registry.Domain, Port: c.want.Registry.Port}.Endpoint()
 	for _, m := range c.want.ControlPlanes() {
@@ -274,6 +275,10 @@ func (c comparison) registries() []Change {
 			continue
 		}
 		have, _, _ := strings.Cut(h.Facts.State.Steps[stepRegistryInit], " ")
+		if have != "" && c.want.Registry.External != nil {
+			list = append(list, Change{Op: OpRemove, About: AboutRegistry, Host: h.String(), From: have, Note: "when all hosts have their images from elsewhere"})
+			continue
+		}
 		if have != "" && have != want {
 			list = append(list, Change{Op: OpChange, About: AboutRegistry, Host: h.String(), From: have, To: want})
 		}

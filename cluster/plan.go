@@ -73,6 +73,7 @@ type run struct {
 	applied *applied
 	// noNetwork: the nodes are not Ready, since nothing on them is a network plugin.
 	noNetwork bool
+	executor  *executor // once it is carried out
 	// clusterRootfs is that of the cluster's image on the host, where Image is an application's.
 	clusterRootfs string
 
@@ -111,6 +112,7 @@ func (r *run) plan() (plan, error) {
 	add("serving the packed images on all control planes", false, r.shared().others(), r.registry)
 	add("pushing the packed images", false, lead, r.pushExternal)
 	add("asking the external registry from every host", false, c.Hosts, r.askExternal)
+	add("bringing what the control planes serve to the external registry", true, r.serving(), r.moveRegistry)
 	add(stepDocker, false, c.Hosts, r.docker)
 	add("installing "+r.distribution.Name(), false, c.Hosts, func(h *runtime.Host) []runtime.Step { return r.distribution.Install(c, h) })
 	if r.applied != nil {
@@ -123,6 +125,9 @@ func (r *run) plan() (plan, error) {
 		return append(join(h), r.ownAPIServer(h))
 	})
 	add("joining workers", false, c.Workers(), join)
+	if len(r.lost) == 0 { // those would still ask it when they are back
+		add("taking away the registries of the control planes", false, r.serving(), r.retire)
+	}
 	add("plugins after the installation of hosts", false, c.Hosts, r.hooks(clusterfile.PostInitHost))
 	add("labels and taints", false, c.Hosts, r.labels)
 	add("plugins after the installation", false, lead, r.hooks(clusterfile.PostInstall))

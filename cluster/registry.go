@@ -16,7 +16,12 @@ import (
 	"github.com/sealerio/sealer/runtime"
 )
 
-const stepRegistryInit = "making the registry's certificate and credentials"
+// The steps of a control plane's registry.
+const (
+	stepRegistryInit    = "making the registry's certificate and credentials"
+	stepRegistryPublish = "publishing the packed images"
+	stepRegistryStart   = "starting the registry"
+)
 
 // registryAccess is internal/node's RegistryAccess.
 type registryAccess struct {
@@ -124,7 +129,7 @@ func registryService(h *runtime.Host) runtime.Service {
 // start runs the registry, anew where its program or its peers are others.
 func (r *registries) start(h *runtime.Host, digest string) runtime.Step {
 	return runtime.Step{
-		Name: "starting the registry",
+		Name: stepRegistryStart,
 		Key:  r.where(h) + " " + digest,
 		Done: func(ctx context.Context) (bool, error) {
 			r.mu.Lock()
@@ -149,7 +154,7 @@ func (r *run) registry(h *runtime.Host) []runtime.Step {
 	return []runtime.Step{
 		r.shared().init(h),
 		{
-			Name: "publishing the packed images",
+			Name: stepRegistryPublish,
 			Key:  r.cluster.Digest,
 			Do: func(ctx context.Context, log io.Writer) error {
 				return program.Call{Log: log}.Run(ctx, h, "registry", "publish", "--image", r.cluster.Digest)

@@ -228,7 +228,7 @@ func (m *removal) choose(ctx context.Context) error {
 	if err := m.checkLeftOver(); err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(m.cluster.Hosts, func(h *runtime.Host) bool {
+	if external := m.defined != nil && m.defined.Registry.External != nil; !external && !slices.ContainsFunc(m.cluster.Hosts, func(h *runtime.Host) bool {
 		s := h.Facts.State
 		return !slices.Contains(m.going, h) && s != nil && s.Steps[stepRegistryInit] != ""
 	}) {

@@ -66,8 +66,8 @@ func (s *source) cluster(f *File, doc *node) {
 	switch t := spec.text("containerRuntime", "type"); t {
 	case "", "containerd":
 	case "docker":
-		s.fail(spec.at("containerRuntime", "type"), "the container runtime docker is not supported: kubelets do not speak to it since Kubernetes 1.24, and the program between them, cri-dockerd, "+
-			"would not ask the cluster's registry for images of all domains; containerd runs the same images")
+		s.fail(spec.at("containerRuntime", "type"), "the container runtime docker is not supported: kubelets do not speak to it since Kubernetes 1.24, and sealer does not "+
+			"bring the program between them, cri-dockerd; containerd runs the same images, and k3s, which has that program, takes docker: true in a K3s document")
 	default:
 		s.fail(spec.at("containerRuntime", "type"), "the container runtime %q is not supported: only containerd", t)
 	}

@@ -200,7 +200,33 @@ func HostsTOML(r Registry, caFile string) ([]byte, error) {
 			return nil, errors.New("checking hosts.toml: it does not say what was meant")
 		}
 	}
-	return append([]byte("# Written by sealer: all images come from the cluster's registry.\n"), out.Bytes()...), nil
+	return append([]byte(mirrorHeader), out.Bytes()...), nil
+}
+
+// mirrorHeader begins the files that sealer writes.
+const mirrorHeader = "# Written by sealer: all images come from the cluster's registry.\n"
+
+// dropMirrors takes the files away that stand for domains of which this registry has no file: they were of another one. $1 is certs.d.
+const dropMirrors = `cd "$1" 2>/dev/null || exit 0
+shift
+for f in */hosts.toml; do
+	[ -f "$f" ] || continue
+	for keep in "$@"; do
+		[ "$keep" != "${f%/hosts.toml}" ] || continue 2
+	done
+	IFS= read -r line <"$f" || :
+	case $line in "# Written by sealer:"*) rm -f "$f" && rmdir "${f%/hosts.toml}" ;; esac
+done
+`
+
+// DropMirrors takes the files of a registry before, which are not among files, out of containerd's certs.d: they would go before _default. It
+// comes before the files are written.
+func DropMirrors(ctx context.Context, r host.Runner, certsDir string, files []MirrorFile) error {
+	argv := []string{"sh", "-c", dropMirrors, "sh", certsDir}
+	for _, f := range files {
+		argv = append(argv, f.Dir)
+	}
+	return r.Run(ctx, host.Command{Argv: argv, Mutates: true})
 }
 
 // SameFile tells whether the host has exactly this file; its mode is not looked at.

@@ -120,6 +120,13 @@ func registryStep(c *runtime.Cluster, h *runtime.Host) runtime.Step {
 			if err := run(ctx, h, log, "sh", "-c", copyDropIns, "sh", path.Clean(h.Rootfs), dropIns, format, keptDir+"/drop-ins"); err != nil {
 				return err
 			}
+			mirrors, err := runtime.MirrorFiles(c.Registry, caFile)
+			if err != nil {
+				return err
+			}
+			if err := runtime.DropMirrors(ctx, h.Runner, certsDir, mirrors); err != nil {
+				return err
+			}
 			for _, f := range files {
 				if err := host.WriteFile(ctx, h.Runner, f.path, f.data, f.mode); err != nil {
 					return err

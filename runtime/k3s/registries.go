@@ -48,6 +48,9 @@ func registriesYAML(r runtime.Registry) ([]byte, error) {
 	own := mirror{Endpoint: r.Endpoints()}
 	file := registries{Mirrors: map[string]mirror{"*": own}, Configs: map[string]registryConfig{}}
 	if r.External {
+		if r.Path != "" {
+			file.Mirrors["*"] = mirror{Endpoint: own.Endpoint, Rewrite: map[string]string{"^(.*)$": r.Path + "/$1"}}
+		}
 		for _, domain := range slices.Concat(runtime.CommonDomains(), r.Domains) {
 			file.Mirrors[domain] = mirror{Endpoint: own.Endpoint, Rewrite: map[string]string{"^(.*)$": r.Folder(domain) + "/$1"}}
 		}

@@ -172,6 +172,9 @@ func placeRegistry(ctx context.Context, c *runtime.Cluster, h *runtime.Host) err
 	if err != nil {
 		return err
 	}
+	if err := runtime.DropMirrors(ctx, h.Runner, certsDir, files); err != nil {
+		return err
+	}
 	if len(c.Registry.CA) > 0 {
 		if err := host.WriteFile(ctx, h.Runner, caFile, c.Registry.CA, 0o644); err != nil {
 			return err

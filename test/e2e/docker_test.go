@@ -97,11 +97,6 @@ func TestDocker(t *testing.T) {
 		require.Contains(t, b.exec(t, h, "cat", "/etc/rancher/k3s/config.yaml"), "- cgroup-driver=cgroupfs\n")
 	}
 
-	t.Run("what is removed comes back", func(t *testing.T) {
-		b.exec(t, b.h[1], "docker", "rmi", "rancher/mirrored-pause:3.6")
-		b.sealer(t, run...)
-		require.Contains(t, images(b.h[1]), "rancher/mirrored-pause:3.6 ")
-	})
 	t.Run("applications", func(t *testing.T) {
 		app := sampleApplication(t, b.lab, b.site, "greeter", image)
 		b.sealer(t, b.args("run", app)...)
