@@ -55,6 +55,7 @@ func (u *upgrade) plan() (plan, error) {
 	add("serving the packed images beside the old ones", false, []*runtime.Host{u.shared().source()}, u.registry)
 	add("serving them on all control planes", false, u.shared().others(), u.registry)
 	add("pushing the packed images beside the old ones", false, lead, u.pushExternal)
+	add("bringing what the control planes serve to the external registry", true, u.serving(), u.moveRegistry)
 	if d, ok := u.distribution.(runtime.Repointer); ok && u.external() { // the new image may have images of other domains
 		add("pointing the hosts at the registry", false, c.Hosts, func(h *runtime.Host) []runtime.Step { return d.Repoint(c, h) })
 	}

@@ -3,11 +3,15 @@
 package runtime
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/Masterminds/semver/v3"
+
+	"github.com/sealerio/sealer/host"
 )
 
 // Docker is a docker that the people of a host run there.
@@ -50,6 +54,28 @@ func DockerProblems(h *Host) []Problem {
 		return []Problem{{h.String(), "docker", fmt.Sprintf("its docker is %s; %s is the oldest that will do", d.Version, oldestDocker), "install a later docker on the host"}}
 	}
 	return nil
+}
+
+// DockerProbe asks whether the host's docker answers, and has all that was brought to it: people of the host may have removed images, and a
+// kubelet whose disk is full.
+func DockerProbe(h *Host) Probe {
+	return Probe{
+		Name: "docker", Fix: "see systemctl status docker on the host; images come back when the cluster's image is run again",
+		Ask: func(ctx context.Context) error {
+			out, err := host.Output(ctx, h.Runner, host.Command{Argv: []string{NodeBinary, "docker", "lost"}})
+			if err != nil {
+				return err
+			}
+			var lost []string
+			if err := json.Unmarshal(out, &lost); err != nil {
+				return fmt.Errorf("%s: asking what docker has lost: %w", h, err)
+			}
+			if len(lost) > 0 {
+				return fmt.Errorf("%s: its docker has no more the images %s", h, strings.Join(lost, ", "))
+			}
+			return nil
+		},
+	}
 }
 
 // PinnedProblem is about images that docker cannot be given under their names: it forgets the digests of all that it did not pull from

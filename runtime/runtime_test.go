@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	goruntime "runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -287,6 +288,28 @@ func TestHostsTOML(t *testing.T) {
 	data, err = runtime.HostsTOML(r, "/etc/containerd/certs.d/sealer-ca.crt")
 	require.NoError(t, err)
 	golden(t, "testdata/hosts-three.toml", string(data))
+}
+
+// The files for registries of other domains, as users give them, and what is added to /etc/hosts for them.
+func TestMirrorFiles(t *testing.T) {
+	for name, r := range map[string]runtime.Registry{
+		"domain":        {Domain: "hub.shop.example", Port: 5443, Servers: []string{"10.0.0.1", "10.0.0.2"}, CA: []byte("PEM"), Username: "team", Password: "p"},
+		"external-open": {Domain: "hub.corp.example", Port: 443, External: true, Domains: []string{"registry.k8s.io"}},
+		"external-ipv6": {Domain: "fd00::9", Port: 5443, External: true, Path: "a/b", Domains: []string{"[fd00::1]:5000"}, CA: []byte("PEM"), Username: "robot", Password: "p"},
+	} {
+		files, err := runtime.MirrorFiles(r, "/ca.crt")
+		require.NoError(t, err)
+		c := cluster(t)
+		c.Registry = r
+		var all strings.Builder
+		for _, f := range files {
+			if f.Dir == "_default" || slices.Contains(r.Domains, f.Dir) || f.Dir == r.Name() { // the common ones are as all others
+				fmt.Fprintf(&all, "== %s\n%s", f.Dir, f.Data)
+			}
+		}
+		fmt.Fprintf(&all, "== /etc/hosts\n%s", runtime.HostsFile(nil, c, c.Hosts[1], "10.0.0.1"))
+		golden(t, "testdata/registry-"+name+".txt", all.String())
+	}
 }
 
 // An external registry has each domain in repositories of its own, and what is its own where it is.

@@ -240,6 +240,31 @@ func (n *Node) DockerImages() ([]DockerImage, error) {
 	return list, err
 }
 
+// LostByDocker are the names of images that were brought to docker, and that it has no more, or others by these names.
+func (n *Node) LostByDocker(ctx context.Context) ([]string, error) {
+	notes, err := n.dockerNotes()
+	if err != nil {
+		return nil, err
+	}
+	d := n.docker()
+	defer d.close()
+	lost := []string{} // [] in JSON, not null
+	for _, name := range slices.Sorted(maps.Keys(notes.Images)) {
+		note := notes.Images[name]
+		if len(note.For) == 0 {
+			continue
+		}
+		id, err := d.id(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if !note.is(id) {
+			lost = append(lost, name)
+		}
+	}
+	return lost, nil
+}
+
 // DropFromDocker takes back what was brought for a ClusterImage alone. What a container still runs from, or was run from a moment ago,
 // goes with a later call.
 func (n *Node) DropFromDocker(ctx context.Context, image digest.Digest) error {

@@ -30,6 +30,9 @@ func (c *commands) dockerImages() *cobra.Command {
 		return nil, n.BringToDocker(ctx, a)
 	})
 	list := c.leaf("list", "Print the images that were brought to docker", func(_ context.Context, n *Node) (any, error) { return n.DockerImages() })
+	lost := c.leaf("lost", "Print the images that were brought to docker, and that it has no more", func(ctx context.Context, n *Node) (any, error) {
+		return n.LostByDocker(ctx)
+	})
 	var image string
 	drop := c.leaf("drop", "Take back what was brought to docker for a ClusterImage alone", func(ctx context.Context, n *Node) (any, error) {
 		d, err := digest.Parse(image)
@@ -40,5 +43,5 @@ func (c *commands) dockerImages() *cobra.Command {
 	})
 	drop.Flags().StringVar(&image, "image", "", "digest of the ClusterImage")
 	require(drop, "image")
-	return group("docker", "The host's own docker", lacks, bring, list, drop)
+	return group("docker", "The host's own docker", lacks, bring, list, lost, drop)
 }

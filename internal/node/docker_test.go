@@ -193,6 +193,7 @@ func TestDocker(t *testing.T) {
 	req := must(http.NewRequestWithContext(t.Context(), http.MethodDelete, "http://docker/images/registry.k8s.io/pause:3.10", http.NoBody))
 	require.NoError(t, must(e.client.Do(req)).Body.Close())
 	require.Equal(t, []string{"registry.k8s.io/pause:3.10"}, lack(access).Images)
+	require.JSONEq(t, `["registry.k8s.io/pause:3.10"]`, docker(nil, "lost"))
 	docker(access, "bring")
 	other := access
 	other.Images = []node.DockerImage{access.Images[2]}

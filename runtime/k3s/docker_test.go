@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealerio/sealer/host/hosttest"
 	"github.com/sealerio/sealer/internal/goldenfile"
 	"github.com/sealerio/sealer/runtime"
 )
@@ -45,4 +46,15 @@ func TestDocker(t *testing.T) {
 	goldenfile.Equal(t, "testdata/docker/login.json", string(files["/var/lib/kubelet/config.json"].Data))
 	require.EqualValues(t, 0o600, files["/var/lib/kubelet/config.json"].Mode)
 	require.NotContains(t, files, "/etc/rancher/k3s/registries.yaml")
+
+	probe := quick().Health(c, c.Hosts[0])[1]
+	require.Equal(t, "docker", probe.Name)
+	for answer, want := range map[string]string{`[]`: "", `["a:1","b:2"]`: "10.0.0.1: its docker has no more the images a:1, b:2"} {
+		hosts[0].On("docker lost", hosttest.Answer{Stdout: answer})
+		if err := probe.Ask(t.Context()); want == "" {
+			require.NoError(t, err)
+		} else {
+			require.EqualError(t, err, want)
+		}
+	}
 }

@@ -23,6 +23,9 @@ func (d Distribution) Health(c *runtime.Cluster, h *runtime.Host) []runtime.Prob
 			return err
 		},
 	}}
+	if onDocker(c, h) {
+		probes = append(probes, runtime.DockerProbe(h))
+	}
 	if !isServer(h) {
 		return probes
 	}

@@ -485,6 +485,14 @@ func TestInstall_Registry(t *testing.T) {
 	c.Registry = runtime.Registry{Domain: "hub.corp.example", Port: 443, External: true, Path: "mirror", Domains: []string{"docker.io"}, Username: "u", Password: "hidden"}
 	require.NoError(t, steps[3].Do(t.Context(), io.Discard))
 	goldenfile.Equal(t, "testdata/registries-external.yaml", string(hosts[2].Files()["/etc/rancher/k3s/registries.yaml"].Data))
+	for name, r := range map[string]runtime.Registry{
+		"domain":        {Domain: "hub.shop.example", Port: 5443, Servers: []string{"10.0.0.1", "10.0.0.2"}, CA: []byte("CA"), Username: "team", Password: "hidden"},
+		"external-open": {Domain: "hub.corp.example", Port: 5443, External: true, Domains: []string{"localhost:5000"}},
+	} {
+		c.Registry = r
+		require.NoError(t, steps[3].Do(t.Context(), io.Discard))
+		goldenfile.Equal(t, "testdata/registries-"+name+".yaml", string(hosts[2].Files()["/etc/rancher/k3s/registries.yaml"].Data))
+	}
 }
 
 // A program that is not what its image says is not started.
