@@ -18,6 +18,8 @@ type ApplicationStatus struct {
 	Digest string `json:"digest"`
 	// Origin is application.OriginImage, or application.OriginCluster for what the cluster's own image has launched.
 	Origin string `json:"origin"`
+	// Declared: a Clusterfile names it, and the next apply makes it again what that says.
+	Declared bool `json:"declared"`
 	// Applications are those of the image that are launched.
 	Applications []string  `json:"applications"`
 	Since        time.Time `json:"since"` // when this image was launched
@@ -37,7 +39,7 @@ func (v *View) Applications(ctx context.Context) ([]ApplicationStatus, error) {
 	}
 	list := []ApplicationStatus{}
 	for _, r := range records {
-		s := ApplicationStatus{Name: r.Name, Image: r.Image, Digest: r.Digest, Origin: r.Origin(), Applications: r.Applications, Since: r.Begun}
+		s := ApplicationStatus{Name: r.Name, Image: r.Image, Digest: r.Digest, Origin: r.Origin(), Declared: r.Declared, Applications: r.Applications, Since: r.Begun}
 		if s.Applications == nil {
 			s.Applications = []string{}
 		}

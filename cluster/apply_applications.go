@@ -48,15 +48,11 @@ func (a *applying) inventory(ctx context.Context, i application.Inventory) (err 
 	if a.records, err = i.Records(ctx); err != nil {
 		return err
 	}
-	a.missing = map[string]application.Notes{}
-	for _, r := range a.records {
-		if _, wanted := a.want.ApplicationImage(r.Name); wanted && !r.OfCluster && r.Complete() {
-			if a.missing[r.Name], err = i.Missing(ctx, r); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	a.missing, err = i.Missing(ctx, slices.DeleteFunc(slices.Clone(a.records), func(r *application.Record) bool {
+		_, wanted := a.want.ApplicationImage(r.Name)
+		return !wanted || r.OfCluster || !r.Complete()
+	}))
+	return err
 }
 
 // applicationImages is what is to be done about application images: those that go, those that become others, those that come.
@@ -245,18 +241,15 @@ func (a *applying) executeApplication(ctx context.Context, change Change) error 
 // so, or else from what they were when they were launched.
 func (v *View) applicationDrift(ctx context.Context) ([]string, error) {
 	inventory := application.Inventory{API: kube.API{Cluster: v.cluster, Kubectl: v.distribution.Kubectl()}}
-	c := comparison{want: v.want, missing: map[string]application.Notes{}}
-	var err error
-	if c.records, err = inventory.Records(ctx); err != nil {
+	records, err := inventory.Records(ctx)
+	if err != nil {
 		return nil, err
 	}
-	for _, r := range c.records {
-		if !r.OfCluster && r.Complete() {
-			if c.missing[r.Name], err = inventory.Missing(ctx, r); err != nil {
-				return nil, err
-			}
-		}
+	missing, err := inventory.Missing(ctx, slices.DeleteFunc(slices.Clone(records), func(r *application.Record) bool { return r.OfCluster || !r.Complete() }))
+	if err != nil {
+		return nil, err
 	}
+	c := comparison{want: v.want, records: records, missing: missing}
 	var lines []string
 	if v.desired {
 		for _, change := range c.applicationImages() {
@@ -272,7 +265,7 @@ func (v *View) applicationDrift(ctx context.Context) ([]string, error) {
 	return lines, nil
 }
 
-// images are those that the plan of a new cluster brings.
+// newApplications are those that the plan of a new cluster brings.
 func (a *applying) newApplications() []Change {
 	return comparison{want: a.want, found: maps.Clone(a.applications)}.applicationImages()
 }

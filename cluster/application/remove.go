@@ -120,35 +120,40 @@ func removalRank(o Object) int {
 	return 2
 }
 
-// Missing are the objects and releases of the present image that are there no more. Jobs and Pods are left out: they may go
-// by themselves.
-func (a Inventory) Missing(ctx context.Context, rec *Record) (Notes, error) {
-	var wanted []Object
-	for _, o := range rec.Objects {
-		if o.Of == rec.Digest && o.Kind != "Job" && o.Kind != "Pod" {
-			wanted = append(wanted, o)
-		}
+// Missing is what the present images of applications have made and is there no more, by the applications' names. Jobs and Pods are left
+// out: they may go by themselves.
+func (a Inventory) Missing(ctx context.Context, records []*Record) (map[string]Notes, error) {
+	lasting := func(rec *Record) []Object {
+		return slices.DeleteFunc(slices.Clone(rec.Objects), func(o Object) bool { return o.Of != rec.Digest || o.Kind == "Job" || o.Kind == "Pod" })
 	}
-	live, err := a.live(ctx, wanted)
+	var all []Object
+	for _, rec := range records {
+		all = append(all, lasting(rec)...)
+	}
+	live, err := a.live(ctx, all)
 	if err != nil {
-		return Notes{}, err
+		return nil, err
 	}
-	gone := Notes{Objects: slices.DeleteFunc(wanted, func(o Object) bool {
-		return slices.ContainsFunc(live, func(l liveObject) bool { return o.is(l.Object) })
-	})}
-	for _, r := range rec.Releases {
-		if r.Of != rec.Digest {
-			continue
+	missing := map[string]Notes{}
+	for _, rec := range records {
+		gone := Notes{Objects: slices.DeleteFunc(lasting(rec), func(o Object) bool {
+			return slices.ContainsFunc(live, func(l liveObject) bool { return o.is(l.Object) })
+		})}
+		for _, r := range rec.Releases {
+			if r.Of != rec.Digest {
+				continue
+			}
+			there, err := a.HasRelease(ctx, r)
+			if err != nil {
+				return nil, err
+			}
+			if !there {
+				gone.Releases = append(gone.Releases, r)
+			}
 		}
-		there, err := a.HasRelease(ctx, r)
-		if err != nil {
-			return Notes{}, err
-		}
-		if !there {
-			gone.Releases = append(gone.Releases, r)
-		}
+		missing[rec.Name] = gone
 	}
-	return gone, nil
+	return missing, nil
 }
 
 // is tells whether it names an object that is there, whose namespace is said, or empty where it is in none.
