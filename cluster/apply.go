@@ -174,7 +174,7 @@ func (a *applying) execute(ctx context.Context, p *ApplyPlan) error {
 		}
 		return a.executeApplications(ctx, p)
 	}
-	if p.has(stageUpgrade) {
+	if p.upgrades() {
 		if err := a.upgradeOptions(o).carryOut(ctx, a.kept); err != nil {
 			return err
 		}

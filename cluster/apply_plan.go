@@ -52,8 +52,8 @@ func (p *ApplyPlan) add(name string, changes ...Change) {
 	}
 }
 
-func (p *ApplyPlan) has(stage string) bool {
-	return slices.ContainsFunc(p.Stages, func(s ApplyStage) bool { return s.Name == stage })
+func (p *ApplyPlan) upgrades() bool {
+	return slices.ContainsFunc(p.Stages, func(s ApplyStage) bool { return s.Name == stageUpgrade })
 }
 
 // drops: something of this kind is taken away.
@@ -189,7 +189,7 @@ func (a *applying) plan(ctx context.Context) (*ApplyPlan, error) {
 			return nil, err
 		}
 	}
-	return p, a.checkApplications(ctx, applications, !p.has(stageUpgrade))
+	return p, a.checkApplications(ctx, applications, !p.upgrades())
 }
 
 // older: version is before that of the cluster, within its minor version.
@@ -322,7 +322,7 @@ func (a *applying) check(ctx context.Context, d runtime.Distribution, p *ApplyPl
 			return err
 		}
 	}
-	if p.has(stageUpgrade) {
+	if p.upgrades() {
 		o := a.image
 		o.DryRun, o.Out = true, io.Discard
 		if err := a.upgradeOptions(o).carryOut(ctx, a.kept); err != nil {
@@ -347,7 +347,7 @@ func (a *applying) check(ctx context.Context, d runtime.Distribution, p *ApplyPl
 	then.Hosts = make([]*runtime.Host, len(r.cluster.Hosts))
 	for i, h := range r.cluster.Hosts {
 		later := *h
-		if s := h.Facts.State; s != nil && p.has(stageUpgrade) {
+		if s := h.Facts.State; s != nil && p.upgrades() {
 			upgraded := s.Clone()
 			upgraded.ImageDigest, upgraded.KubeVersion = then.Digest, then.KubeVersion()
 			later.Facts.State = &upgraded

@@ -32,7 +32,7 @@ type ContainerStatus struct {
 	} `json:"state"`
 }
 
-// CannotPull: the kubelet's words for an image that cannot be had (kubelet/images/types.go).
+// CannotPull tells whether a reason is one of the kubelet's words for an image that cannot be had (kubelet/images/types.go).
 func CannotPull(reason string) bool {
 	switch reason {
 	case "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull":

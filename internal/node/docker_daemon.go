@@ -10,9 +10,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/distribution/reference"
@@ -60,9 +62,7 @@ func (d *docker) ask(ctx context.Context, method, path string, header http.Heade
 	if err != nil {
 		return nil, &DockerError{d.socket, err}
 	}
-	for k, v := range header {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, header)
 	resp, err := d.client.Do(req)
 	if err != nil {
 		if ue, ok := errors.AsType[*url.Error](err); ok {
@@ -73,13 +73,8 @@ func (d *docker) ask(ctx context.Context, method, path string, header http.Heade
 		}
 		return nil, &DockerError{d.socket, err}
 	}
-	if resp.StatusCode < 300 {
+	if resp.StatusCode < 300 || slices.Contains(allowed, resp.StatusCode) {
 		return resp, nil
-	}
-	for _, status := range allowed {
-		if resp.StatusCode == status {
-			return resp, nil
-		}
 	}
 	defer resp.Body.Close()
 	var said struct{ Message string }

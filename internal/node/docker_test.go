@@ -6,6 +6,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"io"
 	"net"
@@ -41,7 +42,7 @@ func startDocker(t *testing.T) *engine {
 	if os.Geteuid() != 0 {
 		t.Skip("a docker daemon needs root")
 	}
-	dir, err := os.MkdirTemp("/run", "sealer-docker-") // the paths of sockets may not be long
+	dir, err := os.MkdirTemp("/run", "sealer-docker-") //nolint:usetesting // the paths of sockets may not be long
 	require.NoError(t, err)
 	e := &engine{t: t, socket: filepath.Join(dir, "docker.sock"), etc: filepath.Join(dir, "etc")}
 	require.NoError(t, os.Mkdir(e.etc, 0o755))
@@ -60,7 +61,9 @@ func startDocker(t *testing.T) *engine {
 		require.NoError(t, log.Close())
 		require.NoError(t, os.RemoveAll(dir))
 	})
-	e.client = &http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", e.socket) }}}
+	e.client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", e.socket)
+	}}}
 	t.Cleanup(e.client.CloseIdleConnections)
 	require.Eventually(t, func() bool {
 		resp, err := e.client.Get("http://docker/_ping")
@@ -191,7 +194,8 @@ func TestDocker(t *testing.T) {
 
 	// What somebody removes comes back, and another ClusterImage with one of the images keeps that when the first goes.
 	req := must(http.NewRequestWithContext(t.Context(), http.MethodDelete, "http://docker/images/registry.k8s.io/pause:3.10", http.NoBody))
-	require.NoError(t, must(e.client.Do(req)).Body.Close())
+	resp := must(e.client.Do(req))
+	require.NoError(t, resp.Body.Close())
 	require.Equal(t, []string{"registry.k8s.io/pause:3.10"}, lack(access).Images)
 	require.JSONEq(t, `["registry.k8s.io/pause:3.10"]`, docker(nil, "lost"))
 	docker(access, "bring")

@@ -17,7 +17,7 @@ import (
 
 var _ runtime.DockerUser = Distribution{}
 
-// UsesDocker: the Clusterfile says docker: true for hosts like h.
+// UsesDocker tells whether the Clusterfile says docker: true for hosts like h.
 func (Distribution) UsesDocker(c *runtime.Cluster, h *runtime.Host) bool { return onDocker(c, h) }
 
 func onDocker(c *runtime.Cluster, h *runtime.Host) bool { return asked(c, h)["docker"] == true }

@@ -67,7 +67,7 @@ func dockerd(t *testing.T) string {
 	if err != nil {
 		path = "/usr/sbin/dockerd" // of Debian's docker.io, and not in everybody's PATH
 	}
-	dir, err := os.MkdirTemp("", "dockerd") // a socket's name holds 107 bytes
+	dir, err := os.MkdirTemp("", "dockerd") //nolint:usetesting // a socket's name holds 107 bytes
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	config := filepath.Join(dir, "daemon.json") // the machine's own is not for us

@@ -172,11 +172,6 @@ func (b *bed) snapshots(t *testing.T, list ...hosts.Host) map[string]string {
 	return all
 }
 
-func (b *bed) snapshot(t *testing.T, h hosts.Host) string {
-	t.Helper()
-	return b.snapshots(t, h)[h.Name]
-}
-
 // asFound requires of the hosts that nothing has been left on them, and nothing taken.
 func (b *bed) asFound(t *testing.T, list ...hosts.Host) {
 	t.Helper()
