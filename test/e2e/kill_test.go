@@ -123,19 +123,23 @@ type boundaries struct {
 
 // eachStep are the steps of each host.
 func eachStep() boundaries {
-	return boundaries{func(e event) string { return e.Host + " " + e.Step }, map[string]bool{}}
+	return boundaries{func(e event) string { return e.Host + " " + e.name() }, map[string]bool{}}
 }
 
 // eachName are the steps by name, whichever host comes to one first.
-func eachName() boundaries {
-	return boundaries{func(e event) string { return e.Step }, map[string]bool{}}
-}
+func eachName() boundaries { return boundaries{event.name, map[string]bool{}} }
 
 // eachKind are the steps of control planes by name, and those of workers.
 func eachKind(workers ...hosts.Host) boundaries {
 	return boundaries{func(e event) string {
-		return fmt.Sprint(slices.Contains(strings.Split(addresses(workers...), ","), e.Host)) + " " + e.Step
+		return fmt.Sprint(slices.Contains(strings.Split(addresses(workers...), ","), e.Host)) + " " + e.name()
 	}, map[string]bool{}}
+}
+
+// name of the step without the file that it names: one that says when it was made is another in the next run.
+func (e event) name() string {
+	name, _, _ := strings.Cut(e.Step, " /")
+	return name
 }
 
 // killedAtSteps runs the same command again and again. Each time it is killed with SIGKILL as soon as its journal says that a boundary is
