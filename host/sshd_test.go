@@ -67,7 +67,7 @@ func startSSHD(t *testing.T, extra ...string) *sshd {
 	require.NoError(t, l.Close())
 	conf := filepath.Join(d.dir, "sshd_config")
 	require.NoError(t, os.WriteFile(conf, []byte(strings.Join(append(extra,
-		"ListenAddress 127.0.0.1:"+strconv.Itoa(d.port),
+		"ListenAddress 127.0.0.1:"+strconv.Itoa(d.port), "ListenAddress [::1]:"+strconv.Itoa(d.port),
 		"HostKey "+d.dir+"/host_ed25519", "HostKey "+d.dir+"/host_ecdsa",
 		"AuthorizedKeysFile "+d.dir+"/authorized_keys",
 		"PidFile none", "UsePAM no", "StrictModes no", "PermitRootLogin yes", "PasswordAuthentication no", "UseDNS no",
