@@ -52,7 +52,7 @@ func (p *program) kubeconfigAdmin(cmd *cobra.Command, _ []string) error {
 			address = e
 		}
 	}
-	_, err = io.WriteString(p.out, strings.Replace(string(content), "https://localhost:", "https://"+address+":", 1))
+	_, err = io.WriteString(p.out, strings.Replace(string(content), "https://localhost:", "https://"+net.JoinHostPort(address, ""), 1))
 	return err
 }
 

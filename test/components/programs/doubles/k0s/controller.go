@@ -277,7 +277,7 @@ func (c *controller) members(ctx context.Context) error {
 		return err
 	}
 	joined := func(name string, m datastore.Member, yes string) error {
-		address := strings.TrimSuffix(strings.TrimPrefix(m.PeerURL, "https://"), ":2380")
+		address := strings.Trim(strings.TrimSuffix(strings.TrimPrefix(m.PeerURL, "https://"), ":2380"), "[]")
 		return c.plane.Apply(ctx, map[string]any{"apiVersion": "etcd.k0sproject.io/v1beta1", "kind": "EtcdMember", "metadata": map[string]any{"name": name},
 			"status": map[string]any{"memberID": fmt.Sprintf("%x", m.ID), "peerAddress": address, "conditions": []any{map[string]any{"type": "Joined", "status": yes}}}})
 	}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -296,7 +297,7 @@ func (w *worker) balance(ctx context.Context, api *client.Client) {
 				addresses, _, _ := unstructured.NestedSlice(s.(map[string]any), "addresses")
 				for _, a := range addresses {
 					if m, ok := a.(map[string]any); ok {
-						urls = append(urls, fmt.Sprintf("https://%s:6443", m["ip"]))
+						urls = append(urls, "https://"+net.JoinHostPort(fmt.Sprint(m["ip"]), "6443"))
 					}
 				}
 			}
