@@ -194,7 +194,8 @@ func TestDocker(t *testing.T) {
 
 	// What somebody removes comes back, and another ClusterImage with one of the images keeps that when the first goes.
 	req := must(http.NewRequestWithContext(t.Context(), http.MethodDelete, "http://docker/images/registry.k8s.io/pause:3.10", http.NoBody))
-	resp := must(e.client.Do(req))
+	resp, err := e.client.Do(req)
+	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	require.Equal(t, []string{"registry.k8s.io/pause:3.10"}, lack(access).Images)
 	require.JSONEq(t, `["registry.k8s.io/pause:3.10"]`, docker(nil, "lost"))
