@@ -301,6 +301,9 @@ func (a *applying) rehearsal(ctx context.Context, d runtime.Distribution) (*run,
 	c := *a.cluster
 	c.Hosts = slices.DeleteFunc(slices.Clone(c.Hosts), func(h *runtime.Host) bool { return slices.Contains(a.leaving(), h.Spec.Address) })
 	r := &run{RunOptions: o, cluster: &c, distribution: d, lost: a.lost, applied: &applied{was: a.was}}
+	if err := addressPassword(ctx, &c); err != nil {
+		return nil, err
+	}
 	if err := r.checkImage(); err != nil {
 		return nil, err
 	}

@@ -160,7 +160,13 @@ func (r *run) carryOut(ctx context.Context, kept *folder) error {
 	if err != nil {
 		return err
 	}
+	if err := r.keepEndpoint(ctx); err != nil {
+		return err
+	}
 	if err := runtime.Preflight(c, r.distribution, r.Distributions, id); err != nil {
+		return err
+	}
+	if err := r.checkEndpoint(ctx); err != nil {
 		return err
 	}
 	if err := r.checkImage(); err != nil {

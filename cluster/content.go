@@ -61,6 +61,7 @@ func (r *run) content(h *runtime.Host) []runtime.Step {
 	steps = append(steps, r.mount(h))
 	steps = append(steps, r.adopt(h)...)
 	steps = append(steps, rendering)
+	steps = append(steps, r.noteEndpoint(h)...)
 	steps = append(steps, endpoint(r.cluster, r.distribution, h)...)
 	return append(steps, r.hostsFile(h, r.apiServerIP(h)))
 }

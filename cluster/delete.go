@@ -116,7 +116,7 @@ func (o DeleteOptions) plan(c *runtime.Cluster) (plan, error) {
 			problems = append(problems, fmt.Errorf("%s: it runs %q, which this sealer does not know", h, s.Runtime))
 			continue
 		}
-		w := work{h, slices.Concat(o.hooks(c, h, d, clusterfile.PreCleanHost), d.Reset(c, h), o.hooks(c, h, d, clusterfile.PostCleanHost), cleanSteps(h))}
+		w := work{h, slices.Concat(o.hooks(c, h, d, clusterfile.PreCleanHost), surrender(d, h), d.Reset(c, h), o.hooks(c, h, d, clusterfile.PostCleanHost), cleanSteps(h))}
 		switch {
 		case h.Spec.Role == clusterfile.Worker:
 			workers = append(workers, w)
@@ -173,7 +173,7 @@ func (e *OtherClusterError) Hint() string { return "sealer delete --all --name "
 // cleanSteps remove what sealer itself has put on the host; the marker goes last, so that a Delete that
 // was cut is taken up again.
 func cleanSteps(h *runtime.Host) []runtime.Step {
-	return []runtime.Step{
+	return append(surrendered(h), []runtime.Step{
 		{
 			Name: "removing the registry and the image",
 			Do: func(ctx context.Context, log io.Writer) error {
@@ -217,7 +217,7 @@ func cleanSteps(h *runtime.Host) []runtime.Step {
 				})
 			},
 		},
-	}
+	}...)
 }
 
 const removeRest = `set -eu

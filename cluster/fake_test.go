@@ -154,8 +154,8 @@ func newBedOf(t *testing.T, clusterfileText string, ext clusterimage.Extension, 
 	return newBedWith(t, clusterfileText, ext, labels, "rootfs")
 }
 
-// newBedWith is one whose rootfs has this layer.
-func newBedWith(t *testing.T, clusterfileText string, ext clusterimage.Extension, labels map[string]string, layer string) *bed {
+// newBedWith is one whose rootfs has this layer, and which packs more images.
+func newBedWith(t *testing.T, clusterfileText string, ext clusterimage.Extension, labels map[string]string, layer string, more ...string) *bed {
 	t.Helper()
 	st, err := store.Open(filepath.Join(t.TempDir(), "store"))
 	require.NoError(t, err)
@@ -169,7 +169,7 @@ func newBedWith(t *testing.T, clusterfileText string, ext clusterimage.Extension
 	rootfs := putImage(t, cs, config, layer)
 	rootfs.Platform = &amd64
 	var packed []clusterimage.PackedImage
-	for _, name := range []string{"registry.k8s.io/kube-apiserver:v1.36.3", "registry.k8s.io/pause:3.10.2", "docker.io/library/nginx:1.27"} {
+	for _, name := range append([]string{"registry.k8s.io/kube-apiserver:v1.36.3", "registry.k8s.io/pause:3.10.2", "docker.io/library/nginx:1.27"}, more...) {
 		packed = append(packed, clusterimage.PackedImage{
 			Name: name, Platform: "linux/amd64", Manifest: putImage(t, cs, ocispec.Image{Platform: amd64}, "layer of "+name), Size: 1000,
 		})

@@ -49,12 +49,14 @@ func (r *run) joiners() []*runtime.Host {
 	return list
 }
 
-// apiServerIP is where a host finds an API server: control planes that are part of the cluster at themselves, workers at
-// their own balancer, where they have one, and all others at the control plane that is asked.
+// apiServerIP is where a host finds an API server: control planes that are part of the cluster at themselves, workers at the virtual address
+// or at their own balancer, where they have one, and all others at the control plane that is asked.
 func (r *run) apiServerIP(h *runtime.Host) string {
 	switch {
 	case h == r.cluster.Server() || r.begun(h) || r.joinedBefore(h):
 		return h.IP()
+	case h.Spec.Role == clusterfile.Worker && r.cluster.File.Endpoint.VIP != "":
+		return r.cluster.File.Endpoint.Address().String()
 	case balancedPort(r.cluster, r.distribution, h) != 0:
 		return h.Loopback()
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/sealerio/sealer/host"
 )
 
-// Kubeconfig is the cluster's admin kubeconfig, with its server at the address of a control plane that answers, or at
+// Kubeconfig is the cluster's admin kubeconfig, with its server at the cluster's endpoint, or else at the address of a control plane that answers, or at
 // server where that is given: a host, host:port or URL. Its contexts are called after the cluster. It holds the admin's key.
 func (v *View) Kubeconfig(ctx context.Context, server string) ([]byte, error) {
 	contact, err := v.contact()
@@ -41,6 +41,9 @@ func (v *View) Kubeconfig(ctx context.Context, server string) ([]byte, error) {
 	now, _ := about["server"].(string)
 	if about == nil || user == nil {
 		return nil, fmt.Errorf("%s: reading the kubeconfig: it has no server or no user", contact)
+	}
+	if server == "" {
+		server = v.cluster.File.Endpoint.HostPort(apiPort(v.cluster, v.distribution))
 	}
 	if server == "" {
 		server = contact.IP()

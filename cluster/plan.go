@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -120,9 +121,11 @@ func (r *run) plan() (plan, error) {
 		add("changing settings of workers", false, c.Workers(), r.adjusting)
 	}
 	add("starting the cluster", false, r.starters(), func(h *runtime.Host) []runtime.Step { return r.distribution.Init(c, h) })
+	add("carrying the virtual address", false, r.carriers(), r.carrying)
+	add("reaching the API servers by the cluster's endpoint", false, c.Hosts, r.reaching)
 	join := func(h *runtime.Host) []runtime.Step { return r.distribution.Join(c, h) }
 	add("joining control planes", true, r.joiners(), func(h *runtime.Host) []runtime.Step {
-		return append(join(h), r.ownAPIServer(h))
+		return slices.Concat(join(h), []runtime.Step{r.ownAPIServer(h)}, r.carrying(h))
 	})
 	add("joining workers", false, c.Workers(), join)
 	if len(r.lost) == 0 { // those would still ask it when they are back

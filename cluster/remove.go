@@ -222,6 +222,9 @@ func (m *removal) choose(ctx context.Context) error {
 		return err
 	}
 	m.cluster.Contact = contact
+	if err := m.recallEndpoint(ctx); err != nil {
+		return err
+	}
 	if m.defined, err = readDefinition(ctx, contact); err != nil {
 		return err
 	}

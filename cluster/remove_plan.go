@@ -69,7 +69,7 @@ func (m *removal) cleaning(h *runtime.Host) work {
 	hooks := func(phase clusterfile.Phase) []runtime.Step {
 		return DeleteOptions{Clusterfile: m.cluster.File}.hooks(m.cluster, h, m.distribution, phase)
 	}
-	return work{h, slices.Concat(hooks(clusterfile.PreCleanHost), m.distribution.Reset(m.cluster, h), hooks(clusterfile.PostCleanHost), cleanSteps(h))}
+	return work{h, slices.Concat(hooks(clusterfile.PreCleanHost), surrender(m.distribution, h), m.distribution.Reset(m.cluster, h), hooks(clusterfile.PostCleanHost), cleanSteps(h))}
 }
 
 // currentBinary brings sealer-node up to date where an earlier sealer has left another one.
@@ -206,6 +206,7 @@ func (r *run) repointing() []phase {
 	rest := phase{name: "pointing the hosts at the control planes that stay"}
 	for _, h := range r.cluster.Hosts {
 		steps := append(endpoint(r.cluster, r.distribution, h), r.hostsFile(h, r.apiServerIP(h)))
+		steps = append(steps, r.carrying(h)...)
 		if d, ok := r.distribution.(runtime.Repointer); ok && !r.external() { // an external registry stays where it is
 			steps = append(steps, d.Repoint(r.cluster, h)...)
 		}

@@ -19,8 +19,9 @@ type Status struct {
 	Image       string       `json:"image"`
 	ImageDigest string       `json:"imageDigest"`
 	Runtime     string       `json:"runtime"`
-	Version     string       `json:"version"`           // of Kubernetes
-	Contact     string       `json:"contact,omitempty"` // the control plane that was asked; empty where none answers
+	Version     string       `json:"version"`            // of Kubernetes
+	Contact     string       `json:"contact,omitempty"`  // the control plane that was asked; empty where none answers
+	Endpoint    string       `json:"endpoint,omitempty"` // host:port of the API servers as a whole; empty: each worker has a balancer
 	Hosts       []HostStatus `json:"hosts"`
 	Drift       []string     `json:"drift"`  // how the cluster differs from what it is to be
 	Unwell      []string     `json:"unwell"` // what does not work
@@ -59,6 +60,7 @@ func (v *View) Status(ctx context.Context) (*Status, error) {
 			return nil, fmt.Errorf("reading the list of nodes: %w", err)
 		}
 	}
+	s.Endpoint = c.File.Endpoint.HostPort(apiPort(c, v.distribution))
 	known := map[string]bool{}
 	s.Hosts = make([]HostStatus, len(c.Hosts))
 	probes := make([][]string, len(c.Hosts))
@@ -72,7 +74,13 @@ func (v *View) Status(ctx context.Context) (*Status, error) {
 		if s.Hosts[i].Registry, err = registryState(ctx, h); err != nil {
 			return err
 		}
-		probes[i], err = v.ask(ctx, h)
+		if probes[i], err = v.ask(ctx, h); err != nil || s.Endpoint == "" || c.Contact == nil || h.Facts.State == nil {
+			return err
+		}
+		t, err := reach(ctx, c, v.distribution, h, s.Endpoint)
+		if err == nil && t.Obstacle != "" {
+			probes[i] = append(probes[i], fmt.Sprintf("%s: the endpoint %s does not lead to the API servers: %s", h, s.Endpoint, t.Why))
+		}
 		return err
 	})
 	if ctx.Err() != nil {

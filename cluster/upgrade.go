@@ -99,6 +99,9 @@ func (o UpgradeOptions) carryOut(ctx context.Context, kept *folder) (err error) 
 	if err := describeOlder(ctx, c, o.RunOptions); err != nil {
 		return err
 	}
+	if err := r.keepEndpoint(ctx); err != nil {
+		return err
+	}
 	id, err := kept.clusterID(o.Clusterfile.Name, c.Hosts)
 	if err != nil {
 		return err

@@ -155,7 +155,7 @@ func (u *upgrade) node(h *runtime.Host) []runtime.Step {
 		Done: func(ctx context.Context) (bool, error) { return u.allDone(ctx, h, drained) },
 		Do:   func(ctx context.Context, log io.Writer) error { return u.drain(ctx, h, log) },
 	})
-	steps = append(steps, drained...)
+	steps = slices.Concat(steps, drained, u.carrying(h)) // the new image may pack another program for that
 	return append(steps,
 		runtime.Step{
 			Name: "waiting until the node is Ready with " + u.target,

@@ -109,6 +109,9 @@ func Open(ctx context.Context, o ViewOptions) (_ *View, err error) {
 		return v, err
 	}
 	c.File, v.was = over(defined, c.File), defined
+	if err := addressPassword(ctx, c); err != nil {
+		return v, err
+	}
 	if !v.desired {
 		v.want = c.File
 	}

@@ -48,6 +48,9 @@ func (f *File) Over(base *File) *File {
 	if !f.Registry.said() {
 		out.Registry = base.Registry
 	}
+	if !f.Endpoint.Said() {
+		out.Endpoint = base.Endpoint
+	}
 	out.Aliases = slices.Concat(base.Aliases, f.Aliases)
 	out.Configs = over(base.Configs, f.Configs, func(c Config) string { return c.Name + "\x00" + c.Path })
 	out.Plugins = over(base.Plugins, f.Plugins, func(p Plugin) string { return p.Name })

@@ -73,6 +73,7 @@ func (s *source) cluster(f *File, doc *node) {
 	}
 	s.aliases(f, spec)
 	f.Registry = s.registry(spec)
+	f.Endpoint = s.endpoint(spec)
 	s.hosts(f, spec)
 }
 
@@ -240,6 +241,9 @@ func (f *File) validate(names bool) error {
 	}
 	if err := f.Registry.validate(); err != nil {
 		errs = append(errs, err)
+	}
+	for _, m := range f.Endpoint.mistakes() {
+		fail("%s: %s", strings.TrimSuffix("controlPlaneEndpoint."+m.field, "."), m.what)
 	}
 	for _, name := range slices.Sorted(maps.Keys(f.Env)) {
 		if !envRule.MatchString(name) {

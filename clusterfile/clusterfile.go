@@ -32,6 +32,8 @@ type File struct {
 	Aliases []Alias
 	// Registry is where hosts have the packed images from.
 	Registry Registry
+	// Endpoint is where workers and users find the API servers.
+	Endpoint Endpoint `json:",omitzero"`
 	// Configs are files put into the rootfs before it is used, in order.
 	Configs []Config
 	// Applications change what the image's applications do.

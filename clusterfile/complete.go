@@ -21,13 +21,14 @@ type wholeCluster struct {
 }
 
 type wholeSpec struct {
-	Image    string        `yaml:"image,omitempty"`
-	Env      []string      `yaml:"env,omitempty"`
-	Cmd      []string      `yaml:"cmd,omitempty"`
-	Apps     []string      `yaml:"appNames,omitempty"`
-	Registry savedRegistry `yaml:"registry"`
-	Aliases  []wholeAlias  `yaml:"hostAliases,omitempty"`
-	Hosts    []wholeHost   `yaml:"hosts,omitempty"`
+	Image    string         `yaml:"image,omitempty"`
+	Env      []string       `yaml:"env,omitempty"`
+	Cmd      []string       `yaml:"cmd,omitempty"`
+	Apps     []string       `yaml:"appNames,omitempty"`
+	Endpoint *savedEndpoint `yaml:"controlPlaneEndpoint,omitempty"`
+	Registry savedRegistry  `yaml:"registry"`
+	Aliases  []wholeAlias   `yaml:"hostAliases,omitempty"`
+	Hosts    []wholeHost    `yaml:"hosts,omitempty"`
 }
 
 type wholeAlias struct {
@@ -99,7 +100,7 @@ func (f *File) Marshal() ([]byte, error) {
 	cluster := wholeCluster{
 		APIVersion: "sealer.io/v2", Kind: "Cluster", Metadata: savedName{f.Name},
 		Spec: wholeSpec{
-			Image: f.Image, Env: pairs(f.Env), Cmd: f.Cmd, Apps: f.Apps, Registry: f.Registry.saved(true),
+			Image: f.Image, Env: pairs(f.Env), Cmd: f.Cmd, Apps: f.Apps, Registry: f.Registry.saved(true), Endpoint: f.Endpoint.saved(),
 		},
 	}
 	for _, a := range f.Aliases {

@@ -20,6 +20,7 @@ func Checks() []Check {
 		{"disk", "the image's blobs, what is unpacked of them, and room for logs and etcd must fit below /var/lib"},
 		{"dns", "the cluster's DNS hands on what it does not know to the host's nameserver, and does not start without one"},
 		{"docker", "a docker that is to run a cluster's containers has to answer, and takes images under names with a tag only"},
+		{"endpoint", "workers and users find the API servers by an address that the control planes can carry, or that leads to them"},
 		{"foreign", "another Kubernetes or container runtime would share ports, folders and packet filters with this one"},
 		{"hostname", "the host name is the node's name: in lower case, and of one host alone"},
 		{"image", "hosts of one cluster run one image; another one is for sealer upgrade"},

@@ -90,6 +90,7 @@ func preflight(c *Cluster, d Distribution, all Distributions, clusterID string, 
 		problems = append(problems, k.problems...)
 	}
 	problems = append(problems, checkTogether(c.Hosts)...)
+	problems = append(problems, endpointProblems(c, d)...)
 	problems = append(problems, d.Check(c)...)
 	if len(problems) == 0 {
 		return nil

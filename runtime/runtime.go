@@ -176,6 +176,8 @@ type Cluster struct {
 	Env map[string]string
 	// Hosts are all machines, control planes first; Hosts[0] is the first control plane.
 	Hosts []*Host
+	// AddressPassword is what control planes know one another by when they hand on the virtual address. Empty until it is needed.
+	AddressPassword host.Secret
 	// AltNames are further names and addresses for the API server's certificate.
 	AltNames []string
 	// Contact is the control plane through which a running cluster is asked and grown. nil: the first one.

@@ -12,15 +12,18 @@ import (
 	"time"
 )
 
-// readyz asks an API server whether it is ready (https://kubernetes.io/docs/reference/using-api/health-checks/). Its
-// certificate is not checked, and nothing secret is sent: clients check it themselves, over the connection that they are given.
+// readyz asks an API server whether it is ready. Its certificate is not checked, and nothing secret is sent: clients check it
+// themselves, over the connection that they are given.
 func readyz(patience time.Duration) func(context.Context, string) error {
+	return Readyz(patience, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}) //nolint:gosec // see above
+}
+
+// Readyz asks the API server at host:port whether it is ready (https://kubernetes.io/docs/reference/using-api/health-checks/), each time over a
+// connection of its own. One that answers that a name is needed for that is taken for ready. patience is with the whole of an answer.
+func Readyz(patience time.Duration, trust *tls.Config) func(ctx context.Context, server string) error {
 	client := &http.Client{
-		Timeout: patience,
-		Transport: &http.Transport{
-			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}, //nolint:gosec // see above
-			DisableKeepAlives: true,
-		},
+		Timeout:       patience,
+		Transport:     &http.Transport{TLSClientConfig: trust, DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	return func(ctx context.Context, server string) (err error) {

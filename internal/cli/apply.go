@@ -56,6 +56,7 @@ by the same command, and one that has nothing to do touches nothing.`,
 	f.StringVar(&o.batch, "batch", "10%", "how many workers are upgraded at once: a number, or a share of all")
 	f.BoolVar(&o.noSnapshot, "no-snapshot", false, "do not save the cluster's data before an upgrade")
 	addOutput(cmd, &o.output)
+	o.addEndpoint(cmd)
 	o.add(cmd)
 	a.addRegistryFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.apply(cmd, o) }

@@ -29,6 +29,7 @@ references, or questions that the run asks.`,
 	f.StringVarP(&o.clusterfile, "Clusterfile", "f", "", "file to complete; flags win over it")
 	f.StringVar(&o.name, "name", "", "name of the cluster (default "+clusterfile.DefaultName+")")
 	f.StringArrayVarP(&o.env, "env", "e", nil, "value for the image's templates and commands (NAME=VALUE, repeatable)")
+	o.addEndpoint(cmd)
 	o.add(cmd)
 	a.addRegistryFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error { return a.gen(cmd, o, args[0]) }

@@ -45,6 +45,7 @@ type runFlags struct {
 	name        string
 	env         []string
 	dryRun      bool
+	endpointFlags
 	applicationFlags
 }
 
@@ -67,6 +68,7 @@ part, each waited for. sealer app looks after it.`,
   sealer run shop:v1 -m 10.0.0.1 -n 10.0.0.2-10.0.0.9 -u admin --pk ~/.ssh/site --ask-passwd
   sealer run shop:v1 -f Clusterfile --dry-run
   sealer run shop:v1
+  sealer run shop:v1 -m 10.0.0.1-10.0.0.3 -n 10.0.0.4-10.0.0.9 --vip 10.0.0.100
   sealer run registry.example.com/team/redis:v1 --name prod --env REPLICAS=3`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 && o.clusterfile != "" {
@@ -81,6 +83,7 @@ part, each waited for. sealer app looks after it.`,
 	f.StringArrayVarP(&o.env, "env", "e", nil, "value for the image's templates and commands (NAME=VALUE, repeatable)")
 	f.BoolVar(&o.dryRun, "dry-run", false, "look at the hosts, print the plan and change nothing")
 	f.StringVar(&o.as, "as", "", "what an application image's application is called (default: the last part of its image's name)")
+	o.addEndpoint(cmd)
 	o.addTo(cmd)
 	o.add(cmd)
 	a.addRegistryFlags(cmd)
@@ -188,6 +191,7 @@ func (o *runFlags) read(a *app, cmd *cobra.Command, parse func(string, []byte) (
 		file.Env[key] = value
 	}
 	o.over(cmd, file)
+	o.overEndpoint(file)
 	if err := file.ResolveHosts(lookup(cmd)); err != nil {
 		return nil, err
 	}

@@ -92,7 +92,7 @@ var allowed = map[string][]string{
 	},
 	"cluster": {
 		"cluster/application", "cluster/kube", "cluster/program", "cluster/transfer", "clusterfile", "clusterimage", "host", "runtime",
-		"internal/atomicfile", "internal/blobstream", "internal/progress", "internal/redact", "internal/version",
+		"internal/atomicfile", "internal/blobstream", "internal/progress", "internal/redact", "internal/version", "internal/vip",
 	},
 
 	"internal/atomicfile":  {},
@@ -107,6 +107,7 @@ var allowed = map[string][]string{
 	"internal/sourceerror": {},
 	"internal/swarm":       {},
 	"internal/version":     {},
+	"internal/vip":         {},
 }
 
 // onlyIn names the homes of heavy third-party packages: what is imported from

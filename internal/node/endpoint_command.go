@@ -25,5 +25,18 @@ func (c *commands) endpoint() *cobra.Command {
 	uninstall := c.leaf("uninstall", "Stop the balancer and remove its unit", func(ctx context.Context, n *Node) (any, error) {
 		return nil, n.UninstallEndpoint(ctx)
 	})
-	return group("endpoint", "This host's way to the API servers", install, serve, uninstall)
+	var server string
+	check := c.leaf("check", "Tell whether an API server is ready; keepalived asks this of the one beside it", func(ctx context.Context, _ *Node) (any, error) {
+		return nil, CheckServer(ctx, server)
+	})
+	check.Flags().StringVar(&server, "server", "", "host:port of the API server")
+	require(check, "server")
+	reach := c.leaf("reach", "Tell whether the API servers of the cluster with the CA on standard input are reached", func(ctx context.Context, _ *Node) (any, error) {
+		var way Way
+		if err := readJSON(c.In, "the way to the API servers", &way); err != nil {
+			return nil, err
+		}
+		return way.Try(ctx)
+	})
+	return group("endpoint", "This host's way to the API servers", install, serve, uninstall, check, reach)
 }

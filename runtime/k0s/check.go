@@ -213,6 +213,7 @@ func checkSettings(c *runtime.Cluster) []runtime.Problem {
 	default:
 		add("write etcd or kine", "the storage %q is none of k0s'", kind)
 	}
+	problems = append(problems, checkEndpoint(c)...)
 	problems = append(problems, checkProfiles(c)...)
 	return append(problems, checkKeepalived(c)...)
 }

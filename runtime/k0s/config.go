@@ -70,12 +70,18 @@ func config(c *runtime.Cluster, h *runtime.Host, balance bool, kept []any) ([]by
 }
 
 func defaults(c *runtime.Cluster) object {
-	return object{"spec": object{
+	api, network := object{}, defaultNetwork(c)
+	endpointDefaults(c, api, network)
+	spec := object{
 		"images":    object{"default_pull_policy": "IfNotPresent"},
-		"network":   defaultNetwork(c),
+		"network":   network,
 		"storage":   object{"type": typeEtcd},
 		"telemetry": object{"enabled": false},
-	}}
+	}
+	if len(api) > 0 {
+		spec["api"] = api
+	}
+	return object{"spec": spec}
 }
 
 // defaultNetwork is as the environment says, or else of the family of the hosts' addresses. k0s has a section of its own for a second

@@ -56,7 +56,10 @@ func New() Distribution { return Distribution{} }
 func (d Distribution) timeout() time.Duration  { return cmp.Or(d.Timeout, 6*time.Minute) }
 func (d Distribution) interval() time.Duration { return cmp.Or(d.Interval, 2*time.Second) }
 
-var _ runtime.Distribution = Distribution{}
+var (
+	_ runtime.Distribution = Distribution{}
+	_ runtime.Addressed    = Distribution{}
+)
 
 // Name is "k0s".
 func (Distribution) Name() string { return Name }

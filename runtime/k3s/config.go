@@ -132,7 +132,7 @@ func serverSettings(c *runtime.Cluster, h *runtime.Host, t tokens, join string) 
 // serverNames are those of the API server's certificate, besides localhost and those that k3s adds itself.
 func serverNames(c *runtime.Cluster, h *runtime.Host) []string {
 	names := append([]string{runtime.APIServerName}, c.NodeIPs(h, networks(c))...)
-	for _, name := range slices.Concat(texts(asked(c, h)["tls-san"]), c.AltNames) {
+	for _, name := range slices.Concat(texts(asked(c, h)["tls-san"]), c.EndpointNames(), c.AltNames) {
 		if !slices.Contains(names, name) {
 			names = append(names, name)
 		}
@@ -189,6 +189,9 @@ func nodeMask6(c *runtime.Cluster) int {
 func agentSettings(c *runtime.Cluster, h *runtime.Host, token host.Secret) settings {
 	s := common(c, h)
 	s["token"], s["server"] = token.Reveal(), endpoint(c)
+	if e := c.File.Endpoint; e.External != "" {
+		s["server"] = "https://" + e.HostPort(port(c))
+	}
 	return s
 }
 

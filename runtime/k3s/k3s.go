@@ -49,7 +49,10 @@ type Distribution struct {
 // New is k3s, asked every two seconds for at most ten minutes when it starts.
 func New() Distribution { return Distribution{Poll: 2 * time.Second, StartTimeout: 10 * time.Minute} }
 
-var _ runtime.Distribution = Distribution{}
+var (
+	_ runtime.Distribution = Distribution{}
+	_ runtime.Addressed    = Distribution{}
+)
 
 // Name is "k3s".
 func (Distribution) Name() string { return Name }

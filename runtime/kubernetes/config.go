@@ -62,7 +62,7 @@ func clusterConfig(c *runtime.Cluster) object {
 	n := networks(c)
 	config := document(c, kubeadmAPI, "ClusterConfiguration", object{
 		"clusterName":          c.File.Name,
-		"controlPlaneEndpoint": net.JoinHostPort(runtime.APIServerName, strconv.Itoa(port(c))),
+		"controlPlaneEndpoint": defaultEndpoint(c),
 		"networking":           object{"dnsDomain": "cluster.local", "podSubnet": n.Pods, "serviceSubnet": n.Services},
 	})
 	config["kubernetesVersion"] = c.KubeVersion()
@@ -78,7 +78,7 @@ func clusterConfig(c *runtime.Cluster) object {
 	api := child(config, "apiServer")
 	own, _ := api["certSANs"].([]any)
 	own = slices.Clone(own)
-	for _, name := range c.AltNames {
+	for _, name := range slices.Concat(c.EndpointNames(), c.AltNames) {
 		own = append(own, name)
 	}
 	for _, name := range own {
@@ -210,6 +210,19 @@ func endpoint(c *runtime.Cluster) string {
 		}
 		return net.JoinHostPort(e, strconv.Itoa(port(c)))
 	}
+	return defaultEndpoint(c)
+}
+
+// defaultEndpoint is where nodes find the API servers: a balancer of the user's, or the name that stands in /etc/hosts.
+func defaultEndpoint(c *runtime.Cluster) string {
+	if e := c.File.Endpoint; e.External != "" {
+		return e.HostPort(port(c))
+	}
+	return local(c)
+}
+
+// local is the name that leads control planes to themselves.
+func local(c *runtime.Cluster) string {
 	return net.JoinHostPort(runtime.APIServerName, strconv.Itoa(port(c)))
 }
 

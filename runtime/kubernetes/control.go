@@ -34,15 +34,14 @@ func oneAtATime(argv ...string) []string {
 
 // Init starts the control plane.
 func (d Distribution) Init(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
-	return []runtime.Step{
-		{
-			Name: "starting the control plane (kubeadm init)",
-			Key:  c.KubeVersion(),
-			Done: func(ctx context.Context) (bool, error) { return initialised(ctx, h) },
-			Do:   func(ctx context.Context, log io.Writer) error { return initialise(ctx, c, h, log) },
-		},
-		runtime.RootKubeconfig(h, keptDir, adminConf),
-	}
+	steps := []runtime.Step{{
+		Name: "starting the control plane (kubeadm init)",
+		Key:  c.KubeVersion(),
+		Done: func(ctx context.Context) (bool, error) { return initialised(ctx, h) },
+		Do:   func(ctx context.Context, log io.Writer) error { return initialise(ctx, c, h, log) },
+	}}
+	steps = append(steps, ownServerStep(c, h)...)
+	return append(steps, runtime.RootKubeconfig(h, keptDir, adminConf))
 }
 
 // initialised: the API server is ready and kubeadm has uploaded its configuration.
@@ -70,6 +69,11 @@ func initialise(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io
 		return err
 	}
 	if begun {
+		for _, s := range ownServerStep(c, h) { // whether the endpoint leads here already is another question
+			if err := s.Do(ctx, log); err != nil {
+				return err
+			}
+		}
 		if done, err := waitInitialised(ctx, h); err != nil {
 			return err
 		} else if done {

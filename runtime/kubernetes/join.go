@@ -24,6 +24,7 @@ func (d Distribution) Join(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
 		Do:   func(ctx context.Context, log io.Writer) error { return join(ctx, c, h, log) },
 	}}
 	if h.Spec.Role == clusterfile.ControlPlane {
+		steps = append(steps, ownServerStep(c, h)...)
 		steps = append(steps, runtime.RootKubeconfig(h, keptDir, adminConf))
 	}
 	return steps

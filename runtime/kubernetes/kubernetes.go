@@ -41,6 +41,7 @@ func New() Distribution { return Distribution{} }
 var (
 	_ runtime.Distribution = Distribution{}
 	_ runtime.Balanced     = Distribution{}
+	_ runtime.Addressed    = Distribution{}
 	_ runtime.Repointer    = Distribution{}
 	_ runtime.Restarter    = Distribution{}
 )
@@ -106,6 +107,9 @@ func (Distribution) Repoint(c *runtime.Cluster, h *runtime.Host) []runtime.Step 
 
 // BalancedPort is that of the API server, unless the Clusterfile names an endpoint of its own.
 func (Distribution) BalancedPort(c *runtime.Cluster) int {
+	if c.File.Endpoint.Own() {
+		return 0
+	}
 	if e, ok := c.File.Kubeadm["ClusterConfiguration"]["controlPlaneEndpoint"].(string); ok && e != "" {
 		return 0
 	}
@@ -212,6 +216,7 @@ func externalEtcd(c *runtime.Cluster) bool {
 func (d Distribution) Check(c *runtime.Cluster) []runtime.Problem {
 	problems := append(checkImage(c), adoptable(c)...)
 	problems = append(problems, runtime.NetworkProblems(c, networks(c), nodeMask6(c))...)
+	problems = append(problems, checkEndpoint(c)...)
 	minor, _ := minorOf(c.KubeVersion())
 	for _, h := range c.Hosts {
 		add := func(check, fix, format string, args ...any) {

@@ -7,7 +7,9 @@ package e2e
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -30,17 +32,30 @@ func corporate(t *testing.T, set *hosts.Set) *testregistry.Registry {
 	return reg
 }
 
-// A real cluster of three control planes and two workers, made at once, whose images all come from a registry of the user's own, and
-// one of whose hosts is given by its name.
+// carrierImage is the shop image with a keepalived, by which control planes can carry a virtual address.
+func carrierImage(t *testing.T, b *bed) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "carrier")
+	require.NoError(t, b.lab.WriteShop(dir))
+	file := filepath.Join(dir, "imageList")
+	list, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(file, append(list, "ghcr.io/sealer-test/keepalived:v1\n"...), 0o600))
+	name := b.lab.Registry + "/team/carrier:v1"
+	b.sealer(t, "build", "-t", name, dir)
+	return name
+}
+
+// A real cluster of three control planes and two workers, made at once, whose images all come from a registry of the user's own, one of whose
+// hosts is given by its name, and whose API servers have a virtual address.
 func TestHighAvailability(t *testing.T) {
 	l := fiveHosts(t)
 	const site = "ha"
 	_, err := l.BuildBase(t.Context(), site)
 	require.NoError(t, err)
-	_, err = l.BuildShop(t.Context(), site)
-	require.NoError(t, err)
 	require.NoError(t, l.TrustHosts(site))
 	g := &bed{lab: l, name: "ha", site: site, h: l.Hosts.Hosts, kubectl: []string{"kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"}}
+	image := carrierImage(t, g)
 	g.before = g.snapshots(t, g.h...)
 	reg := corporate(t, l.Hosts)
 	_, port, err := net.SplitHostPort(reg.Address)
@@ -50,13 +65,22 @@ func TestHighAvailability(t *testing.T) {
 	require.NoError(t, err)
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)
+	vip := l.Hosts.Subnet.Addr().As4()
+	vip[3] = 200
+	v := &virtual{bed: g, address: netip.AddrFrom4(vip)}
 	spec := fmt.Sprintf(`spec:
   hostAliases: [{ip: %s, hostnames: [hub.corp.example]}, {ip: %s, hostnames: [third.corp.example]}]
+  controlPlaneEndpoint: {vip: %s}
   registry:
     externalRegistry: {domain: hub.corp.example, port: %s, path: mirror/all, username: robot, password: "env:CORP_PASSWORD", ca: "file:%s"}
-`, l.Hosts.Gateway, g.h[2].Address, port, reg.CAFile)
+`, l.Hosts.Gateway, g.h[2].Address, v.address, port, reg.CAFile)
 	require.NoError(t, os.WriteFile(file, []byte(strings.Replace(string(text), "spec:\n", spec, 1)), 0o600))
-	g.sealer(t, "run", l.ShopImage(), "-f", file, "--pk", l.Hosts.KeyFile, "--masters", addresses(g.h[:2]...)+",third.corp.example", "--nodes", addresses(g.h[3:]...))
+	run := func(image string, more ...string) []string {
+		return append([]string{"run", image, "-f", file, "--pk", l.Hosts.KeyFile, "--masters", addresses(g.h[:2]...) + ",third.corp.example", "--nodes", addresses(g.h[3:]...)}, more...)
+	}
+	g.refused(t, run(l.BaseImage()), "the image packs nothing that carries the virtual address", "hint: list an image of keepalived")
+	g.refused(t, run(image, "--vip", l.Hosts.Gateway.String()), "is in use, as seen from", "nothing was touched")
+	g.sealer(t, run(image)...)
 	g.ready(t, g.h...)
 
 	t.Run("images come from there", func(t *testing.T) {
@@ -73,6 +97,8 @@ func TestHighAvailability(t *testing.T) {
 			require.NoError(t, err)
 		}
 	})
+	t.Run("the API servers have an address that outlives each of them", v.outlives)
 	g.sealer(t, "delete", "--all", "--name", "ha", "--pk", l.Hosts.KeyFile, "--yes")
+	require.Empty(t, v.holders(t, g.h...))
 	g.asFound(t, g.h...)
 }

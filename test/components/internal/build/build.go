@@ -140,7 +140,7 @@ func (b *builder) fillFrom(ctx context.Context, dir, work string) error {
 	source, other := b.options.Source, recipe.OtherArch(b.arch)
 	programs, otherPrograms := filepath.Join(work, "programs"), filepath.Join(work, "other")
 
-	var packages []string
+	var packages, carrier []string
 	var references []string
 	for _, step := range []struct {
 		name string
@@ -148,6 +148,10 @@ func (b *builder) fillFrom(ctx context.Context, dir, work string) error {
 	}{
 		{"downloading Debian packages for kube-proxy", func() (err error) {
 			packages, err = debian.Download(ctx, filepath.Join(work, "debs"), b.options.Messages, recipe.ProxyPackages()...)
+			return err
+		}},
+		{"downloading Debian packages for keepalived", func() (err error) {
+			carrier, err = debian.Download(ctx, filepath.Join(work, "carrier"), b.options.Messages, recipe.CarrierPackage)
 			return err
 		}},
 		{"compiling runc", func() error { return b.toolchain.Build(ctx, recipe.Runc(source, b.arch), programs) }},
@@ -166,6 +170,7 @@ func (b *builder) fillFrom(ctx context.Context, dir, work string) error {
 				Programs:   programs,
 				Other:      otherPrograms,
 				Packages:   packages,
+				Carrier:    carrier,
 				Kubeadm:    kubeadm,
 				Versions:   versions,
 				Arch:       b.arch,
@@ -182,7 +187,7 @@ func (b *builder) fillFrom(ctx context.Context, dir, work string) error {
 		}
 		fmt.Fprintf(b.options.Messages, "%s: done in %s\n", step.name, time.Since(start).Round(100*time.Millisecond))
 	}
-	return b.lists(dir, references, packages)
+	return b.lists(dir, references, append(packages, carrier...))
 }
 
 // lists writes the texts beside the folders, and the manifests for the images of ours.

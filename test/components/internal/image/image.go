@@ -32,6 +32,7 @@ type Inputs struct {
 	Programs   string            // folder of compiled programs
 	Other      string            // folder with hello for OtherArch
 	Packages   []string          // .deb files for kube-proxy
+	Carrier    []string          // .deb files for keepalived; none: there is no such image
 	Kubeadm    []string          // the references that kubeadm asks for
 	Versions   map[string]string // of modules
 	Arch       string
@@ -131,7 +132,30 @@ func (w *writer) tests(ctx context.Context) error {
 	if err := w.multi(ctx, recipe.ImageMulti); err != nil {
 		return fmt.Errorf("making image %s: %w", recipe.ImageMulti, err)
 	}
+	if len(w.inputs.Carrier) == 0 {
+		return nil
+	}
+	if err := w.carrier(ctx, recipe.ImageCarrier); err != nil {
+		return fmt.Errorf("making image %s: %w", recipe.ImageCarrier, err)
+	}
 	return nil
+}
+
+// carrier is keepalived with its libraries, and nothing else: no shell, no curl.
+func (w *writer) carrier(ctx context.Context, reference string) error {
+	t := layer.NewTree()
+	if err := debian.Unpack(ctx, t, w.inputs.Carrier); err != nil {
+		return err
+	}
+	if err := t.Only("usr/sbin/keepalived"); err != nil {
+		return err
+	}
+	addBase(t)
+	l, err := w.layer(ctx, "carrier", t)
+	if err != nil {
+		return err
+	}
+	return w.append(reference, oci(), v1.Config{Entrypoint: []string{"/usr/sbin/keepalived"}}, l)
 }
 
 func (w *writer) hello(ctx context.Context, reference string) error {

@@ -78,3 +78,41 @@ func (e entry) needs() ([]string, error) {
 	}
 	return needed, nil
 }
+
+// Only keeps the programs, what they are linked to, and what leads there: of a system as a whole a program needs little.
+func (t *Tree) Only(programs ...string) error {
+	byName := make(map[string][]string) // a library by the end of its path, and the links that lead to it
+	for name := range t.entries {
+		byName[path.Base(name)] = append(byName[path.Base(name)], name)
+	}
+	keep := make(map[string]bool)
+	for queue := slices.Clone(programs); len(queue) > 0; {
+		name := queue[0]
+		queue = queue[1:]
+		e, ok := t.entries[name]
+		if !ok || keep[name] {
+			continue
+		}
+		keep[name] = true
+		if e.kind == tar.TypeSymlink {
+			queue = append(queue, byName[path.Base(e.link)]...)
+			continue
+		}
+		needed, err := e.needs()
+		if err != nil {
+			return fmt.Errorf("looking for the libraries of /%s: %w", name, err)
+		}
+		for _, library := range needed {
+			queue = append(queue, byName[library]...)
+		}
+	}
+	for _, name := range programs {
+		if !keep[name] {
+			return fmt.Errorf("looking for /%s: no package has it", name)
+		}
+	}
+	maps.DeleteFunc(t.entries, func(name string, e entry) bool {
+		return !keep[name] && (e.kind != tar.TypeSymlink || strings.Contains(name, "/")) // links at the root are those of a merged system
+	})
+	return t.CheckLibraries()
+}

@@ -176,10 +176,14 @@ const (
 	ImageHelloNext = "docker.io/sealer-test/hello:v2"
 	ImageHelloQuay = "quay.io/sealer-test/hello:v1" // the same repository and tag in another domain, with another content
 	ImageMulti     = "docker.io/sealer-test/multi:v1"
+	ImageCarrier   = "ghcr.io/sealer-test/keepalived:v1" // Debian's keepalived, for clusters with a virtual address
 )
 
 // ProxyPackages are the Debian packages with the programs that kube-proxy calls.
 func ProxyPackages() []string { return []string{"conntrack", "iptables", "nftables"} }
+
+// CarrierPackage is the Debian package of ImageCarrier.
+const CarrierPackage = "keepalived"
 
 // CheckTag compares an image's tag, as kubeadm asks for it, with the version of the module that the image is made
 // from: "3.6.8-0" and "v3.6.8" agree.
