@@ -268,7 +268,7 @@ func TestApply(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t, test.from)
 			w.opts.Pusher = &pusher{}
-			for _, h := range w.bed.hosts {
+			for _, h := range w.hosts {
 				h.On("registry push --to hub.corp.example --prefix mirror$", hosttest.Answer{Stdout: `{"images":3,"others":1}`})
 			}
 			require.NoError(t, w.apply())
