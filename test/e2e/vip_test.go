@@ -69,7 +69,7 @@ func (v *virtual) renewed(ctx context.Context, on, worker hosts.Host) (time.Time
 	return time.Parse(time.RFC3339Nano, strings.TrimSpace(string(out)))
 }
 
-// outlives has the control plane that holds the address lose its power, and come back.
+// outlives has the control plane that holds the address lose its power, come back, and leave the cluster.
 func (v *virtual) outlives(t *testing.T) {
 	controlPlanes, worker := v.h[:3], v.h[3]
 	holders := v.holders(t, v.h...)
@@ -107,5 +107,18 @@ func (v *virtual) outlives(t *testing.T) {
 
 	require.NoError(t, lost.Start(t.Context()))
 	v.eventuallyReady(t, rest[0], len(v.h))
+	require.NoError(t, lab.Poll(t.Context(), 3*time.Minute, func(ctx context.Context) error { // its node is Ready before its API server is
+		_, err := lost.Exec(ctx, append(slices.Clone(v.kubectl), "get", "--raw", "/readyz")...)
+		return err
+	}))
 	require.Len(t, v.holders(t, controlPlanes...), 1)
+	v.sealer(t, v.args("delete", "--masters", addresses(now[0]), "--yes")...)
+	require.Empty(t, v.holders(t, now[0]))
+	v.asFound(t, now[0])
+	stay := slices.DeleteFunc(slices.Clone(controlPlanes), func(h hosts.Host) bool { return h.Name == now[0].Name })
+	require.Len(t, v.holders(t, stay...), 1)
+	for _, h := range stay {
+		require.NotContains(t, v.exec(t, h, "cat", "/var/lib/sealer/vip/keepalived.conf"), now[0].Address.String()+"\n")
+	}
+	require.NoError(t, lab.Poll(t.Context(), 30*time.Second, v.ask))
 }
