@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -34,7 +35,7 @@ import (
 	"github.com/sealerio/sealer/test/testregistry"
 )
 
-// programs are the built ones: sealer, sealer-node, sealer-frontend, buildkitd, buildctl.
+// programs are the built ones: sealer, sealer-node, sealer-frontend, buildkitd, buildctl, buildx.
 var programs = map[string]string{}
 
 func TestMain(m *testing.M) {
@@ -73,12 +74,16 @@ func prepare(ctx context.Context, dir string) error {
 			return err
 		}
 	}
-	for _, program := range []string{"buildkitd", "buildctl"} {
-		path, err := lab.Program(ctx, "../buildkit", "github.com/moby/buildkit/cmd/"+program)
+	for _, one := range []struct{ module, path string }{
+		{"../buildkit", "github.com/moby/buildkit/cmd/buildkitd"},
+		{"../buildkit", "github.com/moby/buildkit/cmd/buildctl"},
+		{"../buildx", "github.com/docker/buildx/cmd/buildx"},
+	} {
+		program, err := lab.Program(ctx, one.module, one.path)
 		if err != nil {
 			return err
 		}
-		programs[program] = path
+		programs[path.Base(one.path)] = program
 	}
 	return nil
 }
