@@ -215,7 +215,11 @@ func TestPeers(t *testing.T) {
 		out, err = killed.Exec(t.Context(), "pkill", "-9", "-f", "content share")
 		require.NoError(t, err, string(out))
 		said := <-done
-		require.Equal(t, 1, strings.Count(said, closed.Address.String()+" reaches no other host on TCP port 9447"), said)
+		// It is seen from either side first: the host wants something of another, or another of it.
+		alone := strings.Count(said, closed.Address.String()+" reaches no other host on TCP port 9447")
+		silent := strings.Count(said, closed.Address.String()+" gives nothing to other hosts")
+		require.Positive(t, alone+silent, said)
+		require.LessOrEqual(t, max(alone, silent), 1, said)
 		out, err = closed.Exec(t.Context(), "nft", "delete table inet test")
 		require.NoError(t, err, string(out))
 		b.clean(t, before)
