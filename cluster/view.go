@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -21,6 +22,8 @@ type ViewOptions struct {
 	Dial          DialFunc
 	Distributions runtime.Distributions
 	Display       *progress.Display // nil: silent
+	// Lookup finds the addresses of host names by which hosts are chosen; nil: they have only those of hostAliases.
+	Lookup func(name string) ([]netip.Addr, error)
 	// Desired: the Clusterfile says what the cluster is to be, and not only where its hosts are. Status compares with it, or else
 	// with what the cluster was made from.
 	Desired bool
@@ -33,6 +36,7 @@ type View struct {
 	closeHosts   func() error
 	want, was    *clusterfile.File // the cluster as it is to be, and as it was made; was is nil where that is not known
 	desired      bool
+	lookup       func(string) ([]netip.Addr, error)
 }
 
 // Open connects to the hosts of a cluster. Those that cannot be reached are kept as lost; that none can is an
@@ -51,7 +55,7 @@ func Open(ctx context.Context, o ViewOptions) (_ *View, err error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &View{cluster: c, closeHosts: closeHosts, want: o.Clusterfile, desired: o.Desired}
+	v := &View{cluster: c, closeHosts: closeHosts, want: o.Clusterfile, desired: o.Desired, lookup: o.Lookup}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, v.Close())
@@ -148,7 +152,7 @@ func (v *View) contact() (*runtime.Host, error) {
 
 // Selection says which hosts are meant. The zero value is all of them.
 type Selection struct {
-	Addresses []string // in the words of clusterfile.ParseAddresses; names are those of nodes
+	Addresses []string // in the words of clusterfile.ParseAddresses; names are those of nodes, or else lead to addresses
 	Role      clusterfile.Role
 }
 
@@ -162,14 +166,19 @@ func (v *View) choose(s Selection) ([]*runtime.Host, error) {
 		}
 		wanted = append(wanted, list...)
 	}
-	for _, address := range wanted {
-		if !slices.ContainsFunc(v.cluster.Hosts, func(h *runtime.Host) bool { return h.Spec.Address == address || h.Facts.NodeName() == address }) {
-			return nil, &NoHostError{Cluster: v.cluster.File.Name, Address: address}
+	named := map[*runtime.Host]bool{}
+	for _, word := range wanted {
+		found := v.named(word)
+		if len(found) == 0 {
+			return nil, &NoHostError{Cluster: v.cluster.File.Name, Address: word}
+		}
+		for _, h := range found {
+			named[h] = true
 		}
 	}
 	var chosen []*runtime.Host
 	for _, h := range v.cluster.Hosts {
-		if (len(wanted) == 0 || slices.Contains(wanted, h.Spec.Address) || slices.Contains(wanted, h.Facts.NodeName())) && (s.Role == "" || s.Role == h.Spec.Role) {
+		if (len(wanted) == 0 || named[h]) && (s.Role == "" || s.Role == h.Spec.Role) {
 			chosen = append(chosen, h)
 		}
 	}
@@ -177,6 +186,34 @@ func (v *View) choose(s Selection) ([]*runtime.Host, error) {
 		return nil, fmt.Errorf("the cluster %q has no such host", v.cluster.File.Name)
 	}
 	return chosen, nil
+}
+
+// named are the hosts that an address, the name of a node or a host name means.
+func (v *View) named(word string) []*runtime.Host {
+	var found []*runtime.Host
+	for _, h := range v.cluster.Hosts {
+		if h.Spec.Address == word || h.Facts.NodeName() == word {
+			found = append(found, h)
+		}
+	}
+	if _, err := netip.ParseAddr(word); err == nil || len(found) > 0 {
+		return found
+	}
+	var addresses []netip.Addr
+	for _, f := range []*clusterfile.File{v.want, v.was} {
+		if f != nil && len(addresses) == 0 {
+			addresses, _ = f.AddressesOf(word, func(string) ([]netip.Addr, error) { return nil, nil }) // hostAliases were checked when they were read
+		}
+	}
+	if len(addresses) == 0 && v.lookup != nil {
+		addresses, _ = v.lookup(word) // a name without address means none of the hosts, which is said
+	}
+	for _, h := range v.cluster.Hosts {
+		if slices.ContainsFunc(addresses, func(a netip.Addr) bool { return a.Unmap().String() == h.Spec.Address }) {
+			found = append(found, h)
+		}
+	}
+	return found
 }
 
 // NoHostError is an address that is none of the cluster's.

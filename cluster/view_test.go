@@ -5,6 +5,7 @@ package cluster_test
 import (
 	"bytes"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -111,6 +112,35 @@ func TestView_Exec(t *testing.T) {
 
 	err = v.Exec(t.Context(), cluster.Selection{Addresses: []string{"10.9.9.9"}}, []string{"id"}, &out, &errOut)
 	require.EqualError(t, err, `10.9.9.9 is no host of the cluster "`+b.opts.Clusterfile.Name+`"`)
+
+	// Host names are those of nodes, of hostAliases, or what this machine knows.
+	b.opts.Clusterfile.Aliases = []clusterfile.Alias{{IP: "10.0.0.4", Hostnames: []string{"Four.example.com"}}}
+	asked := []string{}
+	v, err = cluster.Open(t.Context(), cluster.ViewOptions{
+		Clusterfile: b.opts.Clusterfile, Dial: b.opts.Dial, Distributions: b.opts.Distributions, Desired: true,
+		Lookup: func(name string) ([]netip.Addr, error) {
+			asked = append(asked, name)
+			if name != "three.example.com" {
+				return nil, errors.New("no such host")
+			}
+			return []netip.Addr{netip.MustParseAddr("fd00::3"), netip.MustParseAddr("::ffff:10.0.0.3")}, nil
+		},
+	})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, v.Close()) }()
+	for _, h := range b.hosts {
+		h.On("^sh -c hostname", hosttest.Answer{Stdout: "its own\n"})
+	}
+	out.Reset()
+	require.NoError(t, v.Exec(t.Context(), cluster.Selection{Addresses: []string{"h2,three.example.com,four.example.com"}}, []string{"hostname"}, &out, &errOut))
+	for _, h := range []string{"10.0.0.2", "10.0.0.3", "10.0.0.4"} {
+		require.Contains(t, out.String(), h+": its own\n")
+	}
+	require.NotContains(t, out.String(), "10.0.0.1: ")
+	require.NotContains(t, asked, "h2")
+	require.NotContains(t, asked, "four.example.com")
+	err = v.Exec(t.Context(), cluster.Selection{Addresses: []string{"five.example.com"}}, []string{"id"}, &out, &errOut)
+	require.ErrorContains(t, err, `five.example.com is no host of the cluster`)
 }
 
 func TestView_Copy(t *testing.T) {

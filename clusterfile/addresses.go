@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -40,6 +41,9 @@ func parseRange(part string) ([]string, error) {
 	first, last, isRange := strings.Cut(part, "-")
 	from, err := parseAddress(first)
 	if err != nil {
+		if hasPort(part) {
+			return nil, &AddressError{part, "names a port: --port, or ssh.port of the hosts in a Clusterfile, is where sshd listens"}
+		}
 		return nil, &AddressError{part, "is neither an IP address nor a host name"}
 	}
 	if !isRange {
@@ -82,6 +86,16 @@ func parseAddress(s string) (netip.Addr, error) {
 	return a.Unmap(), err
 }
 
+// hasPort tells whether a text is a host with a port behind it, as in an URL.
+func hasPort(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil || strings.Trim(port, "0123456789") != "" {
+		return false
+	}
+	_, err = parseAddress(host)
+	return err == nil || isHostName(strings.ToLower(host))
+}
+
 // unfit is why a node cannot be known by an address: other hosts do not reach it, or kubelets refuse it (--node-ip).
 func unfit(a netip.Addr) string {
 	switch {
@@ -105,18 +119,29 @@ func isHostName(s string) bool {
 }
 
 // ResolveHosts puts addresses in the place of the host names among the hosts, and in what plugins say of them: nodes register with
-// addresses, and a name may later lead to another machine. lookup gives the addresses of a name; of several, the first of the
-// family of the other hosts' addresses is taken, or where there are none the first IPv4 one, or else the first. hostAliases go before
-// it. The error joins a *NameError for each name that has none.
-func (f *File) ResolveHosts(lookup func(name string) ([]netip.Addr, error)) error {
-	known := map[string]string{}
-	var errs []error
-	ipv6 := false
-	for _, h := range slices.Backward(f.Hosts) { // the first one decides
+// addresses, and a name may later lead to another machine. lookup gives the addresses of a name; hostAliases go before it. Of several,
+// one that a host of the cluster has is taken (cluster: as the run before has kept it; nil: there is none); or the first of the
+// family of the other hosts' addresses, or where there are none the first IPv4 one, or else the first. The error joins a *NameError for
+// each name that has none by which nodes can be known.
+func (f *File) ResolveHosts(lookup func(name string) ([]netip.Addr, error), cluster *File) error {
+	r := resolver{lookup: lookup, file: f}
+	var have []Host
+	if cluster != nil {
+		have = cluster.Hosts
+	}
+	for _, h := range have {
 		if a, err := netip.ParseAddr(h.Address); err == nil {
-			ipv6 = a.Is6()
+			r.have = append(r.have, a)
 		}
 	}
+	for _, h := range slices.Concat(f.Hosts, have) { // the first one decides
+		if a, err := netip.ParseAddr(h.Address); err == nil {
+			r.ipv6 = a.Is6()
+			break
+		}
+	}
+	known := map[string]string{}
+	var errs []error
 	f.Hosts = slices.Clone(f.Hosts)
 	for i := range f.Hosts {
 		h := &f.Hosts[i]
@@ -126,13 +151,13 @@ func (f *File) ResolveHosts(lookup func(name string) ([]netip.Addr, error)) erro
 		if _, err := netip.ParseAddr(h.Address); err == nil {
 			continue
 		}
-		address, err := f.resolve(h.Address, ipv6, lookup)
+		address, err := r.address(h.Address)
 		if err != nil {
 			errs = append(errs, &NameError{Name: h.Address, Err: err})
 			continue
 		}
-		known[h.Address] = address
-		h.Address = address
+		known[h.Address] = address.String()
+		h.Address = address.String()
 	}
 	f.Plugins = slices.Clone(f.Plugins)
 	for i := range f.Plugins {
@@ -148,23 +173,49 @@ func (f *File) ResolveHosts(lookup func(name string) ([]netip.Addr, error)) erro
 	return errors.Join(errs...)
 }
 
-func (f *File) resolve(name string, ipv6 bool, lookup func(string) ([]netip.Addr, error)) (string, error) {
-	for _, a := range f.Aliases {
-		if slices.Contains(a.Hostnames, name) {
-			return a.IP, nil
+// resolver finds the addresses of host names.
+type resolver struct {
+	lookup func(string) ([]netip.Addr, error)
+	file   *File
+	have   []netip.Addr // of the hosts that the cluster has
+	ipv6   bool         // is preferred
+}
+
+func (r resolver) address(name string) (netip.Addr, error) {
+	all, err := r.file.AddressesOf(name, r.lookup)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	fit := slices.DeleteFunc(slices.Clone(all), func(a netip.Addr) bool { return unfit(a) != "" })
+	for _, good := range []func(netip.Addr) bool{
+		func(a netip.Addr) bool { return slices.Contains(r.have, a) },
+		func(a netip.Addr) bool { return a.Is6() == r.ipv6 },
+		func(netip.Addr) bool { return true },
+	} {
+		if i := slices.IndexFunc(fit, good); i >= 0 {
+			return fit[i], nil
 		}
 	}
-	all, err := lookup(name)
-	if err != nil {
-		return "", err
-	}
 	if len(all) == 0 {
-		return "", errors.New("it has no address")
+		return netip.Addr{}, errors.New("it has no address")
 	}
-	if i := slices.IndexFunc(all, func(a netip.Addr) bool { return a.Unmap().Is4() != ipv6 && unfit(a.Unmap()) == "" }); i >= 0 {
-		return all[i].Unmap().String(), nil
+	return netip.Addr{}, fmt.Errorf("its address %s %s", all[0], unfit(all[0]))
+}
+
+// AddressesOf are the addresses of a host name: that of hostAliases, or those that lookup gives; those of IPv4 as such.
+func (f *File) AddressesOf(name string, lookup func(string) ([]netip.Addr, error)) ([]netip.Addr, error) {
+	for _, a := range f.Aliases {
+		if slices.ContainsFunc(a.Hostnames, func(h string) bool { return strings.EqualFold(h, name) }) {
+			ip, err := netip.ParseAddr(a.IP)
+			return []netip.Addr{ip.Unmap()}, err
+		}
 	}
-	return all[0].String(), nil
+	found, err := lookup(name)
+	all := make([]netip.Addr, len(found))
+	for i, a := range found {
+		all[i] = a.Unmap()
+	}
+	return all, err
 }
 
 // NameError is a host name of which this machine finds no address.

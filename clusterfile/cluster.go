@@ -121,8 +121,11 @@ func (s *source) ssh(n *node) SSH {
 	ssh.SudoPassword = s.secret(c, "sudoPasswd")
 	if j := c.child("jump"); j != nil && j.kind == mappingNode {
 		ssh.Jump = &Jump{Host: strings.TrimSuffix(strings.TrimPrefix(j.text("host"), "["), "]"), SSH: s.login(j)}
-		if ssh.Jump.Host == "" {
+		switch {
+		case ssh.Jump.Host == "":
 			s.fail(j, "the jump host has no host")
+		case hasPort(j.text("host")):
+			s.fail(j.child("host"), "the jump host %q names a port: that goes into the field port beside it", j.text("host"))
 		}
 	}
 	return ssh

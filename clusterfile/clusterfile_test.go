@@ -180,7 +180,7 @@ func TestFromFlags(t *testing.T) {
 		{"ff02::1", "", "no address of one host"},
 		{"fd00::1,[fd00::2-fd00::3]", "", "neither an IP address nor a host name"},
 		{"[10.0.0.1]", "", "neither an IP address nor a host name"},
-		{"[fd00::1]:22", "", "neither an IP address nor a host name"},
+		{"[fd00::1]:22", "", "names a port"},
 		{"a_b", "", "neither an IP address nor a host name"},
 		{"10.0.0", "", "neither an IP address nor a host name"},
 		{"10.0.0.1-x", "", "does not end in an IP address"},

@@ -77,11 +77,22 @@ func (e Endpoint) external() (host string, port int) {
 func (e Endpoint) String() string {
 	switch {
 	case e.VIP != "":
-		return strings.TrimSpace("vip " + e.VIP + " " + e.Interface)
+		return strings.TrimSpace("vip " + e.spelled() + " " + e.Interface)
 	case e.External != "":
 		return "external " + e.External
 	}
 	return "balancer"
+}
+
+// spelled is VIP as everyone spells it: the same address in other words is no other one.
+func (e Endpoint) spelled() string {
+	if p, err := netip.ParsePrefix(e.VIP); err == nil {
+		return p.String()
+	}
+	if a, err := netip.ParseAddr(e.VIP); err == nil {
+		return a.String()
+	}
+	return e.VIP
 }
 
 // ParseEndpoint reads what String gives.

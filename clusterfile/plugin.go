@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 )
@@ -161,9 +160,9 @@ func (s *source) perHost(spec *node, p Plugin) map[string]string {
 		address, rest, _ := strings.Cut(line, " ")
 		rest = strings.TrimSpace(rest)
 		key := strings.ToLower(address)
-		ip, err := netip.ParseAddr(address)
+		ip, err := parseAddress(address)
 		if err == nil {
-			key = ip.Unmap().String()
+			key = ip.String()
 		}
 		switch {
 		case err != nil && !isHostName(key):

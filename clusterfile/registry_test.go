@@ -4,7 +4,6 @@ package clusterfile_test
 
 import (
 	"fmt"
-	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -77,46 +76,4 @@ func TestParse_LocalRegistry(t *testing.T) {
 	base := registryOf(t, `{localRegistry: {port: 5001}}`)
 	require.Equal(t, 5001, registryOf(t, `{}`).Over(base).Registry.Port)
 	require.Equal(t, f.Registry, f.Over(base).Registry)
-}
-
-// Host names are addresses before anything else sees them, in plugins as well.
-func TestFile_ResolveHosts(t *testing.T) {
-	f, err := clusterfile.Parse("f", []byte(`apiVersion: sealer.io/v2
-kind: Cluster
-spec:
-  hostAliases: [{ip: 10.0.0.9, hostnames: [db-1]}]
-  hosts:
-  - {ips: [Cp-1.example.com], roles: [master]}
-  - {ips: ["10.0.0.2-10.0.0.3", "six.example.com,db-1"], roles: [node]}
----
-apiVersion: sealer.io/v1
-kind: Plugin
-metadata: {name: names}
-spec: {type: HOSTNAME, data: "cp-1.example.com first"}
-`))
-	require.NoError(t, err)
-	require.ErrorContains(t, f.Validate(), `"cp-1.example.com" is not an IP address`)
-	known := map[string][]netip.Addr{
-		"cp-1.example.com": {netip.MustParseAddr("fd00::1"), netip.MustParseAddr("10.0.0.1")},
-		"six.example.com":  {netip.MustParseAddr("fd00::6")},
-	}
-	lookup := func(name string) ([]netip.Addr, error) { return known[name], nil }
-	require.NoError(t, f.ResolveHosts(lookup))
-	require.NoError(t, f.Validate())
-	var got []string
-	for _, h := range f.Machines() {
-		got = append(got, h.Address+h.Hostname)
-	}
-	require.Equal(t, []string{"10.0.0.1first", "10.0.0.2", "10.0.0.3", "fd00::6", "10.0.0.9"}, got)
-
-	other, err := clusterfile.FromFlags("cp-1.example.com", "[fd00::9]", clusterfile.SSH{})
-	require.NoError(t, err)
-	require.NoError(t, other.ResolveHosts(lookup))
-	require.Equal(t, "fd00::1", other.Hosts[0].Address, "of the family of the others")
-
-	other, err = clusterfile.FromFlags("nobody.example.com,10.0.0.1", "", clusterfile.SSH{})
-	require.NoError(t, err)
-	wrong := &clusterfile.NameError{}
-	require.ErrorAs(t, other.ResolveHosts(lookup), &wrong)
-	require.Equal(t, "nobody.example.com", wrong.Name)
 }

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
@@ -49,7 +52,7 @@ plane answers. A join that was cut is continued by the same command.`,
 }
 
 func (a *app) join(cmd *cobra.Command, o joinFlags) (err error) {
-	machines, err := o.machines(a, cmd)
+	machines, err := o.machines(a, cmd, o.name)
 	if err != nil {
 		return err
 	}
@@ -75,8 +78,8 @@ func (a *app) join(cmd *cobra.Command, o joinFlags) (err error) {
 	})
 }
 
-// machines are the hosts of --masters and --nodes, with the login of the flags.
-func (o *sshFlags) machines(a *app, cmd *cobra.Command) ([]clusterfile.Host, error) {
+// machines are the hosts of --masters and --nodes, with the login of the flags; they are or will be the named cluster's.
+func (o *sshFlags) machines(a *app, cmd *cobra.Command, name string) ([]clusterfile.Host, error) {
 	if o.masters == "" && o.nodes == "" {
 		return nil, usagef(cmd, "--masters or --nodes is missing")
 	}
@@ -97,8 +100,29 @@ func (o *sshFlags) machines(a *app, cmd *cobra.Command) ([]clusterfile.Host, err
 		}
 	}
 	file := &clusterfile.File{Hosts: machines}
-	err := file.ResolveHosts(lookup(cmd))
-	return file.Hosts, err
+	if err := file.ResolveHosts(lookup(cmd), a.madeBefore(name)); err != nil {
+		return nil, err
+	}
+	for i, h := range file.Hosts {
+		if slices.ContainsFunc(file.Hosts[:i], func(o clusterfile.Host) bool { return o.Address == h.Address }) {
+			return nil, usagef(cmd, "the host %s is there twice", h.Address)
+		}
+	}
+	return file.Hosts, nil
+}
+
+// madeBefore is what this machine has kept of the cluster; nil where it has nothing, or nothing that can be read, which is said where it is needed.
+func (a *app) madeBefore(name string) *clusterfile.File {
+	path := cluster.ClusterfilePath(filepath.Join(a.root, "clusters"), name)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	file, err := clusterfile.Parse(path, data)
+	if err != nil {
+		return nil
+	}
+	return file
 }
 
 // lookup finds the addresses of host names as this machine does.
@@ -177,7 +201,7 @@ func (a *app) remove(cmd *cobra.Command, o deleteFlags) (err error) {
 	if o.name == "" {
 		o.name = clusterfile.DefaultName
 	}
-	machines, err := o.machines(a, cmd)
+	machines, err := o.machines(a, cmd, o.name)
 	if err != nil {
 		return err
 	}

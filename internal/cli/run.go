@@ -192,7 +192,7 @@ func (o *runFlags) read(a *app, cmd *cobra.Command, parse func(string, []byte) (
 	}
 	o.over(cmd, file)
 	o.overEndpoint(file)
-	if err := file.ResolveHosts(lookup(cmd)); err != nil {
+	if err := file.ResolveHosts(lookup(cmd), a.madeBefore(file.Name)); err != nil {
 		return nil, err
 	}
 	return file, file.Validate()
