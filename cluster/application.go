@@ -283,6 +283,11 @@ func (a *appRun) look(ctx context.Context) (err error) {
 	if err := a.checkLaunch(); err != nil {
 		return err
 	}
+	if parts := a.parts(); a.how.declared || a.how.Upgrade {
+		a.record.Applications = slices.DeleteFunc(slices.Clone(a.record.Applications), func(app string) bool {
+			return !slices.Contains(parts, application.Maker(app, ""))
+		})
+	}
 	if err := a.readOriginals(ctx); err != nil {
 		return err
 	}

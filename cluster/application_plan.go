@@ -155,9 +155,9 @@ func (a *appRun) publish(h *runtime.Host) []runtime.Step {
 	}}
 }
 
-// prepare unpacks the application's files where they are launched. Once all is launched, nothing needs them.
+// prepare unpacks the application's files where they are launched, or charts uninstalled. Else nothing needs them.
 func (a *appRun) prepare(h *runtime.Host) []runtime.Step {
-	if a.launched(h) {
+	if a.launched(h) && len(a.obsolete().Releases) == 0 {
 		return nil
 	}
 	mount := a.mount(h)
@@ -293,7 +293,7 @@ func (a *appRun) launchPart(ctx context.Context, h *runtime.Host, l launched, ke
 	if ctx.Err() != nil {
 		return err
 	}
-	a.record.Add(n, a.cluster.Digest)
+	a.record.Add(n, a.cluster.Digest, application.Maker(l.app, l.command))
 	if l.app != "" && !slices.Contains(a.record.Applications, l.app) {
 		a.record.Applications = append(a.record.Applications, l.app)
 	}
@@ -315,7 +315,7 @@ func (a *appRun) launchPart(ctx context.Context, h *runtime.Host, l launched, ke
 // end notes that the application is complete; what only an image before made goes.
 func (a *appRun) end(h *runtime.Host) []runtime.Step {
 	var steps []runtime.Step
-	if n := a.record.Obsolete(); len(n.Objects)+len(n.Releases) > 0 { // what is launched again counts no more, by then
+	if n := a.obsolete(); len(n.Objects)+len(n.Releases) > 0 { // what is launched again counts no more, by then
 		steps = append(steps, runtime.Step{
 			Name: a.stepName("removing what it no longer has"),
 			Do:   func(ctx context.Context, log io.Writer) error { return a.removeObsolete(ctx, h, log) },

@@ -41,8 +41,31 @@ func (a *appRun) removeReleases(ctx context.Context, h *runtime.Host, refs []app
 	return nil
 }
 
+// obsolete is what the application has made and does no more. What a run leaves out of what another one has launched stays: only who
+// names everything, a Clusterfile or an upgrade, takes away.
+func (a *appRun) obsolete() application.Notes {
+	var parts []string
+	if a.how.declared || a.how.Upgrade {
+		parts = a.parts()
+	}
+	return a.record.Obsolete(parts)
+}
+
+// parts are those that are launched now.
+func (a *appRun) parts() []string {
+	list, err := a.launches()
+	if err != nil {
+		return nil // look has said so
+	}
+	parts := make([]string, len(list))
+	for i, l := range list {
+		parts[i] = application.Maker(l.app, l.command)
+	}
+	return parts
+}
+
 func (a *appRun) removeObsolete(ctx context.Context, h *runtime.Host, log io.Writer) error {
-	gone := a.record.Obsolete()
+	gone := a.obsolete()
 	own, kept, err := a.inventory().Own(ctx, a.record, a.records, gone.Objects)
 	if err != nil {
 		return err
@@ -57,5 +80,9 @@ func (a *appRun) removeObsolete(ctx context.Context, h *runtime.Host, log io.Wri
 		return err
 	}
 	a.record.Drop(gone)
+	if list, err := a.launches(); err == nil { // what is launched no more would have to be launched anew
+		keys := a.keys(h, list)
+		a.record.Done = slices.DeleteFunc(slices.Clone(a.record.Done), func(k string) bool { return !slices.Contains(keys, k) })
+	}
 	return a.keep(ctx)
 }

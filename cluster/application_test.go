@@ -179,6 +179,21 @@ func TestRunApplication(t *testing.T) {
 	o.Settings = &clusterfile.File{Env: map[string]string{"TOKEN": "another"}}
 	require.NoError(t, cluster.RunApplication(t.Context(), o))
 	require.Len(t, started(b), 4)
+
+	// What a run leaves out stays; an upgrade, which says all, takes it away.
+	o.Settings = &clusterfile.File{Apps: []string{"web"}}
+	require.NoError(t, cluster.RunApplication(t.Context(), o))
+	require.Contains(t, b.api.objects, "Deployment/shop/db")
+	require.Equal(t, []string{"db", "web"}, applicationsOf(t, b)[0].Applications)
+	o.Upgrade = true
+	require.NoError(t, cluster.RunApplication(t.Context(), o))
+	require.NotContains(t, b.api.objects, "Deployment/shop/db")
+	require.Contains(t, b.api.objects, "Deployment/shop/web")
+	require.Contains(t, b.api.objects, "ConfigMap/kube-system/theirs", "it was there before")
+	require.Equal(t, []string{"web"}, applicationsOf(t, b)[0].Applications)
+	b.out.Reset()
+	require.NoError(t, cluster.RunApplication(t.Context(), o))
+	require.Contains(t, b.out.String(), "nothing to change")
 }
 
 // The operator sends an application once; control planes give it to one another.

@@ -102,6 +102,9 @@ func (c comparison) applicationImage(w clusterfile.ApplicationImage, image strin
 		notes = append(notes, "its launch has not come to its end")
 	}
 	notes = append(notes, settingsChanged(r.Settings, application.SettingsOf(w.Settings()))...)
+	if gone := noMore(w, f.image, r); len(gone) > 0 {
+		notes = append(notes, "what "+strings.Join(gone, ", ")+" has made goes")
+	}
 	if gone := c.missing[w.Name].Words(); len(gone) > 0 {
 		notes = append(notes, goneWords(gone))
 	}
@@ -110,6 +113,23 @@ func (c comparison) applicationImage(w clusterfile.ApplicationImage, image strin
 	}
 	change.Note = strings.Join(notes, "; ")
 	return change
+}
+
+// noMore are the applications of an image that are launched, and are to be no more.
+func noMore(w clusterfile.ApplicationImage, image *clusterimage.Image, r *application.Record) []string {
+	wanted := w.Settings().Apps
+	if wanted == nil && w.Settings().Cmd == nil && image != nil {
+		for _, rootfs := range image.Rootfs {
+			if !rootfs.Absent {
+				wanted = rootfs.Extension.Launch.AppNames
+				break
+			}
+		}
+	}
+	if wanted == nil && image == nil {
+		return nil // it is not known what the image launches
+	}
+	return slices.DeleteFunc(slices.Clone(r.Applications), func(app string) bool { return slices.Contains(wanted, app) })
 }
 
 // maxGone bounds how many missing objects a plan names.

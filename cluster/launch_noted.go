@@ -60,7 +60,7 @@ func (r *run) ofCluster(ctx context.Context, h *runtime.Host, name string, n app
 	}
 	rec.Image, rec.Digest, rec.OfCluster = r.ImageName, r.cluster.Digest, true
 	rec.Begun, rec.Ended, rec.Applications = time.Now().UTC(), time.Time{}, []string{name}
-	rec.Add(n, r.cluster.Digest)
+	rec.Add(n, r.cluster.Digest, application.Maker(name, ""))
 	if err == nil {
 		rec.Ended = time.Now().UTC()
 	}

@@ -3,7 +3,9 @@
 package application
 
 import (
+	"crypto/sha256"
 	_ "embed"
+	"encoding/hex"
 	"slices"
 	"strings"
 )
@@ -25,6 +27,8 @@ type Object struct {
 	Name       string `json:"name"`
 	// Of is the digest of the image that made it last.
 	Of string `json:"of,omitempty"`
+	// By are the parts of that image that made it; none where an older sealer has noted it.
+	By []string `json:"by,omitempty"`
 }
 
 // group is the API group; empty for the core's.
@@ -53,7 +57,20 @@ func (o Object) String() string {
 type Release struct {
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
-	Of        string `json:"of,omitempty"` // as Object's
+	// Of and By are as Object's.
+	Of string   `json:"of,omitempty"`
+	By []string `json:"by,omitempty"`
+}
+
+func (r Release) is(o Release) bool { return r.Name == o.Name && r.Namespace == o.Namespace }
+
+// Maker is what an application's objects are told apart by: an application of its image or, where that is empty, a command.
+func Maker(app, command string) string {
+	if app != "" {
+		return "app " + app
+	}
+	sum := sha256.Sum256([]byte(command)) // it may hold secrets
+	return "cmd " + hex.EncodeToString(sum[:8])
 }
 
 // Notes are what launched commands have made.
@@ -91,19 +108,31 @@ func ParseNotes(text string) Notes {
 	return n
 }
 
-// Add puts what was noted into the record, each once and in the order of its first appearance.
-func (a *Record) Add(n Notes, of string) {
+// Add puts what a part of the image with the digest of has made into the record, each once and in the order of its first appearance.
+func (a *Record) Add(n Notes, of, by string) {
+	// What an older sealer has noted may be of other parts as well.
+	makers := func(wasOf string, was []string) []string {
+		switch {
+		case wasOf != of:
+			return []string{by}
+		case len(was) == 0 || slices.Contains(was, by):
+			return was
+		}
+		return append(slices.Clone(was), by)
+	}
 	for _, o := range n.Objects {
-		o.Of = of
+		o.Of, o.By = of, []string{by}
 		if i := slices.IndexFunc(a.Objects, func(have Object) bool { return have.id() == o.id() }); i >= 0 {
+			o.By = makers(a.Objects[i].Of, a.Objects[i].By)
 			a.Objects[i] = o
 			continue
 		}
 		a.Objects = append(a.Objects, o)
 	}
 	for _, r := range n.Releases {
-		r.Of = of
-		if i := slices.IndexFunc(a.Releases, func(have Release) bool { return have.Name == r.Name && have.Namespace == r.Namespace }); i >= 0 {
+		r.Of, r.By = of, []string{by}
+		if i := slices.IndexFunc(a.Releases, r.is); i >= 0 {
+			r.By = makers(a.Releases[i].Of, a.Releases[i].By)
 			a.Releases[i] = r
 			continue
 		}

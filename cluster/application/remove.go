@@ -249,16 +249,20 @@ func (a Inventory) HasRelease(ctx context.Context, r Release) (bool, error) {
 	return len(list.Items) > 0, err
 }
 
-// Obsolete is what only images before the present one have made. Volumes, namespaces and kinds stay: data would go with them.
-func (a *Record) Obsolete() Notes {
+// Obsolete is what only images before the present one have made, and what parts of it have made that are none of parts any more; nil: all of
+// them are. Volumes, namespaces and kinds stay: data would go with them.
+func (a *Record) Obsolete(parts []string) Notes {
+	old := func(of string, by []string) bool {
+		return of != a.Digest || parts != nil && len(by) > 0 && !slices.ContainsFunc(by, func(p string) bool { return slices.Contains(parts, p) })
+	}
 	var n Notes
 	for _, o := range a.Objects {
-		if o.Of != a.Digest && o.Kind != "PersistentVolumeClaim" && o.Kind != "PersistentVolume" && o.Kind != "Namespace" && o.Kind != "CustomResourceDefinition" {
+		if old(o.Of, o.By) && o.Kind != "PersistentVolumeClaim" && o.Kind != "PersistentVolume" && o.Kind != "Namespace" && o.Kind != "CustomResourceDefinition" {
 			n.Objects = append(n.Objects, o)
 		}
 	}
 	for _, r := range a.Releases {
-		if r.Of != a.Digest {
+		if old(r.Of, r.By) {
 			n.Releases = append(n.Releases, r)
 		}
 	}
@@ -270,5 +274,5 @@ func (a *Record) Drop(gone Notes) {
 	a.Objects = slices.DeleteFunc(a.Objects, func(o Object) bool {
 		return slices.ContainsFunc(gone.Objects, func(g Object) bool { return g.id() == o.id() })
 	})
-	a.Releases = slices.DeleteFunc(a.Releases, func(r Release) bool { return slices.Contains(gone.Releases, r) })
+	a.Releases = slices.DeleteFunc(a.Releases, func(r Release) bool { return slices.ContainsFunc(gone.Releases, r.is) })
 }
