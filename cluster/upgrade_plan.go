@@ -122,10 +122,13 @@ func (u *upgrade) planSnapshot(add func(string, bool, []*runtime.Host, func(*run
 			on, file = h, h.Facts.State.Steps[stepSnapshot]
 		}
 	}
-	switch {
-	case file == "" && u.touched():
-		return // there is nothing from before to be saved any more
-	case file == "":
+	if u.touched() { // there is nothing from before to be saved any more
+		if file != "" {
+			u.snapshot.host, u.snapshot.file = on.String(), file
+		}
+		return
+	}
+	if file == "" {
 		file = u.snapshotFile()
 	}
 	steps := u.distribution.Snapshot(u.cluster, on, file)
@@ -133,7 +136,13 @@ func (u *upgrade) planSnapshot(add func(string, bool, []*runtime.Host, func(*run
 		return
 	}
 	u.snapshot.host, u.snapshot.file = on.String(), file
-	steps = append(steps, runtime.Step{Name: stepSnapshot, Key: file})
+	for i := range steps {
+		if steps[i].Done == nil { // what is from before is not saved over
+			steps[i].Key = file
+		}
+	}
+	// Its name is noted first: a run that is killed after that leaves no file behind that the next one does not know.
+	steps = append([]runtime.Step{{Name: stepSnapshot, Key: file}}, steps...)
 	add("saving the cluster's data", true, []*runtime.Host{on}, func(*runtime.Host) []runtime.Step { return steps })
 }
 

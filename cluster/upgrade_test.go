@@ -262,6 +262,31 @@ func TestUpgrade_Continues(t *testing.T) {
 	}
 }
 
+// keyless is the distribution that cannot tell whether its data is saved.
+type keyless struct{ lasting }
+
+func (d keyless) Snapshot(c *runtime.Cluster, h *runtime.Host, file string) []runtime.Step {
+	steps := d.lasting.Snapshot(c, h, file)
+	for i := range steps {
+		steps[i].Name, steps[i].Key, steps[i].Done = "saving", "", nil
+	}
+	return steps
+}
+
+// What was saved before the upgrade is not saved over when it goes on.
+func TestUpgrade_SavesOnce(t *testing.T) {
+	for _, fail := range []string{"h1: dist upgrade-running", "h1: dist upgrade-drained", "h2: dist upgrade-running"} {
+		u := newUpgradeBed(t, "v1.37.1")
+		u.opts.Distributions = runtime.Distributions{"fake": keyless{}}
+		u.fail = fail
+		require.ErrorContains(t, u.upgrade(t), "/var/lib/sealer/snapshots/before-v1.37.1-")
+		require.Contains(t, strings.Join(u.log, "\n"), "dist snapshot")
+		require.NoError(t, u.upgrade(t))
+		require.NotContains(t, strings.Join(u.log, "\n"), "dist snapshot", fail)
+		require.Contains(t, u.out.String(), "its data from before the upgrade is in 10.0.0.1:/var/lib/sealer/snapshots/before-v1.37.1-")
+	}
+}
+
 // An API server that is only being started anew is waited for.
 func TestUpgrade_AsksAgain(t *testing.T) {
 	for _, fail := range []string{"annotate node h1", "uncordon h2", "cordoned-by-upgrade-"} {
