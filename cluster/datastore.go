@@ -134,7 +134,7 @@ func Snapshot(ctx context.Context, o DatastoreOptions) (err error) {
 	if len(steps) == 0 {
 		return &NoSnapshotError{Cluster: d.cluster.File.Name}
 	}
-	where := h.String() + ":" + file
+	where := fileOn(h.String(), file)
 	if d.File != "" {
 		where = d.File
 		steps = append(steps, runtime.Step{
@@ -201,9 +201,16 @@ func (d *datastore) do(ctx context.Context, name string, h *runtime.Host, steps 
 
 // source is the control plane that restores, and the file there; a file of this machine is sent first.
 func (d *datastore) source() (*runtime.Host, string, []runtime.Step, error) {
-	for _, h := range d.cluster.Hosts {
-		if file, ok := strings.CutPrefix(d.File, h.String()+":"); ok && path.IsAbs(file) {
-			return h, file, nil, nil
+	if i := strings.Index(d.File, ":/"); i > 0 {
+		// A folder of this machine may be called so, too: then it is none of the hosts.
+		list, err := clusterfile.ParseAddresses(d.File[:i])
+		if err != nil || len(list) != 1 {
+			list = []string{d.File[:i]}
+		}
+		for _, h := range d.cluster.Hosts {
+			if name := list[0]; name == h.String() || name == h.Facts.NodeName() {
+				return h, d.File[i+1:], nil, nil
+			}
 		}
 	}
 	b, err := program.Hash(d.File)
@@ -226,6 +233,14 @@ func (d *datastore) source() (*runtime.Host, string, []runtime.Step, error) {
 			return host.Upload(ctx, h.Runner, f, b.Size, b.Digest, file, 0o600)
 		},
 	}}, nil
+}
+
+// fileOn is HOST:FILE, as the commands read it.
+func fileOn(host, file string) string {
+	if runtime.IsIPv6(host) {
+		host = "[" + host + "]"
+	}
+	return host + ":" + file
 }
 
 // fetch copies a file of the host to this machine, whole or not at all: what has come is compared with what the host has.

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -88,9 +89,12 @@ func TestRestore(t *testing.T) {
 func TestRestore_WhereTheFileIs(t *testing.T) {
 	b := newBed(t, fourHosts)
 	o := datastoreOf(t, b)
-	o.File = "10.0.0.2:/var/lib/sealer/snapshots/a.db"
-	require.NoError(t, cluster.Restore(t.Context(), o))
-	require.Contains(t, b.hosts["10.0.0.2"].did(), "dist restore /var/lib/sealer/snapshots/a.db")
+	for i, host := range []string{"10.0.0.2", "[::ffff:10.0.0.2]", "h2"} {
+		file := fmt.Sprintf("/var/lib/sealer/snapshots/%d.db", i)
+		o.File = host + ":" + file
+		require.NoError(t, cluster.Restore(t.Context(), o))
+		require.Contains(t, b.hosts["10.0.0.2"].did(), "dist restore "+file)
+	}
 
 	for _, file := range []string{"10.0.0.3:/a.db", "nowhere.db"} { // a worker; nothing
 		o.File = file

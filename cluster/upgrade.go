@@ -271,7 +271,7 @@ func (u *upgrade) report() error {
 		fmt.Fprintf(&b, "cluster %q runs %s on %s\n", name, u.target, hosts(len(u.cluster.Hosts)))
 	}
 	if u.snapshot.file != "" {
-		fmt.Fprintf(&b, "its data from before the upgrade is in %s:%s\n", u.snapshot.host, u.snapshot.file)
+		fmt.Fprintf(&b, "its data from before the upgrade is in %s\n", fileOn(u.snapshot.host, u.snapshot.file))
 	}
 	_, err := io.WriteString(u.Out, b.String())
 	return err
@@ -311,7 +311,7 @@ func (e *CutError) Hint() string {
 func (u *upgrade) cut(err error) error {
 	e := &CutError{Err: err}
 	if u.snapshot.file != "" {
-		e.Snapshot = u.snapshot.host + ":" + u.snapshot.file
+		e.Snapshot = fileOn(u.snapshot.host, u.snapshot.file)
 	}
 	return e
 }
