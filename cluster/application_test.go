@@ -196,6 +196,27 @@ func TestRunApplication(t *testing.T) {
 	require.Contains(t, b.out.String(), "nothing to change")
 }
 
+// What is launched no more may be a chart, which is uninstalled in the rootfs, and last, so that nothing is launched for it.
+func TestRunApplication_DropsReleases(t *testing.T) {
+	b, o := shop(t)
+	b.api.makes["web.yaml"] = append(b.api.makes["web.yaml"], fakeObject{kind: "release", namespace: "shop", name: "chart"})
+	require.NoError(t, cluster.RunApplication(t.Context(), o))
+	require.True(t, b.api.releases["chart"])
+	count := len(started(b))
+	o.Settings, o.Upgrade = &clusterfile.File{Apps: []string{"db"}}, true
+	require.NoError(t, cluster.RunApplication(t.Context(), o))
+	require.Len(t, started(b), count)
+	require.Equal(t, []string{"release chart", "Widget/shop/w", "Deployment/shop/web"}, b.api.order)
+	for _, c := range b.hosts["10.0.0.1"].Calls() {
+		if strings.Contains(c.String(), "helm uninstall") {
+			require.NotContains(t, c.Env, "CLUSTER_ROOTFS=")
+		}
+	}
+	b.out.Reset()
+	require.NoError(t, cluster.RunApplication(t.Context(), o))
+	require.Contains(t, b.out.String(), "nothing to change")
+}
+
 // The operator sends an application once; control planes give it to one another.
 func TestRunApplication_Shares(t *testing.T) {
 	b := newShareBed(t, "127.0.0.11-127.0.0.13", "127.0.0.14")
