@@ -208,6 +208,7 @@ func (a *applying) run(ctx context.Context, o RunOptions, part *applied) error {
 // upgradeOptions are for the hosts that the cluster has; those that join do so with the new image.
 func (a *applying) upgradeOptions(o RunOptions) UpgradeOptions {
 	f := *a.all
+	f.Endpoint = clusterfile.Endpoint{} // it changes afterwards
 	f.Hosts = slices.DeleteFunc(slices.Clone(f.Hosts), func(m clusterfile.Host) bool {
 		return !slices.ContainsFunc(a.cluster.Hosts, func(h *runtime.Host) bool { return h.Spec.Address == m.Address && h.Facts.State != nil })
 	})

@@ -20,6 +20,7 @@ const (
 	stageMake     = "making the cluster"
 	stageUpgrade  = "upgrading the hosts that stay"
 	stageSettings = "changing settings"
+	stageEndpoint = "changing how the API servers are found"
 	stageJoin     = "hosts that join"
 	stageMark     = "labels and taints"
 	stageStart    = "starting again what the image starts"
@@ -141,6 +142,17 @@ func (a *applying) plan(ctx context.Context) (*ApplyPlan, error) {
 	}
 	settings, paths, refused := is.settings(distribution)
 	refused = append(refused, a.portsInUse(is)...)
+	n, err := notedEndpoint(c.Hosts)
+	if err != nil {
+		return nil, err
+	}
+	moving, err := is.endpoint()
+	if err != nil {
+		return nil, err
+	}
+	if a.want.Endpoint.Said() {
+		refused = append(refused, n.obstacles(c, distribution, a.want.Endpoint, len(a.leaving()) > 0)...)
+	}
 	if len(refused) > 0 {
 		return nil, &RefusedError{Cluster: a.want.Name, Reasons: refused}
 	}
@@ -161,19 +173,20 @@ func (a *applying) plan(ctx context.Context) (*ApplyPlan, error) {
 	}
 	settings = slices.Concat(is.unfinished(), is.registries(), stopped, settings)
 	joins, marking, leaves := is.joins(), is.marking(), is.leaves()
-	if a.silent != nil && (len(settings) == 0 || len(upgrade)+len(joins)+len(leaves) > 0) {
+	if a.silent != nil && (len(settings) == 0 || len(upgrade)+len(joins)+len(leaves)+len(moving) > 0) {
 		return nil, a.silent
 	}
 	p.add(stageUpgrade, upgrade...)
 	var started []Change
 	if len(upgrade) == 0 {
 		var more []Change
-		if more, started, err = a.pending(ctx, distribution, len(settings)+len(joins)+len(marking)+len(leaves) > 0); err != nil {
+		if more, started, err = a.pending(ctx, distribution, len(settings)+len(joins)+len(marking)+len(leaves)+len(moving) > 0); err != nil {
 			return nil, err
 		}
 		settings = append(settings, more...)
 	}
 	p.add(stageSettings, settings...)
+	p.add(stageEndpoint, moving...)
 	p.add(stageJoin, joins...)
 	p.add(stageMark, marking...)
 	p.add(stageStart, started...)
@@ -301,7 +314,7 @@ func (a *applying) rehearsal(ctx context.Context, d runtime.Distribution) (*run,
 	c := *a.cluster
 	c.Hosts = slices.DeleteFunc(slices.Clone(c.Hosts), func(h *runtime.Host) bool { return slices.Contains(a.leaving(), h.Spec.Address) })
 	r := &run{RunOptions: o, cluster: &c, distribution: d, lost: a.lost, applied: &applied{was: a.was}}
-	if err := addressPassword(ctx, &c); err != nil {
+	if err := r.keepEndpoint(ctx); err != nil {
 		return nil, err
 	}
 	if err := r.checkImage(); err != nil {
@@ -340,6 +353,9 @@ func (a *applying) check(ctx context.Context, d runtime.Distribution, p *ApplyPl
 		if err := r.checkSwitch(ctx); err != nil {
 			return err
 		}
+	}
+	if err := r.checkEndpoint(ctx); err != nil {
+		return err
 	}
 	id, err := a.kept.clusterID(a.want.Name, a.cluster.Hosts)
 	if err != nil {

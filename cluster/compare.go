@@ -41,6 +41,7 @@ const (
 	AboutAliases      = "host aliases"
 	AboutPlugin       = "plugin"
 	AboutApplication  = "application"
+	AboutEndpoint     = "endpoint"
 	AboutStep         = "step"
 )
 
@@ -102,6 +103,8 @@ func (c Change) Drift() string {
 		return of + "it is a host of the cluster, and the Clusterfile does not name it"
 	case c.About == AboutInstallation:
 		return of + c.Note
+	case c.About == AboutEndpoint && c.Note != "":
+		return fmt.Sprintf("the endpoint is on its way from %s to %s", c.From, c.To)
 	case c.About == AboutApplication && c.Note != "" && c.From == "":
 		return of + "the " + what + ": " + c.Note
 	case c.Op == OpAdd:

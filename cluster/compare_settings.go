@@ -50,10 +50,6 @@ func (c comparison) settings(d runtime.Distribution) (list []Change, paths [][]s
 			refused = append(refused, "env "+e.Name+": addresses were given out by it")
 		}
 	}
-	if from, to := c.was.Endpoint.String(), c.want.Endpoint.String(); from != to {
-		list = append(list, Change{Op: OpChange, About: AboutSetting, Name: "controlPlaneEndpoint", From: from, To: to})
-		refused = append(refused, fmt.Sprintf("controlPlaneEndpoint: it is %q, not %q: certificates, kubeconfigs and all nodes hold it", from, to))
-	}
 	if !same(c.want.Aliases, c.was.Aliases) {
 		list = append(list, Change{Op: OpChange, About: AboutAliases})
 	}

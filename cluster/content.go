@@ -63,6 +63,9 @@ func (r *run) content(h *runtime.Host) []runtime.Step {
 	steps = append(steps, rendering)
 	steps = append(steps, r.noteEndpoint(h)...)
 	steps = append(steps, endpoint(r.cluster, r.distribution, h)...)
+	if r.follows(h) {
+		return append(steps, r.hostsFile(h, ""))
+	}
 	return append(steps, r.hostsFile(h, r.apiServerIP(h)))
 }
 

@@ -4,6 +4,7 @@ package cluster
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -25,8 +26,12 @@ chmod 0644 "$tmp"
 mv -f -- "$tmp" "$1" 2>/dev/null || cat "$tmp" >"$1"
 `
 
-// hostsFile keeps the cluster's names in /etc/hosts.
+// hostsFile keeps the cluster's names in /etc/hosts. An empty apiServerIP: the one that stands there.
 func (r *run) hostsFile(h *runtime.Host, apiServerIP string) runtime.Step {
+	wanted := func(now []byte) []byte {
+		ip := cmp.Or(apiServerIP, runtime.NamedAPIServer(now), r.apiServerIP(h))
+		return runtime.HostsFile(now, r.cluster, h, ip)
+	}
 	return runtime.Step{
 		Name: "naming the API server and the registry in /etc/hosts",
 		Done: func(ctx context.Context) (bool, error) {
@@ -34,14 +39,14 @@ func (r *run) hostsFile(h *runtime.Host, apiServerIP string) runtime.Step {
 			if err != nil {
 				return false, err
 			}
-			return bytes.Equal(now, runtime.HostsFile(now, r.cluster, h, apiServerIP)), nil
+			return bytes.Equal(now, wanted(now)), nil
 		},
 		Do: func(ctx context.Context, _ io.Writer) error {
 			now, err := readHosts(ctx, h)
 			if err != nil {
 				return err
 			}
-			return replaceHosts(ctx, h, runtime.HostsFile(now, r.cluster, h, apiServerIP))
+			return replaceHosts(ctx, h, wanted(now))
 		},
 	}
 }

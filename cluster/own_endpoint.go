@@ -24,53 +24,24 @@ import (
 // stepEndpoint notes on control planes how the API servers are found; its key is clusterfile.Endpoint's String. A cluster with balancers has none.
 const stepEndpoint = "noting how the API servers are found"
 
-// endpointOf is what the cluster on the hosts was made with; false: nothing has been made yet.
-func endpointOf(c *runtime.Cluster) (e clusterfile.Endpoint, made bool, err error) {
-	for _, h := range c.ControlPlanes() {
-		s := h.Facts.State
-		switch {
-		case h.Lost != nil || s == nil:
-		case s.Steps[stepEndpoint] != "":
-			if e, err = clusterfile.ParseEndpoint(s.Steps[stepEndpoint]); err != nil {
-				err = fmt.Errorf("%s: %w", h, err)
-			}
-			return e, true, err
-		case s.WasComplete():
-			made = true
-		}
-	}
-	return clusterfile.Endpoint{}, made, nil
-}
-
 // EndpointChangeError is a cluster whose API servers are to be found otherwise than it was made with.
 type EndpointChangeError struct{ Cluster, Have, Want string }
 
 func (e *EndpointChangeError) Error() string {
-	return fmt.Sprintf("the cluster %q was made with the endpoint %q, which cannot become %q: certificates, kubeconfigs and all nodes hold it; nothing was touched", e.Cluster, e.Have, e.Want)
+	return fmt.Sprintf("the cluster %q was made with the endpoint %q, and only sealer apply makes it %q; nothing was touched", e.Cluster, e.Have, e.Want)
 }
 
 // Hint says what can be done.
 func (e *EndpointChangeError) Hint() string {
-	return "leave the controlPlaneEndpoint as it was, or make a cluster anew: sealer delete --all, sealer run"
+	return "leave the controlPlaneEndpoint as it was; or change it with sealer apply -f, once the cluster is complete"
 }
 
-// keepEndpoint takes over the endpoint that the cluster has where none is asked for, and refuses another one.
+// keepEndpoint takes over the endpoint that the cluster has where none is asked for, and refuses another one to all but an Apply.
 func (r *run) keepEndpoint(ctx context.Context) error {
-	c := r.cluster
-	have, made, err := endpointOf(c)
-	if err != nil {
+	if err := r.findMove(); err != nil {
 		return err
 	}
-	want := c.File.Endpoint
-	switch {
-	case made && !want.Said():
-		f := *c.File
-		f.Endpoint = have
-		c.File, r.Clusterfile = &f, &f
-	case made && want.String() != have.String():
-		return &EndpointChangeError{Cluster: c.File.Name, Have: have.String(), Want: want.String()}
-	}
-	return addressPassword(ctx, c)
+	return addressPassword(ctx, r.cluster)
 }
 
 // addressPassword finds the password by which control planes hand on the virtual address, or makes one.
@@ -147,11 +118,12 @@ func (e *NoNameError) Hint() string {
 // checkEndpoint looks at what a new endpoint needs, before anything is touched.
 func (r *run) checkEndpoint(ctx context.Context) error {
 	c, e := r.cluster, r.cluster.File.Endpoint
-	if _, made, err := endpointOf(c); err != nil || made {
+	n, err := notedEndpoint(c.Hosts)
+	if err != nil || n.half || n.made && r.move == nil { // what was begun may be there
 		return err
 	}
 	switch first := c.First(); {
-	case e.VIP != "" && first.Facts.State == nil:
+	case e.VIP != "" && (first.Facts.State == nil || r.move != nil):
 		out, err := host.Output(ctx, first.Runner, host.Command{Argv: []string{"sh", "-c", inUse, "sh", e.Address().String(), strconv.Itoa(apiPort(c, r.distribution))}})
 		if err != nil {
 			return fmt.Errorf("asking whether the virtual address is free: %w", err)
@@ -205,9 +177,9 @@ func apiPort(c *runtime.Cluster, d runtime.Distribution) int {
 	return 6443
 }
 
-// noteEndpoint keeps on a control plane what the cluster is made with.
+// noteEndpoint keeps on a control plane what the cluster is made with. One that follows a change is noted at the end of that.
 func (r *run) noteEndpoint(h *runtime.Host) []runtime.Step {
-	if !r.cluster.File.Endpoint.Own() || h.Spec.Role != clusterfile.ControlPlane {
+	if !r.cluster.File.Endpoint.Own() || r.follows(h) || h.Spec.Role != clusterfile.ControlPlane {
 		return nil
 	}
 	return []runtime.Step{{Name: stepEndpoint, Key: r.cluster.File.Endpoint.String(), Do: func(context.Context, io.Writer) error { return nil }}}
@@ -215,12 +187,15 @@ func (r *run) noteEndpoint(h *runtime.Host) []runtime.Step {
 
 // recallEndpoint is for commands that are not told what the cluster was made with: the hosts know it.
 func (r *run) recallEndpoint(ctx context.Context) error {
-	e, _, err := endpointOf(r.cluster)
+	n, err := notedEndpoint(r.cluster.Hosts)
 	if err != nil {
 		return err
 	}
+	if n.half {
+		return &HalfMovedError{Cluster: r.cluster.File.Name, Have: n.have.String(), Next: n.next.String()}
+	}
 	f := *r.Clusterfile
-	f.Endpoint = e
+	f.Endpoint = n.have
 	r.Clusterfile, r.cluster.File = &f, &f
 	return addressPassword(ctx, r.cluster)
 }

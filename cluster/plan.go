@@ -72,6 +72,8 @@ type run struct {
 	registries *registries
 	// applied is what an Apply has found, which then runs this; nil otherwise.
 	applied *applied
+	// move is the change of the endpoint that is to be carried out; nil: it stays.
+	move *move
 	// noNetwork: the nodes are not Ready, since nothing on them is a network plugin.
 	noNetwork bool
 	executor  *executor // once it is carried out
@@ -101,6 +103,7 @@ func (r *run) plan() (plan, error) {
 	}
 	lead := []*runtime.Host{r.lead()}
 	add("naming hosts", false, c.Hosts, r.naming)
+	add("noting that the endpoint changes", false, r.followers(c.ControlPlanes()), r.beginMove)
 	add("sending content", false, c.Hosts, r.content)
 	p.phases[len(p.phases)-1].end = r.transfer().Spread(r.cluster.Hosts)
 	add("plugins before the installation", false, lead, r.hooks(clusterfile.PreInstall))
@@ -121,11 +124,17 @@ func (r *run) plan() (plan, error) {
 		add("changing settings of workers", false, c.Workers(), r.adjusting)
 	}
 	add("starting the cluster", false, r.starters(), func(h *runtime.Host) []runtime.Step { return r.distribution.Init(c, h) })
-	add("carrying the virtual address", false, r.carriers(), r.carrying)
+	add("naming the new endpoint in certificates", true, r.followers(r.serverFirst()), r.certify)
+	add("carrying the virtual address", r.move != nil, r.carriers(), r.carrying)
 	add("reaching the API servers by the cluster's endpoint", false, c.Hosts, r.reaching)
+	add("keeping the new endpoint in the cluster", false, r.followers([]*runtime.Host{c.Server()}), r.tellMove)
+	add("leading control planes to the new endpoint", true, r.followers(r.serverFirst()), r.follow)
+	add("leading workers to the new endpoint", true, r.followers(c.Workers()), r.follow)
+	add("leaving the endpoint before", true, r.followers(c.ControlPlanes()), r.leaveBefore)
+	add("noting the new endpoint", false, r.followers(c.ControlPlanes()), r.endMove)
 	join := func(h *runtime.Host) []runtime.Step { return r.distribution.Join(c, h) }
 	add("joining control planes", true, r.joiners(), func(h *runtime.Host) []runtime.Step {
-		return slices.Concat(join(h), []runtime.Step{r.ownAPIServer(h)}, r.carrying(h))
+		return slices.Concat(join(h), []runtime.Step{r.ownAPIServer(h)}, r.carryingBeside(h, clusterfile.Endpoint{}))
 	})
 	add("joining workers", false, c.Workers(), join)
 	if len(r.lost) == 0 { // those would still ask it when they are back

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/sealerio/sealer/cluster/kube"
+	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/runtime"
 )
 
@@ -101,7 +102,11 @@ func (v *View) Status(ctx context.Context) (*Status, error) {
 			s.Image, s.Version, s.ImageDigest = state.Image, state.KubeVersion, state.ImageDigest
 		}
 	}
-	s.Drift = append(s.Drift, v.drift(s, list.Items)...)
+	lines, err := v.drift(s, list.Items)
+	if err != nil {
+		return nil, err
+	}
+	s.Drift = append(s.Drift, lines...)
 	if c.Contact != nil {
 		lines, err := v.applicationDrift(ctx)
 		if err != nil {
@@ -118,7 +123,7 @@ func (v *View) Status(ctx context.Context) (*Status, error) {
 }
 
 // drift is how hosts, image, registry, labels and taints differ from what they are to be, by the comparison that Apply makes.
-func (v *View) drift(s *Status, nodes []kube.Node) []string {
+func (v *View) drift(s *Status, nodes []kube.Node) ([]string, error) {
 	c := comparison{
 		want: v.want, was: v.was, hosts: v.cluster.Hosts, nodes: nodes, asked: v.cluster.Contact != nil,
 		image: s.Image, digest: s.ImageDigest,
@@ -135,11 +140,19 @@ func (v *View) drift(s *Status, nodes []kube.Node) []string {
 			}
 		}
 	}
+	if !v.desired { // what it was made from keeps the endpoint before until a change has come to its end
+		said := *v.want
+		said.Endpoint, c.want = clusterfile.Endpoint{}, &said
+	}
+	moving, err := c.endpoint()
+	if err != nil {
+		return nil, err
+	}
 	var lines []string
-	for _, change := range slices.Concat(c.joins(), c.leaves(), c.unfinished(), c.images(), c.kubelets(), c.registries(), c.marking()) {
+	for _, change := range slices.Concat(c.joins(), c.leaves(), moving[:min(1, len(moving))], c.unfinished(), c.images(), c.kubelets(), c.registries(), c.marking()) {
 		lines = append(lines, change.Drift())
 	}
-	return lines
+	return lines, nil
 }
 
 func (v *View) hostStatus(h *runtime.Host, nodes []kube.Node, asked bool) HostStatus {

@@ -32,29 +32,31 @@ done`
 // giveUp takes the pod $1 away, waits until what it ran has given up the address, and takes the address itself where it has not: by then the
 // host is none of the cluster any more. A program that is told to end says so to the others, one of which takes over at once.
 const giveUp = `set -u
-read -r address link <"$3/address" || exit 0
-has() { ip -o addr show dev "$link" 2>/dev/null | grep -qF " $address/"; }
+[ -e "$3/address" ] || exit 0
+has() { while read -r address link; do ! ip -o addr show dev "$link" 2>/dev/null | grep -qF " $address/" || return 0; done <"$3/address"; return 1; }
 [ -z "$1" ] || rm -f "$1"
 n=0
 while [ $n -lt 20 ]; do
 	[ -z "$1" ] || sh -c "$4" sh TERM "$2"
 	sleep 0.5
-	has || break
+	has "$@" || break
 	n=$((n + 1))
 done`
 
 // takeAway is the end of it, once nothing of the cluster runs on the host.
 const takeAway = `set -u
 dir=$1
-if read -r address link <"$dir/address" 2>/dev/null; then
+[ ! -e "$dir/address" ] || while read -r address link; do
 	ip -o addr show dev "$link" 2>/dev/null | awk -v a="$address/" '{ for (i = 1; i <= NF; i++) if (index($i, a) == 1) print $i }' | while read -r prefix; do
 		ip addr del "$prefix" dev "$link" || :
 	done
-fi
+done <"$dir/address"
 rm -rf "$dir"`
 
-// carrying has a control plane take part in carrying the virtual address.
-func (r *run) carrying(h *runtime.Host) []runtime.Step {
+// carrying has a control plane take part in carrying the virtual address, and in carrying that before while hosts are led from it.
+func (r *run) carrying(h *runtime.Host) []runtime.Step { return r.carryingBeside(h, r.beside(h)) }
+
+func (r *run) carryingBeside(h *runtime.Host, before clusterfile.Endpoint) []runtime.Step {
 	c, e := r.cluster, r.cluster.File.Endpoint
 	d, ok := r.distribution.(runtime.Addressed)
 	if !ok || e.VIP == "" || h.Spec.Role != clusterfile.ControlPlane {
@@ -64,6 +66,10 @@ func (r *run) carrying(h *runtime.Host) []runtime.Step {
 	p := vip.Place{
 		Address: e.Address(), Bits: bitsOf(e), Link: link, Own: h.IP(), APIPort: d.APIPort(c), Password: c.AddressPassword.Reveal(),
 		Node: runtime.NodeBinary, Kubeconfig: r.distribution.Kubectl().Kubeconfig,
+	}
+	if before.VIP != "" {
+		was, _ := runtime.VirtualLink(before, h)
+		p.Before = vip.Carried{Address: before.Address(), Bits: bitsOf(before), Link: was}
 	}
 	p.Program, p.Image = vip.Find(c.Images, runtime.Repository)
 	for i, ip := range controlPlaneIPs(c) {
@@ -101,7 +107,7 @@ func (r *run) carrying(h *runtime.Host) []runtime.Step {
 func carriedFiles(p vip.Place, pods string) ([]carriedFile, error) {
 	files := []carriedFile{
 		{addressPasswordFile, []byte(p.Password + "\n"), 0o600},
-		{vip.AddressFile, []byte(p.Address.String() + " " + p.Link + "\n"), 0o644},
+		{vip.AddressFile, []byte(p.Addresses()), 0o644},
 	}
 	if pods == "" {
 		return files, nil
@@ -175,7 +181,7 @@ func (r *run) carriers() []*runtime.Host {
 // carried tells whether the host took part in carrying the address.
 func carried(h *runtime.Host) bool {
 	s := h.Facts.State
-	return s != nil && strings.HasPrefix(s.Steps[stepEndpoint], "vip ")
+	return s != nil && (strings.HasPrefix(s.Steps[stepEndpoint], "vip ") || strings.HasPrefix(s.Steps[stepMoving], "vip "))
 }
 
 // surrender ends a control plane's part in carrying the address, before the distribution is taken off it; what is on the host says what that was.
@@ -183,10 +189,6 @@ func surrender(d runtime.Distribution, h *runtime.Host) []runtime.Step {
 	a, ok := d.(runtime.Addressed)
 	if !ok || !carried(h) {
 		return nil
-	}
-	pod := ""
-	if dir := a.StaticPods(); dir != "" {
-		pod = path.Join(dir, vip.PodFile)
 	}
 	return []runtime.Step{{
 		Name: "giving up the virtual address",
@@ -196,10 +198,19 @@ func surrender(d runtime.Distribution, h *runtime.Host) []runtime.Step {
 		},
 		Do: func(ctx context.Context, log io.Writer) error {
 			return h.Runner.Run(ctx, host.Command{
-				Argv: []string{"sh", "-c", giveUp, "sh", pod, vip.ConfigFile, vip.Dir, signalProgram}, Stdout: log, Stderr: log, Mutates: true,
+				Argv: append([]string{"sh", "-c", giveUp, "sh"}, surrenderArgs(a)...), Stdout: log, Stderr: log, Mutates: true,
 			})
 		},
 	}}
+}
+
+// surrenderArgs are those of giveUp.
+func surrenderArgs(a runtime.Addressed) []string {
+	pod := ""
+	if dir := a.StaticPods(); dir != "" {
+		pod = path.Join(dir, vip.PodFile)
+	}
+	return []string{pod, vip.ConfigFile, vip.Dir, signalProgram}
 }
 
 // surrendered takes the address and our files off the host, in the end.

@@ -39,6 +39,17 @@ func HostsFile(current []byte, c *Cluster, h *Host, apiServerIP string) []byte {
 	return append(rest, strings.Join(block, "\n")+"\n"...)
 }
 
+// NamedAPIServer is the address of the API servers in our block of /etc/hosts; empty where there is none.
+func NamedAPIServer(current []byte) string {
+	_, block, _ := strings.Cut(string(current), hostsBegin+"\n")
+	line, _, _ := strings.Cut(block, "\n")
+	ip, _ := strings.CutSuffix(line, " "+APIServerName)
+	if ip == line {
+		return ""
+	}
+	return ip
+}
+
 // CleanHostsFile is /etc/hosts without our block. A block whose end is missing is
 // our first lines only: the user's lines after it are not taken.
 func CleanHostsFile(current []byte) []byte {

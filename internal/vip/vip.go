@@ -19,7 +19,7 @@ import (
 const (
 	Dir         = "/var/lib/sealer/vip"
 	ConfigFile  = Dir + "/keepalived.conf" // mode 0600: it holds the password
-	AddressFile = Dir + "/address"         // "ADDRESS INTERFACE", for who takes it away
+	AddressFile = Dir + "/address"         // lines "ADDRESS INTERFACE", for who takes them away
 	PodFile     = "sealer-vip.yaml"        // in the kubelet's folder of pods
 )
 
@@ -44,8 +44,17 @@ type Place struct {
 	Rank     int // of the control plane among all; the lower one is preferred where nobody has the address
 	APIPort  int
 	Password string
+	// Before is an address that this one takes the place of, as long as some still use it: keepalived hands it on beside the other.
+	Before Carried
 	// Node is the path of sealer-node on the host, which asks the API server. Kubeconfig is the admin's, for kube-vip.
 	Node, Kubeconfig string
+}
+
+// Carried is an address on an interface. The zero value is none.
+type Carried struct {
+	Address netip.Addr
+	Bits    int // as those of a Place
+	Link    string
 }
 
 // Find is the first of the images that can carry an address, with its program.
@@ -62,25 +71,41 @@ func Find(images []string, repository func(string) string) (program, image strin
 
 // RouterID is the number by which the control planes of a cluster know one another's advertisements: the last byte of the address, as that is
 // what differs between clusters of one network. 0 is none (RFC 5798, 5.2.3).
-func (p Place) RouterID() int {
-	raw := p.Address.AsSlice()
+func RouterID(address netip.Addr) int {
+	raw := address.AsSlice()
 	if len(raw) == 0 || raw[len(raw)-1] == 0 {
 		return 255
 	}
 	return int(raw[len(raw)-1])
 }
 
-// Prefix is the address as the interface is to have it.
-func (p Place) Prefix() string {
-	bits := p.Bits
+// prefix is the address as the interface is to have it.
+func (c Carried) prefix() string {
+	bits := c.Bits
 	if bits == 0 {
-		bits = p.Address.BitLen()
+		bits = c.Address.BitLen()
 	}
-	return netip.PrefixFrom(p.Address, bits).String()
+	return netip.PrefixFrom(c.Address, bits).String()
+}
+
+// carried are all addresses, the lasting one last.
+func (p Place) carried() []Carried {
+	list := []Carried{p.Before, {p.Address, p.Bits, p.Link}}
+	return slices.DeleteFunc(list, func(c Carried) bool { return !c.Address.IsValid() })
+}
+
+// Addresses is the text of AddressFile.
+func (p Place) Addresses() string {
+	var b strings.Builder
+	for _, c := range p.carried() {
+		b.WriteString(c.Address.String() + " " + c.Link + "\n")
+	}
+	return b.String()
 }
 
 // Config is keepalived's (https://www.keepalived.org/manpage.html). The control plane that has the address keeps it until its API
-// server is not ready, or it is silent for three seconds; there is no way back without need.
+// server is not ready, or it is silent for three seconds; there is no way back without need. An instance is called by its address: keepalived
+// goes on with those that have the same name after it was told of another configuration.
 func (p Place) Config() string {
 	var b strings.Builder
 	line := func(format string, args ...any) { _, _ = fmt.Fprintf(&b, format+"\n", args...) }
@@ -89,17 +114,20 @@ func (p Place) Config() string {
 	line("vrrp_script api_server {")
 	line("\tscript \"%s endpoint check --server %s\"", p.Node, net.JoinHostPort(p.Own, strconv.Itoa(p.APIPort)))
 	line("\tinterval 2\n\ttimeout 3\n\tfall 2\n\trise 2\n\tinit_fail\n}")
-	line("vrrp_instance sealer {\n\tstate BACKUP\n\tnopreempt\n\tinterface %s\n\tvirtual_router_id %d\n\tpriority %d\n\tadvert_int 1", p.Link, p.RouterID(), max(200-p.Rank, 1))
-	if p.Address.Is4() {
-		line("\tversion 2\n\tauthentication {\n\t\tauth_type PASS\n\t\tauth_pass %s\n\t}", p.Password)
-	} else {
-		line("\tversion 3") // which has no passwords
+	for _, c := range p.carried() {
+		line("vrrp_instance sealer_%s {\n\tstate BACKUP\n\tnopreempt\n\tinterface %s\n\tvirtual_router_id %d\n\tpriority %d\n\tadvert_int 1",
+			c.Address, c.Link, RouterID(c.Address), max(200-p.Rank, 1))
+		if c.Address.Is4() {
+			line("\tversion 2\n\tauthentication {\n\t\tauth_type PASS\n\t\tauth_pass %s\n\t}", p.Password)
+		} else {
+			line("\tversion 3") // which has no passwords
+		}
+		if len(p.Peers) > 0 {
+			line("\tunicast_src_ip %s\n\tcheck_unicast_src\n\tunicast_peer {\n\t\t%s\n\t}", p.Own, strings.Join(slices.Sorted(slices.Values(p.Peers)), "\n\t\t"))
+		}
+		line("\tvirtual_ipaddress {\n\t\t%s dev %s\n\t}", c.prefix(), c.Link)
+		line("\ttrack_script {\n\t\tapi_server\n\t}\n}")
 	}
-	if len(p.Peers) > 0 {
-		line("\tunicast_src_ip %s\n\tcheck_unicast_src\n\tunicast_peer {\n\t\t%s\n\t}", p.Own, strings.Join(slices.Sorted(slices.Values(p.Peers)), "\n\t\t"))
-	}
-	line("\tvirtual_ipaddress {\n\t\t%s dev %s\n\t}", p.Prefix(), p.Link)
-	line("\ttrack_script {\n\t\tapi_server\n\t}\n}")
 	return b.String()
 }
 

@@ -34,8 +34,16 @@ func alone() vip.Place {
 	return p
 }
 
+// two takes the place of another address.
+func two() vip.Place {
+	p := place()
+	p.Before = vip.Carried{Address: netip.MustParseAddr("10.0.0.200"), Bits: 24, Link: "eth1"}
+	return p
+}
+
 func TestGolden(t *testing.T) {
-	for name, p := range map[string]vip.Place{"three": place(), "alone": alone(), "six": six()} {
+	require.Equal(t, "10.0.0.200 eth1\n10.0.0.100 eth0\n", two().Addresses())
+	for name, p := range map[string]vip.Place{"three": place(), "alone": alone(), "six": six(), "two": two()} {
 		goldenfile.Equal(t, filepath.Join("testdata", name+".conf"), p.Config())
 	}
 	pod, err := place().Pod()
@@ -94,8 +102,6 @@ func TestFind(t *testing.T) {
 
 func TestRouterID(t *testing.T) {
 	for address, id := range map[string]int{"10.0.0.100": 100, "10.0.1.0": 255, "fd00::1:7": 7} {
-		p := place()
-		p.Address = netip.MustParseAddr(address)
-		require.Equal(t, id, p.RouterID(), address)
+		require.Equal(t, id, vip.RouterID(netip.MustParseAddr(address)), address)
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/runtime"
+	"github.com/sealerio/sealer/runtime/k0s"
 )
 
 // k0s has words of its own for both kinds of endpoint, and a keepalived of its own.
@@ -61,4 +62,15 @@ func TestCheck_Endpoint(t *testing.T) {
 	}
 	_, bits := runtime.VirtualLink(clusterfile.Endpoint{VIP: "10.0.0.100"}, &runtime.Host{})
 	require.Equal(t, 32, bits)
+}
+
+// k0s gets and loses a virtual address; what nodes have joined by stays.
+func TestStuck(t *testing.T) {
+	d := k0s.New()
+	balancer, vip, external := clusterfile.Endpoint{Balancer: true}, clusterfile.Endpoint{VIP: "10.0.0.100"}, clusterfile.Endpoint{External: "k8s.example.com"}
+	require.Empty(t, d.Stuck(nil, balancer, vip))
+	require.Empty(t, d.Stuck(nil, vip, balancer))
+	require.Contains(t, d.Stuck(nil, balancer, external), "sealer cert --alt-names k8s.example.com")
+	require.Contains(t, d.Stuck(nil, external, vip), "make that name lead elsewhere")
+	require.Contains(t, d.Stuck(nil, vip, clusterfile.Endpoint{VIP: "10.0.0.101"}), "apply {balancer: true} first")
 }

@@ -188,11 +188,16 @@ func nodeMask6(c *runtime.Cluster) int {
 // agentSettings are those of a worker.
 func agentSettings(c *runtime.Cluster, h *runtime.Host, token host.Secret) settings {
 	s := common(c, h)
-	s["token"], s["server"] = token.Reveal(), endpoint(c)
-	if e := c.File.Endpoint; e.External != "" {
-		s["server"] = "https://" + e.HostPort(port(c))
-	}
+	s["token"], s["server"] = token.Reveal(), agentServer(c)
 	return s
+}
+
+// agentServer is where agents find the cluster when they start.
+func agentServer(c *runtime.Cluster) string {
+	if e := c.File.Endpoint; e.External != "" {
+		return "https://" + e.HostPort(port(c))
+	}
+	return endpoint(c)
 }
 
 // endpoint is where joining hosts find the cluster. The name leads to a control plane that is there, by /etc/hosts.

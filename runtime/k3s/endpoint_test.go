@@ -3,6 +3,7 @@
 package k3s_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -33,4 +34,24 @@ func TestConfig_Endpoint(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An agent follows another endpoint by its config.yaml, and starts anew where that is another.
+func TestFollowEndpoint(t *testing.T) {
+	cl, hosts := newCluster(t, threeHosts, "")
+	onNewHost(hosts[0])
+	_, err := do(t, quick().Init(cl, cl.Hosts[0]))
+	require.NoError(t, err)
+	onServer(hosts[0], "").Put(config, string(hosts[0].Files()[config].Data), 0o600)
+	onNewHost(hosts[2])
+	_, err = do(t, quick().Join(cl, cl.Hosts[2]))
+	require.NoError(t, err)
+	before := configOf(t, hosts[2])
+
+	cl.File.Endpoint = clusterfile.Endpoint{External: "k8s.example.com:443"}
+	require.Empty(t, quick().FollowEndpoint(cl, cl.Hosts[0], clusterfile.Endpoint{}))
+	_, err = do(t, quick().FollowEndpoint(cl, cl.Hosts[2], clusterfile.Endpoint{}))
+	require.NoError(t, err)
+	require.Equal(t, strings.Replace(before, "https://apiserver.cluster.local:6443", "https://k8s.example.com:443", 1), configOf(t, hosts[2]))
+	require.Contains(t, lines(hosts[2]), "k3s-agent")
 }
