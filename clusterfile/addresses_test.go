@@ -84,6 +84,7 @@ spec: {type: HOSTNAME, data: "[fd00:0::1] first"}
 
 	one, other := clusterfile.Endpoint{VIP: "FD00:0::64"}, clusterfile.Endpoint{VIP: "fd00::64"}
 	require.Equal(t, one.String(), other.String())
+	require.Equal(t, one.String(), clusterfile.Endpoint{VIP: "[fd00::64]"}.String())
 	require.Equal(t, "vip fd00::64/64 eth0", clusterfile.Endpoint{VIP: "fd00::0064/64", Interface: "eth0"}.String())
 }
 

@@ -38,7 +38,10 @@ func (e Endpoint) Address() netip.Addr {
 	if p, err := netip.ParsePrefix(e.VIP); err == nil {
 		return p.Addr()
 	}
-	a, _ := netip.ParseAddr(e.VIP)
+	a, err := parseAddress(e.VIP)
+	if err != nil {
+		return netip.Addr{}
+	}
 	return a
 }
 
@@ -89,7 +92,7 @@ func (e Endpoint) spelled() string {
 	if p, err := netip.ParsePrefix(e.VIP); err == nil {
 		return p.String()
 	}
-	if a, err := netip.ParseAddr(e.VIP); err == nil {
+	if a := e.Address(); a.IsValid() {
 		return a.String()
 	}
 	return e.VIP
