@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// readyz asks an API server whether it is ready. Its certificate is not checked, and nothing secret is sent: clients check it
-// themselves, over the connection that they are given.
-func readyz(patience time.Duration) func(context.Context, string) error {
+// Ready asks an API server whether it is ready; Serve does so where it is given nothing else. Its certificate is not checked, and nothing secret
+// is sent: clients check it themselves, over the connection that they are given.
+func Ready(patience time.Duration) func(context.Context, string) error {
 	return Readyz(patience, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}) //nolint:gosec // see above
 }
 

@@ -36,7 +36,8 @@ var allowed = map[string][]string{
 	},
 	"internal/node": {
 		"clusterimage", "registry", "rootfs", "store",
-		"internal/atomicfile", "internal/balance", "internal/blobstream", "internal/peers", "internal/secret", "internal/swarm", "internal/version",
+		"internal/atomicfile", "internal/balance", "internal/blobstream", "internal/ipvs", "internal/peers", "internal/secret", "internal/swarm",
+		"internal/version",
 	},
 
 	"kubefile":         {"internal/sourceerror"},
@@ -99,6 +100,7 @@ var allowed = map[string][]string{
 	"internal/balance":     {},
 	"internal/blobstream":  {},
 	"internal/goldenfile":  {}, // for tests
+	"internal/ipvs":        {"internal/balance"},
 	"internal/layering":    {},
 	"internal/peers":       {},
 	"internal/progress":    {},
@@ -120,6 +122,8 @@ var onlyIn = map[string][]string{
 	"github.com/google/go-containerregistry": {"registry", "imagelist", "test"},
 	"go.podman.io/storage":                   {"rootfs", "cmd/sealer-node"},
 	"github.com/sigstore/sigstore":           {"signature"},
+	"github.com/moby/ipvs":                   {"internal/ipvs"},
+	"github.com/vishvananda/netlink":         {"internal/ipvs"},
 	"helm.sh/helm":                           {"imagelist/chart"},
 	"sigs.k8s.io/kustomize":                  {"imagelist/kustomization"},
 	"golang.org/x/crypto/ssh":                {"host", "test"},

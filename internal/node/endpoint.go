@@ -7,12 +7,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/sealerio/sealer/internal/balance"
+	"github.com/sealerio/sealer/internal/ipvs"
 )
 
 // EndpointUnit is the systemd unit that runs `sealer-node endpoint serve`.
@@ -20,8 +24,15 @@ const EndpointUnit = "sealer-endpoint.service"
 
 // EndpointConfig says where a host reaches the API servers through a balancer of its own.
 type EndpointConfig struct {
-	Listen  string   `json:"listen"`  // host:port
-	Servers []string `json:"servers"` // host:port of each API server
+	Listen  string   `json:"listen"`         // host:port
+	Servers []string `json:"servers"`        // host:port of each API server
+	IPVS    bool     `json:"ipvs,omitempty"` // the kernel balances, at Listen, which is a virtual address then; Servers are IP addresses
+}
+
+// virtual is Listen with IPVS.
+func (c EndpointConfig) virtual() netip.AddrPort {
+	a, _ := netip.ParseAddrPort(c.Listen)
+	return a
 }
 
 func (c EndpointConfig) validate() error {
@@ -31,6 +42,9 @@ func (c EndpointConfig) validate() error {
 	for _, a := range append([]string{c.Listen}, c.Servers...) {
 		if _, _, err := net.SplitHostPort(a); err != nil {
 			return fmt.Errorf("%q is not host:port", a)
+		}
+		if _, err := netip.ParseAddrPort(a); c.IPVS && err != nil {
+			return fmt.Errorf("%q is not an IP address with a port", a)
 		}
 	}
 	return nil
@@ -72,14 +86,14 @@ func (n *Node) ServeEndpoint(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return balance.Serve(ctx, balance.Options{
-		Listen: c.Listen,
-		Servers: func() ([]string, error) {
-			c, err := n.endpointConfig()
-			return c.Servers, err
-		},
-		Logger: n.log,
-	})
+	servers := func() ([]string, error) {
+		c, err := n.endpointConfig()
+		return c.Servers, err
+	}
+	if c.IPVS {
+		return ipvs.Serve(ctx, ipvs.Options{Service: c.virtual(), Servers: servers, Logger: n.log})
+	}
+	return balance.Serve(ctx, balance.Options{Listen: c.Listen, Servers: servers, Logger: n.log})
 }
 
 // InstallEndpoint keeps the configuration, runs the balancer as a unit, and waits until it takes connections.
@@ -88,6 +102,11 @@ func (n *Node) InstallEndpoint(ctx context.Context, c EndpointConfig, o UnitOpti
 	if err != nil {
 		return err
 	}
+	if c.IPVS {
+		if err := n.prepareIPVS(); err != nil {
+			return err
+		}
+	}
 	old, oldErr := n.endpointConfig()
 	if err := n.SetEndpoint(c); err != nil {
 		return err
@@ -95,8 +114,11 @@ func (n *Node) InstallEndpoint(ctx context.Context, c EndpointConfig, o UnitOpti
 	u := systemUnit{
 		name:    EndpointUnit,
 		command: "endpoint serve",
-		text:    func(sandbox bool) string { return n.endpointUnit(o.Program, sandbox) },
+		text:    func(sandbox bool) string { return n.endpointUnit(o.Program, sandbox, c.IPVS) },
 		answers: func(ctx context.Context) error {
+			if c.IPVS {
+				return ipvs.Held(c.virtual())
+			}
 			conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", c.Listen)
 			if err != nil {
 				return err
@@ -107,13 +129,71 @@ func (n *Node) InstallEndpoint(ctx context.Context, c EndpointConfig, o UnitOpti
 	if oldErr == nil && old.Listen != c.Listen {
 		u.since = n.endpointFile()
 	}
-	return n.install(ctx, u, o)
+	if err := n.install(ctx, u, o); err != nil {
+		return err
+	}
+	switch { // what was there has served until now
+	case oldErr == nil && old.IPVS && !c.IPVS:
+		return n.removeIPVS(old)
+	case oldErr == nil && old.IPVS && old.Listen != c.Listen:
+		return ipvs.Remove(old.virtual())
+	}
+	return nil
 }
 
-// UninstallEndpoint stops and removes the unit and its configuration. What is not there is no error.
+// ipvsFile keeps the kernel's settings as they were.
+func (n *Node) ipvsFile() string { return filepath.Join(n.endpointDir(), "ipvs.json") }
+
+// prepareIPVS makes sure that the kernel has IPVS. What it changes is noted, for removeIPVS.
+func (n *Node) prepareIPVS() error {
+	before, err := ipvs.Prepare()
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(n.ipvsFile()); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(n.endpointDir(), 0o700); err != nil {
+		return fmt.Errorf("preparing the endpoint: %w", err)
+	}
+	data, err := json.Marshal(before)
+	if err != nil {
+		return err
+	}
+	return writeIfOther(n.ipvsFile(), append(data, '\n'))
+}
+
+// removeIPVS leaves the kernel as it was.
+func (n *Node) removeIPVS(c EndpointConfig) error {
+	if err := ipvs.Remove(c.virtual()); err != nil {
+		return err
+	}
+	f, err := os.Open(n.ipvsFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading the kernel's settings: %w", err)
+	}
+	var before ipvs.Settings
+	if err := errors.Join(readJSON(f, "the kernel's settings", &before), f.Close()); err != nil {
+		return err
+	}
+	if err := before.Set(); err != nil {
+		return err
+	}
+	return os.Remove(n.ipvsFile())
+}
+
+// UninstallEndpoint stops and removes the unit, its configuration and its rules. What is not there is no error.
 func (n *Node) UninstallEndpoint(ctx context.Context) error {
 	if err := n.uninstall(ctx, EndpointUnit); err != nil {
 		return err
+	}
+	if c, err := n.endpointConfig(); err == nil && c.IPVS {
+		if err := n.removeIPVS(c); err != nil {
+			return err
+		}
 	}
 	if err := os.RemoveAll(n.endpointDir()); err != nil {
 		return fmt.Errorf("removing the endpoint: %w", err)
@@ -121,7 +201,7 @@ func (n *Node) UninstallEndpoint(ctx context.Context) error {
 	return nil
 }
 
-func (n *Node) endpointUnit(program string, sandbox bool) string {
+func (n *Node) endpointUnit(program string, sandbox, ipvs bool) string {
 	text := fmt.Sprintf(`# Written by sealer-node; "sealer-node endpoint uninstall" removes it.
 [Unit]
 Description=sealer's way to the API servers of this cluster
@@ -137,8 +217,20 @@ RestartSec=1
 LimitNOFILE=1048576
 UMask=0077
 `, quoteUnit(program), n.quotedRoot())
-	if sandbox {
+	switch {
+	case sandbox && ipvs:
+		text += changingNetwork(sandboxing(0))
+	case sandbox:
 		text += sandboxing(0)
 	}
 	return text + "\n[Install]\nWantedBy=multi-user.target\n"
+}
+
+// changingNetwork allows a sandbox what IPVS takes: rules, routes, a module and settings of the kernel.
+func changingNetwork(sandbox string) string {
+	return strings.NewReplacer(
+		"CapabilityBoundingSet=CAP_NET_BIND_SERVICE\n", "CapabilityBoundingSet=CAP_NET_ADMIN CAP_SYS_MODULE\n",
+		"ProtectKernelTunables=yes\n", "", "ProtectKernelModules=yes\n", "",
+		"RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n", "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK\n",
+	).Replace(sandbox)
 }
