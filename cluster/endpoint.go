@@ -25,6 +25,7 @@ const endpointFile = "/var/lib/sealer/node/endpoint/config.json"
 type endpointConfig struct {
 	Listen  string   `json:"listen"`
 	Servers []string `json:"servers"`
+	IPVS    bool     `json:"ipvs,omitempty"`
 }
 
 // balancedPort is the port at which a host's own balancer listens; 0 where it has none.
@@ -36,13 +37,21 @@ func balancedPort(c *runtime.Cluster, d runtime.Distribution, h *runtime.Host) i
 	return b.BalancedPort(c)
 }
 
+// balancedAddress is where a worker has its own balancer.
+func balancedAddress(c *runtime.Cluster, h *runtime.Host) string {
+	if c.File.Endpoint.IPVS {
+		return c.ServiceAddress().String()
+	}
+	return h.Loopback()
+}
+
 // endpoint gives a worker a balancer in front of the API servers, which outlives each of them.
 func endpoint(c *runtime.Cluster, d runtime.Distribution, h *runtime.Host) []runtime.Step {
 	port := balancedPort(c, d, h)
 	if port == 0 {
 		return nil
 	}
-	want := endpointConfig{Listen: net.JoinHostPort(h.Loopback(), strconv.Itoa(port))}
+	want := endpointConfig{Listen: net.JoinHostPort(balancedAddress(c, h), strconv.Itoa(port)), IPVS: c.File.Endpoint.IPVS}
 	for _, ip := range controlPlaneIPs(c) {
 		want.Servers = append(want.Servers, net.JoinHostPort(ip, strconv.Itoa(port)))
 	}
@@ -64,7 +73,7 @@ func endpoint(c *runtime.Cluster, d runtime.Distribution, h *runtime.Host) []run
 			if json.Unmarshal(data, &have) != nil {
 				return false, nil
 			}
-			return have.Listen == want.Listen && slices.Equal(have.Servers, want.Servers), nil
+			return have.Listen == want.Listen && have.IPVS == want.IPVS && slices.Equal(have.Servers, want.Servers), nil
 		},
 		Do: func(ctx context.Context, log io.Writer) error {
 			return program.Call{Log: log, In: want}.Run(ctx, h, "endpoint", "install")

@@ -249,7 +249,7 @@ func newFakeHost(m clusterfile.Host, name string) *fakeHost {
 		if s, ok := f.Files()[runtime.StateFile]; ok && len(s.Data) > 0 {
 			out += "state=" + strings.ReplaceAll(string(s.Data), "\n", "") + "\n"
 		}
-		return hosttest.Answer{Stdout: out + "end=1\n"}
+		return hosttest.Answer{Stdout: out + "ipvs=on\nend=1\n"}
 	}})
 	f.On("^test -s", hosttest.Answer{Code: 1})
 	f.Put("/etc/hosts", "127.0.0.1 localhost\n", 0o644)

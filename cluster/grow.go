@@ -58,7 +58,7 @@ func (r *run) apiServerIP(h *runtime.Host) string {
 	case h.Spec.Role == clusterfile.Worker && r.cluster.File.Endpoint.VIP != "":
 		return r.cluster.File.Endpoint.Address().String()
 	case balancedPort(r.cluster, r.distribution, h) != 0:
-		return h.Loopback()
+		return balancedAddress(r.cluster, h)
 	}
 	return r.cluster.Server().IP()
 }

@@ -208,7 +208,22 @@ func TestRun_BalancesIPv6(t *testing.T) {
 	testBalances(t, six, "::1 apiserver.cluster.local\n", "[::1]:6443", "[fd00::1]:6443", "[fd00::2]:6443")
 }
 
-func testBalances(t *testing.T, hosts, line, listen string, servers ...string) {
+// With IPVS that is a virtual address, and control planes keep what the cluster was made with.
+func TestRun_IPVS(t *testing.T) {
+	spec := strings.Replace(three, "spec:\n", "spec:\n  controlPlaneEndpoint: {ipvs: true, ipvsAddress: 10.203.97.2}\n", 1)
+	b := testBalances(t, spec, "10.203.97.2 apiserver.cluster.local\n", "10.203.97.2:6443", "10.0.0.1:6443", "10.0.0.2:6443")
+	for _, e := range []clusterfile.Endpoint{{Balancer: true}, {IPVS: true}, {VIP: "10.0.0.100"}} {
+		b.opts.Clusterfile.Endpoint = e
+		err := b.run(t)
+		var changed *cluster.EndpointChangeError
+		require.ErrorAs(t, err, &changed)
+		require.Equal(t, "ipvs 10.203.97.2", changed.Have)
+	}
+	b.opts.Clusterfile.Endpoint = clusterfile.Endpoint{}
+	require.NoError(t, b.run(t))
+}
+
+func testBalances(t *testing.T, hosts, line, listen string, servers ...string) *bed {
 	t.Helper()
 	b := newBed(t, hosts)
 	b.opts.Distributions = runtime.Distributions{"fake": balanced{}}
@@ -220,6 +235,7 @@ func testBalances(t *testing.T, hosts, line, listen string, servers ...string) {
 		var config struct {
 			Listen  string
 			Servers []string
+			IPVS    bool
 		}
 		for _, c := range h.Calls() {
 			if strings.Contains(c.String(), "endpoint install") {
@@ -232,6 +248,8 @@ func testBalances(t *testing.T, hosts, line, listen string, servers ...string) {
 		}
 		require.Equal(t, listen, config.Listen)
 		require.Equal(t, servers, config.Servers)
+		require.Equal(t, b.opts.Clusterfile.Endpoint.IPVS, config.IPVS)
 		require.Contains(t, string(h.Files()["/etc/hosts"].Data), line)
 	}
+	return b
 }

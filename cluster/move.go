@@ -111,6 +111,8 @@ func (n noted) obstacles(c *runtime.Cluster, d runtime.Distribution, want cluste
 		return refused("%s takes no other", d.Name())
 	case mover.Stuck(c, m.from, m.to) != "":
 		return refused("%s", mover.Stuck(c, m.from, m.to))
+	case m.from.IPVS || m.to.IPVS:
+		return refused("a cluster has IPVS from its beginning or not at all: workers would be without API servers while the one gives way to the other")
 	case leaving:
 		return refused("workers leave at the same time, which must find the API servers until they are gone: apply the one, then the other")
 	case m.from.VIP == "" || m.to.VIP == "":

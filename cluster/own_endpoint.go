@@ -179,7 +179,7 @@ func apiPort(c *runtime.Cluster, d runtime.Distribution) int {
 
 // noteEndpoint keeps on a control plane what the cluster is made with. One that follows a change is noted at the end of that.
 func (r *run) noteEndpoint(h *runtime.Host) []runtime.Step {
-	if !r.cluster.File.Endpoint.Own() || r.follows(h) || h.Spec.Role != clusterfile.ControlPlane {
+	if e := r.cluster.File.Endpoint; !e.Own() && !e.IPVS || r.follows(h) || h.Spec.Role != clusterfile.ControlPlane {
 		return nil
 	}
 	return []runtime.Step{{Name: stepEndpoint, Key: r.cluster.File.Endpoint.String(), Do: func(context.Context, io.Writer) error { return nil }}}

@@ -16,6 +16,10 @@ import (
 type Endpoint struct {
 	// Balancer is a balancer on each worker, of sealer's or of the distribution's own.
 	Balancer bool `json:",omitempty"`
+	// IPVS is a balancer on each worker that the kernel is, at a virtual address that each has for itself. It is sealer's.
+	IPVS bool `json:",omitempty"`
+	// IPVSAddress is that address; empty: ServiceAddress' own.
+	IPVSAddress string `json:",omitempty"`
 	// VIP is an address that the control planes hand on among themselves: an IP address, with the length of its network or without.
 	VIP string `json:",omitempty"`
 	// Interface is where VIP is carried; empty: the one whose network it lies in.
@@ -23,6 +27,12 @@ type Endpoint struct {
 	// External is host or host:port of a balancer that the user runs.
 	External string `json:",omitempty"`
 }
+
+// Where nothing is said, IPVS is at a link-local address, which is in no network that is routed, and at a unique local one.
+const (
+	ipvsAddress  = "169.254.197.2"
+	ipvsAddress6 = "fd00:169:254:197::2"
+)
 
 // linkRule is what Linux takes as the name of an interface, but for what would need quoting.
 var linkRule = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,14}$`)
@@ -43,6 +53,17 @@ func (e Endpoint) Address() netip.Addr {
 		return netip.Addr{}
 	}
 	return a
+}
+
+// ServiceAddress is where IPVS has the API servers on workers whose own addresses are of that family.
+func (e Endpoint) ServiceAddress(ipv6 bool) netip.Addr {
+	if a, err := parseAddress(e.IPVSAddress); err == nil {
+		return a
+	}
+	if ipv6 {
+		return netip.MustParseAddr(ipvsAddress6)
+	}
+	return netip.MustParseAddr(ipvsAddress)
 }
 
 // Host is the name or address by which the API servers are found; empty where there is none for all.
@@ -83,6 +104,11 @@ func (e Endpoint) String() string {
 		return strings.TrimSpace("vip " + e.spelled() + " " + e.Interface)
 	case e.External != "":
 		return "external " + e.External
+	case e.IPVS:
+		if a, err := parseAddress(e.IPVSAddress); err == nil && a != (Endpoint{}).ServiceAddress(a.Is6()) {
+			return "ipvs " + a.String()
+		}
+		return "ipvs"
 	}
 	return "balancer"
 }
@@ -107,6 +133,8 @@ func ParseEndpoint(text string) (Endpoint, error) {
 		e.VIP, e.Interface, _ = strings.Cut(rest, " ")
 	case "external":
 		e.External = rest
+	case "ipvs":
+		e.IPVS, e.IPVSAddress = true, rest
 	case "balancer":
 		e.Balancer = true
 	}
@@ -122,13 +150,23 @@ func (e Endpoint) mistakes() []mistake {
 		list = append(list, mistake{field, fmt.Sprintf(format, args...)})
 	}
 	ways := 0
-	for _, said := range []bool{e.Balancer, e.VIP != "", e.External != ""} {
+	for _, said := range []bool{e.Balancer, e.IPVS, e.VIP != "", e.External != ""} {
 		if said {
 			ways++
 		}
 	}
 	if ways > 1 {
-		add("", "the API servers have one endpoint: choose one of balancer, vip and external")
+		add("", "the API servers have one endpoint: choose one of balancer, ipvs, vip and external")
+	}
+	if e.IPVSAddress != "" {
+		switch a, err := parseAddress(e.IPVSAddress); {
+		case !e.IPVS:
+			add("ipvsAddress", "an address for IPVS is of no use without ipvs: true")
+		case err != nil:
+			add("ipvsAddress", "%q is not an IP address", e.IPVSAddress)
+		case a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.Is6() && a.IsLinkLocalUnicast() || a.Zone() != "" || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+			add("ipvsAddress", "%s cannot be a virtual address", a)
+		}
 	}
 	if e.VIP != "" {
 		switch a := e.Address(); {
@@ -170,6 +208,10 @@ func (s *source) endpoint(spec *node) Endpoint {
 	if b := n.child("balancer"); b != nil {
 		e.Balancer, _ = b.scalar.(bool)
 	}
+	if b := n.child("ipvs"); b != nil {
+		e.IPVS, _ = b.scalar.(bool)
+	}
+	e.IPVSAddress = n.text("ipvsAddress")
 	for _, m := range e.mistakes() {
 		if m.field == "" {
 			s.fail(n, "%s", m.what)
@@ -182,10 +224,12 @@ func (s *source) endpoint(spec *node) Endpoint {
 
 // savedEndpoint is an Endpoint in a Clusterfile.
 type savedEndpoint struct {
-	Balancer  bool   `yaml:"balancer,omitempty"`
-	VIP       string `yaml:"vip,omitempty"`
-	Interface string `yaml:"interface,omitempty"`
-	External  string `yaml:"external,omitempty"`
+	Balancer    bool   `yaml:"balancer,omitempty"`
+	IPVS        bool   `yaml:"ipvs,omitempty"`
+	IPVSAddress string `yaml:"ipvsAddress,omitempty"`
+	VIP         string `yaml:"vip,omitempty"`
+	Interface   string `yaml:"interface,omitempty"`
+	External    string `yaml:"external,omitempty"`
 }
 
 func (e Endpoint) saved() *savedEndpoint {

@@ -22,6 +22,9 @@ func endpoint(t *testing.T, text string) (clusterfile.Endpoint, error) {
 func TestEndpoint(t *testing.T) {
 	for text, want := range map[string]struct{ text, host, server string }{
 		"{balancer: true}":                       {"balancer", "", ""},
+		"{ipvs: true}":                           {"ipvs", "", ""},
+		"{ipvs: true, ipvsAddress: 10.103.97.2}": {"ipvs 10.103.97.2", "", ""},
+		"{ipvs: true, ipvsAddress: \"fd00::a\"}": {"ipvs fd00::a", "", ""},
 		"{vip: 10.0.0.100}":                      {"vip 10.0.0.100", "10.0.0.100", "10.0.0.100:7443"},
 		"{vip: 10.0.0.100/24, interface: bond0}": {"vip 10.0.0.100/24 bond0", "10.0.0.100", "10.0.0.100:7443"},
 		"{vip: \"fd00::64\"}":                    {"vip fd00::64", "fd00::64", "[fd00::64]:7443"},
@@ -43,8 +46,19 @@ func TestEndpoint(t *testing.T) {
 
 func TestEndpoint_Wrong(t *testing.T) {
 	for text, want := range map[string]string{
-		"{vip: 10.0.0.100, external: k8s.example.com}": "choose one of balancer, vip and external",
-		"{balancer: true, vip: 10.0.0.100}":            "choose one of balancer, vip and external",
+		"{vip: 10.0.0.100, external: k8s.example.com}": "choose one of balancer, ipvs, vip and external",
+		"{balancer: true, vip: 10.0.0.100}":            "choose one of balancer, ipvs, vip and external",
+		"{ipvs: true, vip: 10.0.0.100}":                "choose one of balancer, ipvs, vip and external",
+		"{ipvs: true, external: k8s.example.com}":      "choose one of balancer, ipvs, vip and external",
+		"{balancer: true, ipvs: true}":                 "choose one of balancer, ipvs, vip and external",
+		"{ipvsAddress: 10.103.97.2}":                   "of no use without ipvs: true",
+		"{balancer: true, ipvsAddress: 10.103.97.2}":   "of no use without ipvs: true",
+		"{ipvs: true, ipvsAddress: ten}":               `4:51: "ten" is not an IP address`,
+		"{ipvs: true, ipvsAddress: 10.103.97.2/32}":    `"10.103.97.2/32" is not an IP address`,
+		"{ipvs: true, ipvsAddress: 127.0.0.1}":         "127.0.0.1 cannot be a virtual address",
+		"{ipvs: true, ipvsAddress: \"fe80::1\"}":       "fe80::1 cannot be a virtual address",
+		"{ipvs: true, interface: eth0}":                "an interface is of no use without a vip",
+		"{ipvs: 10.103.97.2}":                          `"10.103.97.2" must be true or false`,
 		"{vip: ten}":                                   `4:31: "ten" is not an IP address`,
 		"{vip: 127.0.0.1}":                             "127.0.0.1 cannot be the address of API servers",
 		"{vip: 0.0.0.0}":                               "0.0.0.0 cannot be the address",

@@ -26,6 +26,7 @@ func Checks() []Check {
 		{"image", "hosts of one cluster run one image; another one is for sealer upgrade"},
 		{"images", "what is not packed can never be pulled on hosts without a network"},
 		{"init", "services are kept by systemd, or by OpenRC for k3s and k0s"},
+		{"ipvs", "where the API servers are balanced by IPVS the kernel of each worker must have it"},
 		{"machine-id", "pod networks and the journal take hosts with the same machine id for one"},
 		{"memory", "a control plane with too little memory loses its API server under load"},
 		{"name", "names become names of objects in the cluster"},

@@ -27,7 +27,47 @@ func (c *Cluster) EndpointNames() []string {
 	if host := c.File.Endpoint.Host(); host != "" {
 		return []string{host}
 	}
+	if c.File.Endpoint.IPVS {
+		return []string{c.ServiceAddress().String()}
+	}
 	return nil
+}
+
+// ServiceAddress is where workers have the API servers with IPVS.
+func (c *Cluster) ServiceAddress() netip.Addr {
+	return c.File.Endpoint.ServiceAddress(IsIPv6(c.First().IP()))
+}
+
+// ipvsProblems finds what keeps the kernels of workers from balancing.
+func ipvsProblems(c *Cluster, d Distribution) []Problem {
+	const balancer = "controlPlaneEndpoint: {balancer: true}, which is the default"
+	if _, ok := d.(Balanced); !ok {
+		return []Problem{{"", "endpoint", fmt.Sprintf("%s has balancers of its own on its nodes, and no place for IPVS rules of sealer's", d.Name()), "leave ipvs out: " + balancer}}
+	}
+	var problems []Problem
+	address := c.ServiceAddress()
+	for _, h := range c.Hosts {
+		if h.Lost != nil {
+			continue
+		}
+		add := func(check, fix, format string, args ...any) {
+			problems = append(problems, Problem{h.String(), check, fmt.Sprintf(format, args...), fix})
+		}
+		if IsIPv6(h.IP()) != address.Is6() {
+			add("endpoint", "choose an ipvsAddress of the same family as the hosts', or none", "it is %s, and the virtual address %s of IPVS is of another family", h.IP(), address)
+		}
+		for _, p := range h.Facts.Addresses {
+			if p.Masked().Contains(address) {
+				add("endpoint", "choose an ipvsAddress that lies in no network of a host, or none", "the virtual address %s of IPVS lies in its network %s", address, p.Masked())
+				break
+			}
+		}
+		if h.Spec.Role == clusterfile.Worker && !h.Facts.IPVS {
+			add("ipvs", "install the kernel's modules (some distributions keep ip_vs in a package of its own), or use the balancer: "+balancer,
+				"its kernel %s has no IPVS: there are no modules ip_vs and ip_vs_rr", h.Facts.Kernel)
+		}
+	}
+	return problems
 }
 
 // VirtualLink is the interface on which a control plane carries the virtual address, with the length of its network there; empty: there
@@ -50,6 +90,9 @@ func VirtualLink(e clusterfile.Endpoint, h *Host) (link string, bits int) {
 // endpointProblems finds endpoints that the hosts or the image cannot have.
 func endpointProblems(c *Cluster, d Distribution) []Problem {
 	e := c.File.Endpoint
+	if e.IPVS {
+		return ipvsProblems(c, d)
+	}
 	if e.VIP == "" {
 		return nil
 	}

@@ -41,6 +41,7 @@ type Facts struct {
 	Addresses             []netip.Prefix          // global ones that last; first those of the link that the default route takes
 	LinkOf                map[netip.Prefix]string // of Addresses
 	IPv6                  bool                    // the kernel has it, and new links will
+	IPVS                  bool                    // the kernel has it, or modules for it
 	Listening             []Listener
 	Paths                 []string        // the markers that exist
 	Units                 map[string]Unit // those that are loaded
@@ -140,6 +141,8 @@ func parseFacts(out []byte, now time.Time) (Facts, error) {
 			ways = append(ways, value)
 		case "ipv6":
 			f.IPv6 = value == "on"
+		case "ipvs":
+			f.IPVS = value == "on"
 		case "link":
 			f.Links = append(f.Links, value)
 		case "address":

@@ -41,6 +41,7 @@ if [ -e /proc/net/ipv6_route ]; then
 	awk '$1 ~ /^0+$/ && $2 == "00" && $10 != "lo" { print "default-route=" $10 }' /proc/net/ipv6_route
 fi
 if [ -e /proc/net/if_inet6 ] && [ "$(cat /proc/sys/net/ipv6/conf/default/disable_ipv6 2>/dev/null)" != 1 ]; then p ipv6 on; fi
+if [ -e /proc/net/ip_vs ] || PATH=$PATH:/usr/sbin:/sbin modprobe -n -q -a ip_vs ip_vs_rr 2>/dev/null; then p ipvs on; fi
 for link in /sys/class/net/*; do p link "$(basename "$link")"; done
 if command -v ip >/dev/null; then
 	# what a kernel makes up for a while, and virtual addresses that others lend, are not a host's own

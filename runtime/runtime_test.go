@@ -81,6 +81,7 @@ swap=/dev/sda2 partition 1000 0 -2
 disk-free=53687091200
 default-route=eth0
 ipv6=on
+ipvs=on
 link=lo
 address=10.244.0.1/24 cni0
 address=10.0.0.7/24 eth0
@@ -109,7 +110,7 @@ func TestGather(t *testing.T) {
 	require.Equal(t, runtime.Facts{
 		OS: "debian", OSVersion: "12", OSName: "Debian GNU/Linux 12 (bookworm)", Arch: "arm64", Kernel: "6.1.0-28-arm64",
 		Hostname: "H7", MachineID: "abc", Init: "systemd", Root: true, Cgroup: 2, CPUs: 4, Memory: 8230000000, DiskFree: 53687091200,
-		Swap: true, DefaultRoute: true, IPv6: true, Links: []string{"lo"},
+		Swap: true, DefaultRoute: true, IPv6: true, IPVS: true, Links: []string{"lo"},
 		Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.7/24"), netip.MustParsePrefix("fd00::7/64"), netip.MustParsePrefix("10.244.0.1/24")},
 		LinkOf: map[netip.Prefix]string{
 			netip.MustParsePrefix("10.0.0.7/24"): "eth0", netip.MustParsePrefix("fd00::7/64"): "eth0", netip.MustParsePrefix("10.244.0.1/24"): "cni0",

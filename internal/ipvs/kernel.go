@@ -14,7 +14,9 @@ import (
 // MissingError is a kernel that has no IPVS, not as a module either.
 type MissingError struct{}
 
-func (*MissingError) Error() string { return "the kernel has no IPVS: the module ip_vs cannot be loaded" }
+func (*MissingError) Error() string {
+	return "the kernel has no IPVS: the module ip_vs cannot be loaded"
+}
 
 // Hint says what else there is.
 func (*MissingError) Hint() string {
@@ -26,7 +28,9 @@ const sysctls = "/proc/sys/net/ipv4/vs"
 
 // wanted are our settings, which kube-proxy has, too. Firewalls know IPVS' connections by conntrack alone, and a client of a server that is gone
 // is told so by expire_nodest_conn: its packets would vanish otherwise.
-func wanted() map[string]string { return map[string]string{"conntrack": "1", "expire_nodest_conn": "1"} }
+func wanted() map[string]string {
+	return map[string]string{"conntrack": "1", "expire_nodest_conn": "1"}
+}
 
 // Settings of the kernel's IPVS, by their names in /proc/sys/net/ipv4/vs.
 type Settings map[string]string

@@ -39,7 +39,7 @@ func TestUnits_SystemdReadsThem(t *testing.T) {
 	if err != nil {
 		t.Skip("systemd-analyze is not installed")
 	}
-	for _, unit := range []string{node.RegistryUnit, node.EndpointUnit} {
+	for _, unit := range []string{node.RegistryUnit, node.EndpointUnit, "sealer-endpoint-ipvs.service"} {
 		root := t.TempDir()
 		text := strings.NewReplacer("PROGRAM", "/bin/node", "ROOT", "/var/lib/sealer/node").Replace(string(must(os.ReadFile("testdata/" + unit))))
 		require.NoError(t, os.MkdirAll(filepath.Join(root, "etc/systemd/system"), 0o755))

@@ -26,9 +26,11 @@ import (
 	"github.com/sealerio/sealer/internal/blobstream"
 	"github.com/sealerio/sealer/internal/node"
 	"github.com/sealerio/sealer/store"
+	"github.com/sealerio/sealer/test/kernel"
 )
 
-// TestMain makes the test binary sealer-node itself where it is started with the flag that comes first in its unit.
+// TestMain makes the test binary sealer-node itself where it is started with the flag that comes first in its unit, and systemctl where it has
+// that name.
 func TestMain(m *testing.M) {
 	if node.Init() {
 		return
@@ -36,7 +38,10 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "--root" {
 		os.Exit(node.Run(context.Background(), os.Args[1:], node.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr}))
 	}
-	os.Exit(m.Run())
+	if filepath.Base(os.Args[0]) == "systemctl" {
+		os.Exit(systemctl(os.Args[1:]))
+	}
+	os.Exit(kernel.Main(m))
 }
 
 // machine is a host with a root folder of its own.

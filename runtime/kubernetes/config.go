@@ -52,8 +52,8 @@ func initConfig(c *runtime.Cluster, h *runtime.Host, certificateKey host.Secret)
 	}
 	docs := []object{init, clusterConfig(c)}
 	docs = append(docs, document(c, kubeletAPI, "KubeletConfiguration", object{"cgroupDriver": "systemd"}))
-	if c.File.Kubeadm["KubeProxyConfiguration"] != nil {
-		docs = append(docs, document(c, kubeProxyAPI, "KubeProxyConfiguration", object{}))
+	if c.File.Kubeadm["KubeProxyConfiguration"] != nil || c.File.Endpoint.IPVS {
+		docs = append(docs, proxyConfig(c))
 	}
 	return marshal(docs)
 }

@@ -4,7 +4,11 @@ package kubernetes
 
 import (
 	"context"
+	"fmt"
 	"io"
+	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/sealerio/sealer/runtime"
 )
@@ -23,14 +27,51 @@ func (Distribution) VirtualAddressPrograms() []string { return []string{"keepali
 
 // checkEndpoint: the endpoint has one place in the Clusterfile.
 func checkEndpoint(c *runtime.Cluster) []runtime.Problem {
+	problems := serviceProblems(c)
 	e, said := c.File.Kubeadm["ClusterConfiguration"]["controlPlaneEndpoint"].(string)
 	if !said || e == "" || !c.File.Endpoint.Said() {
-		return nil
+		return problems
 	}
-	return []runtime.Problem{{
+	return append(problems, runtime.Problem{
 		Check: "endpoint", What: "the Clusterfile has a controlPlaneEndpoint in its Cluster and another one, " + e + ", in its ClusterConfiguration",
 		Fix: "leave that of the ClusterConfiguration out",
-	}}
+	})
+}
+
+// serviceProblems: the virtual address of IPVS is none of a pod's or a service's.
+func serviceProblems(c *runtime.Cluster) []runtime.Problem {
+	if !c.File.Endpoint.IPVS {
+		return nil
+	}
+	var problems []runtime.Problem
+	address, n := c.ServiceAddress(), networks(c)
+	for whose, list := range map[string]string{"pods": n.Pods, "services": n.Services} {
+		for part := range strings.SplitSeq(list, ",") {
+			if p, err := netip.ParsePrefix(strings.TrimSpace(part)); err == nil && p.Contains(address) {
+				problems = append(problems, runtime.Problem{
+					Check: "endpoint", What: fmt.Sprintf("the virtual address %s of IPVS lies in the network %s of the %s", address, p, whose),
+					Fix: "choose another ipvsAddress, or none",
+				})
+			}
+		}
+	}
+	return problems
+}
+
+// proxyConfig is kube-proxy's. In its mode ipvs it takes away all IPVS services that it does not know, but for those that it is told to leave.
+func proxyConfig(c *runtime.Cluster) object {
+	config := document(c, kubeProxyAPI, "KubeProxyConfiguration", object{})
+	if !c.File.Endpoint.IPVS {
+		return config
+	}
+	address := c.ServiceAddress()
+	ours := netip.PrefixFrom(address, address.BitLen()).String()
+	ipvs := child(config, "ipvs")
+	list, _ := ipvs["excludeCIDRs"].([]any)
+	if !slices.Contains(list, any(ours)) {
+		ipvs["excludeCIDRs"] = append(slices.Clone(list), ours)
+	}
+	return config
 }
 
 // ownServer has the admin's kubeconfigs of a control plane name its own API server: what is asked with them is asked of this host, and

@@ -36,6 +36,22 @@ func TestConfig_Endpoint(t *testing.T) {
 	}
 }
 
+// With IPVS the name leads to the virtual address on workers. A kube-proxy that makes IPVS services leaves that one alone.
+func TestConfig_IPVS(t *testing.T) {
+	const proxy = "---\napiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: ipvs\nipvs: {scheduler: wrr, excludeCIDRs: [10.9.0.0/24]}\n"
+	for name, documents := range map[string]string{"ipvs": "", "ipvs-proxy": proxy} {
+		t.Run(name, func(t *testing.T) {
+			c, hosts := newCluster(t, "v1.36.3", documents)
+			c.File.Endpoint = clusterfile.Endpoint{IPVS: true}
+			require.Equal(t, 6443, kubernetes.New().BalancedPort(c))
+			onNewHost(hosts[0])
+			_, err := do(t, kubernetes.New().Init(c, c.Hosts[0]))
+			require.NoError(t, err)
+			golden(t, "testdata/endpoint/"+name+"-init.yaml", string(hosts[0].Files()["/etc/kubernetes/kubeadm.yaml"].Data))
+		})
+	}
+}
+
 // With a balancer of the user's, what is asked on a control plane is asked of that one, and not of whichever the balancer chooses.
 func TestInit_AsksItself(t *testing.T) {
 	for e, want := range map[clusterfile.Endpoint]bool{{External: "k8s.example.com:443"}: true, {VIP: "10.0.0.100"}: false, {}: false} {

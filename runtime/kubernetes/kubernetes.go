@@ -235,7 +235,7 @@ func (d Distribution) Check(c *runtime.Cluster) []runtime.Problem {
 				add("memory", "use a host with 1700 MiB of memory or more as control plane", "it has %d MiB of memory, a control plane needs 1700", h.Facts.Memory>>20)
 			}
 		}
-		if !controlPlane && d.BalancedPort(c) != 0 {
+		if !controlPlane && d.BalancedPort(c) != 0 && !c.File.Endpoint.IPVS {
 			ports = append(ports, d.BalancedPort(c))
 		}
 		problems = append(problems, runtime.PortProblems(h, ports...)...)

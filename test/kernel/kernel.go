@@ -32,7 +32,7 @@ const (
 	// variable names the test for the first process of the kernel: what a kernel is told and does not know becomes its environment.
 	variable = "SEALER_TEST_IN_KERNEL"
 	passed   = "the tests in the kernel have passed"
-	limit    = 3 * time.Minute
+	limit    = 2 * time.Minute
 )
 
 // Inside tells whether this process is the first one of such a kernel.
