@@ -350,18 +350,23 @@ func TestUpgrade_Refused(t *testing.T) {
 		setup       func(u *upgradeBed)
 		want, wants string // in the error, in the hint
 	}{
-		"two minor versions":      {"v1.38.0", nil, "2 minor versions on", "first to an image of v1.37"},
-		"an older minor":          {"v1.35.9", nil, "newer than v1.35.9", "sealer etcd restore"},
-		"an older patch":          {"v1.36.1", nil, "newer than v1.36.1", "sealer rollback"},
-		"back over a minor":       {"v1.35.9", func(u *upgradeBed) { u.opts.Back = true }, "newer than v1.35.9", "sealer etcd restore"},
-		"back to a newer":         {"v1.37.1", func(u *upgradeBed) { u.opts.Back = true }, "no way back", "sealer upgrade"},
-		"a third version":         {"v1.37.1", func(u *upgradeBed) { u.nodes["h4"].Version = "v1.35.2" }, "10.0.0.4: it runs v1.35.2", "first to an image of v1.36"},
-		"a node is off":           {"v1.37.1", func(u *upgradeBed) { u.nodes["h4"].Ready = false }, "10.0.0.4: its node is not Ready: it is off", "--skip 10.0.0.4"},
-		"no node":                 {"v1.37.1", func(u *upgradeBed) { delete(u.nodes, "h4") }, "10.0.0.4: it is no node of the cluster", "join"},
-		"an unknown node":         {"v1.37.1", func(u *upgradeBed) { u.nodes["other"] = &fakeNode{Version: "v1.36.3", Ready: true} }, "the node other is none", "--skip other"},
-		"a skipped control plane": {"v1.37.1", func(u *upgradeBed) { u.opts.Skip = []string{"10.0.0.2"} }, "cannot be left out", "sealer delete --masters 10.0.0.2"},
-		"a batch that is none":    {"v1.37.1", func(u *upgradeBed) { u.opts.Batch = "half" }, `"half" is no number`, "10%"},
-		"a certificate ends":      {"v1.37.1", func(u *upgradeBed) { u.opts.Distributions = u.bed.opts.Distributions }, "valid until 1970", "sealer cert renew"},
+		"two minor versions": {"v1.38.0", nil, "2 minor versions on", "first to an image of v1.37"},
+		"an older minor":     {"v1.35.9", nil, "newer than v1.35.9", "sealer etcd restore"},
+		"an older patch":     {"v1.36.1", nil, "newer than v1.36.1", "sealer rollback"},
+		"back over a minor":  {"v1.35.9", func(u *upgradeBed) { u.opts.Back = true }, "newer than v1.35.9", "sealer etcd restore"},
+		"back to a newer":    {"v1.37.1", func(u *upgradeBed) { u.opts.Back = true }, "no way back", "sealer upgrade"},
+		"a node left out, and far behind": {"v1.37.1", func(u *upgradeBed) {
+			u.nodes["h4"].Version, u.opts.Skip = "v1.33.9", []string{"10.0.0.4", "h4"}
+		}, "h4: it runs v1.33.9, and v1.37.1 of the image is 4 minor versions on", "first to an image of v1.34"},
+		"no version":                {"v1.37.1", func(u *upgradeBed) { u.nodes["h4"].Version = "a fork" }, `"a fork" of the node and "v1.37.1" of the image cannot be compared`, "says its version"},
+		"back from a third version": {"v1.36.1", func(u *upgradeBed) { u.opts.Back, u.nodes["h4"].Version = true, "v1.35.2" }, "that is no way back", "sealer upgrade"},
+		"a third version":           {"v1.37.1", func(u *upgradeBed) { u.nodes["h4"].Version = "v1.35.2" }, "10.0.0.4: it runs v1.35.2", "first to an image of v1.36"},
+		"a node is off":             {"v1.37.1", func(u *upgradeBed) { u.nodes["h4"].Ready = false }, "10.0.0.4: its node is not Ready: it is off", "--skip 10.0.0.4"},
+		"no node":                   {"v1.37.1", func(u *upgradeBed) { delete(u.nodes, "h4") }, "10.0.0.4: it is no node of the cluster", "join"},
+		"an unknown node":           {"v1.37.1", func(u *upgradeBed) { u.nodes["other"] = &fakeNode{Version: "v1.36.3", Ready: true} }, "the node other is none", "--skip other"},
+		"a skipped control plane":   {"v1.37.1", func(u *upgradeBed) { u.opts.Skip = []string{"10.0.0.2"} }, "cannot be left out", "sealer delete --masters 10.0.0.2"},
+		"a batch that is none":      {"v1.37.1", func(u *upgradeBed) { u.opts.Batch = "half" }, `"half" is no number`, "10%"},
+		"a certificate ends":        {"v1.37.1", func(u *upgradeBed) { u.opts.Distributions = u.bed.opts.Distributions }, "valid until 1970", "sealer cert renew"},
 		"another cluster": {"v1.37.1", func(u *upgradeBed) {
 			u.hosts["10.0.0.3"].Put(runtime.StateFile, `{"schemaVersion":"v1","cluster":"test","role":"node","runtime":"fake"}`, 0o644)
 		}, `belongs to the cluster "test"`, "sealer delete"},

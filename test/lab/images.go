@@ -15,6 +15,9 @@ import (
 	"text/template"
 )
 
+// Version is that of the lab's Kubernetes: KubernetesVersion, PreviousVersion or PatchVersion.
+func (l *Lab) Version() string { return l.version }
+
 // BaseImage is the name of the Kubernetes base image in the lab's registry.
 func (l *Lab) BaseImage() string { return l.Registry + "/sealer/kubernetes:" + l.version }
 
