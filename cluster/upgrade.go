@@ -82,8 +82,9 @@ func (o UpgradeOptions) carryOut(ctx context.Context, kept *folder) (err error) 
 	}
 	defer func() { err = errors.Join(err, closeHosts()) }()
 	r := &run{RunOptions: o.RunOptions, cluster: c, distribution: distribution}
+	u := &upgrade{how: o, run: r}
 	if o.Recall {
-		if err := r.recallFile(ctx); err != nil {
+		if err := u.patiently(ctx, r.recallFile); err != nil {
 			return err
 		}
 		if len(o.Clusterfile.Env) > 0 {
@@ -106,11 +107,11 @@ func (o UpgradeOptions) carryOut(ctx context.Context, kept *folder) (err error) 
 	if err != nil {
 		return err
 	}
-	u := &upgrade{how: o, run: r}
 	if err := r.readOriginals(ctx); err != nil {
 		return err
 	}
-	if err := u.look(ctx, id); err != nil {
+	look := func(ctx context.Context) error { return u.look(ctx, id) }
+	if err := u.patiently(ctx, look); err != nil {
 		return err
 	}
 	if u.nothing() {
@@ -139,7 +140,7 @@ func (o UpgradeOptions) carryOut(ctx context.Context, kept *folder) (err error) 
 	}
 	defer release()
 	ctx = held
-	if err := u.look(ctx, id); err != nil { // another operator may have been there
+	if err := u.patiently(ctx, look); err != nil { // another operator may have been there
 		return err
 	}
 	if p, err = u.plan(); err != nil {

@@ -303,6 +303,30 @@ func TestUpgrade_AsksAgain(t *testing.T) {
 	}
 }
 
+// Where an upgrade was cut while the API servers were being replaced, its continuation waits for one.
+func TestUpgrade_WaitsForWhatItHasStarted(t *testing.T) {
+	u := newUpgradeBed(t, "v1.37.1")
+	silent := func(times int) {
+		for _, h := range u.hosts {
+			h.On("get --raw /readyz", hosttest.Answer{Do: func(context.Context, hosttest.Call) hosttest.Answer {
+				u.mu.Lock()
+				defer u.mu.Unlock()
+				times--
+				return hosttest.Answer{Code: map[bool]int{true: 1}[times >= 0]}
+			}})
+		}
+	}
+	silent(1000)
+	require.ErrorContains(t, u.upgrade(t), "no control plane of the cluster", "nothing is under way")
+	require.Empty(t, u.log)
+	silent(0)
+	u.fail = "h1: dist upgrade-running"
+	require.Error(t, u.upgrade(t))
+	silent(10)
+	require.NoError(t, u.upgrade(t))
+	require.Contains(t, u.out.String(), "runs v1.37.1 on 4 hosts")
+}
+
 func TestUpgrade_Pauses(t *testing.T) {
 	u := newUpgradeBed(t, "v1.37.1")
 	u.opts.PauseAfter = 3

@@ -116,13 +116,15 @@ func (Distribution) Restore(c *runtime.Cluster, h *runtime.Host, file string) []
 			},
 		},
 	}
+	before, after := ownData(h)
+	steps = append(steps, before...)
 	for _, o := range others {
 		steps = append(steps, runtime.Step{
 			Name: "joining the control plane of " + o.String() + " to it",
 			Do:   func(ctx context.Context, log io.Writer) error { return rejoinEtcd(ctx, c, h, o, log) },
 		})
 	}
-	return steps
+	return append(steps, after...)
 }
 
 // etcdTool is a shell function: what the image of etcd brings, in a container of its own that sees the folder $1.

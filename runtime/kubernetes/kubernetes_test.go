@@ -290,10 +290,12 @@ func TestSteps(t *testing.T) {
 		"forget":      {2, func(first, _ *hosttest.Runner) { first.On("get node h3", hosttest.Answer{Stdout: "node/h3\n"}) }, d.Forget},
 		"forget-gone": {2, func(_, _ *hosttest.Runner) {}, d.Forget},
 		"upgrade-first": {0, func(_, r *hosttest.Runner) {
+			ready(r)
 			r.On("get configmap kubeadm-config", hosttest.Answer{Stdout: "kubernetesVersion: v1.35.4\n"}).On("is-active|is-enabled", hosttest.Answer{Code: 3}).
 				On("grep -q|stat -L|cmp -s", hosttest.Answer{Code: 1})
 		}, both(d.Upgrade)},
 		"upgrade-next": {1, func(_, r *hosttest.Runner) {
+			ready(r)
 			r.On("get configmap kubeadm-config", hosttest.Answer{Stdout: "kubernetesVersion: v1.36.3\n"}).On("grep -q|stat -L|cmp -s", hosttest.Answer{Code: 1})
 		}, both(d.Upgrade)},
 		"upgrade-done": {0, func(_, r *hosttest.Runner) {
@@ -303,7 +305,10 @@ func TestSteps(t *testing.T) {
 		"snapshot": {0, func(_, r *hosttest.Runner) { r.On("test -s", hosttest.Answer{Code: 1}) }, func(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
 			return d.Snapshot(c, h, "/var/lib/sealer/snapshots/a.db")
 		}},
-		"restore": {0, func(_, r *hosttest.Runner) { ready(r) }, func(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
+		"restore": {0, func(_, r *hosttest.Runner) {
+			ready(r)
+			r.Put("/etc/kubernetes/admin.conf", kubeconfig("bmV3"), 0o600).On("^test -e /var/lib/sealer/kubernetes/restored-from-another", hosttest.Answer{Code: 1})
+		}, func(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
 			return d.Restore(c, h, "/var/lib/sealer/snapshots/a.db")
 		}},
 		"reset":       {2, func(_, _ *hosttest.Runner) {}, d.Reset},

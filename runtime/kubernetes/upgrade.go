@@ -35,6 +35,9 @@ func (d Distribution) Upgrade(c *runtime.Cluster, h *runtime.Host) (running, dra
 		step.Name = "upgrading the control plane (kubeadm upgrade)"
 		step.Done = func(ctx context.Context) (bool, error) { return upgraded(ctx, c, h) }
 		step.Do = func(ctx context.Context, log io.Writer) error {
+			if err := leftAlone(ctx, h, log); err != nil {
+				return err
+			}
 			apply, err := applies(ctx, c, h)
 			if err != nil {
 				return err
@@ -94,6 +97,19 @@ func clusterVersion(ctx context.Context, h *runtime.Host) (string, error) {
 		return "", fmt.Errorf("%s: reading the ClusterConfiguration in kube-system/kubeadm-config: %w", h, err)
 	}
 	return config.KubernetesVersion, nil
+}
+
+// leftAlone waits for a kubeadm that goes on though its operator is gone, and for an API server that it has replaced.
+func leftAlone(ctx context.Context, h *runtime.Host, log io.Writer) error {
+	if err := run(ctx, h, log, "flock", "--timeout", "900", lockFile, "true"); err != nil {
+		return err
+	}
+	err := eventually(ctx, apiTimeout, func(ctx context.Context) (bool, error) { return apiReady(ctx, h) })
+	if errors.Is(err, errLate) { // kubeadm knows what is in the way
+		_, _ = fmt.Fprintln(log, "its API server is not ready")
+		err = nil
+	}
+	return err
 }
 
 // applies: the first control plane to be upgraded takes the cluster's configuration along, and takes it up again where
