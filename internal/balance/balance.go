@@ -44,7 +44,7 @@ func Serve(ctx context.Context, o Options) error {
 		o.Patience = 2 * time.Second
 	}
 	if o.Check == nil {
-		o.Check = Ready(o.Patience)
+		o.Check = Ready(o.Patience, nil)
 	}
 	b := &balancer{o: o, servers: map[string]*server{}}
 	if err := b.follow(); err != nil {

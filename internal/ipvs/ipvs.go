@@ -44,7 +44,7 @@ func Serve(ctx context.Context, o Options) error {
 		o.Patience = 2 * time.Second
 	}
 	if o.Check == nil {
-		o.Check = balance.Ready(o.Patience)
+		o.Check = balance.Ready(o.Patience, (&apart{}).dial)
 	}
 	if _, err := Prepare(); err != nil {
 		return err

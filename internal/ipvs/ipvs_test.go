@@ -22,6 +22,7 @@ import (
 	"time"
 
 	kernelipvs "github.com/moby/ipvs"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -79,31 +80,39 @@ func TestCut(t *testing.T) {
 }
 
 // world is this worker with two networks, of which the control planes know one alone, and a namespace with the control planes' addresses.
-type world struct{ there chan func() }
+type world struct {
+	do func(func()) // in the namespace of the control planes
+}
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{make(chan func())}
-	ready := make(chan int)
+	w := &world{}
+	in, out := make(chan func()), make(chan int)
+	var unshared error
 	go func() {
 		runtime.LockOSThread() // it ends with the goroutine, and the namespace with all sockets in it
-		require.NoError(t, unix.Unshare(unix.CLONE_NEWNET))
-		ready <- unix.Gettid()
-		for do := range w.there {
+		unshared = unix.Unshare(unix.CLONE_NEWNET)
+		out <- unix.Gettid()
+		for do := range in {
 			do()
-			ready <- 0
+			out <- 0
 		}
 	}()
-	there := <-ready
+	there := <-out
+	require.NoError(t, unshared)
+	w.do = func(f func()) {
+		in <- f
+		<-out
+	}
 	up := func(name string, addresses ...string) {
 		link, err := netlink.LinkByName(name)
-		require.NoError(t, err)
-		require.NoError(t, netlink.LinkSetUp(link))
+		assert.NoError(t, err)
+		assert.NoError(t, netlink.LinkSetUp(link))
 		for _, a := range addresses {
 			address, err := netlink.ParseAddr(a)
-			require.NoError(t, err)
+			assert.NoError(t, err)
 			address.Flags = unix.IFA_F_NODAD
-			require.NoError(t, netlink.AddrAdd(link, address))
+			assert.NoError(t, netlink.AddrAdd(link, address))
 		}
 	}
 	veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "eth0", PeerNamespace: netlink.NsPid(there)}
@@ -113,20 +122,10 @@ func newWorld(t *testing.T) *world {
 	up("nowhere")
 	up("storage", "192.168.7.4/24", "fd00:7::4/64")
 	up("eth0", "10.0.0.4/24", "fd00::4/64")
-	w.there <- func() {
+	w.do(func() {
 		up("lo")
 		up("eth0", "10.0.0.1/24", "10.0.0.2/24", "10.0.0.3/24", "fd00::1/64", "fd00::2/64", "fd00::3/64")
-	}
-	<-ready
-	in := w.there
-	w.there = make(chan func())
-	go func() {
-		for do := range w.there {
-			in <- do
-			<-ready
-			w.there <- nil
-		}
-	}()
+	})
 	// the way out leads elsewhere
 	storage, err := netlink.LinkByName("storage")
 	require.NoError(t, err)
@@ -134,16 +133,12 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// do something in the namespace of the control planes.
-func (w *world) do(f func()) {
-	w.there <- f
-	<-w.there
-}
-
 // server is an API server: it answers with its name and by whom it was asked.
 type server struct {
 	*httptest.Server
-	unwell atomic.Bool
+	unwell  atomic.Bool
+	refused atomic.Int64 // how often it has said so
+	strange atomic.Bool  // it was asked from a port that a client may have
 }
 
 func (w *world) start(t *testing.T, address string) *server {
@@ -152,17 +147,19 @@ func (w *world) start(t *testing.T, address string) *server {
 	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(out http.ResponseWriter, in *http.Request) {
 		if in.URL.Path == "/readyz" && s.unwell.Load() {
 			out.WriteHeader(http.StatusInternalServerError)
+			s.refused.Add(1)
+		}
+		if _, port, _ := net.SplitHostPort(in.RemoteAddr); in.URL.Path == "/readyz" && len(port) > 4 {
+			s.strange.Store(true)
 		}
 		host, _, _ := net.SplitHostPort(in.RemoteAddr)
 		_, _ = fmt.Fprintf(out, "%s for %s", address, host)
 	}))
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
 	_ = s.Listener.Close()
-	w.do(func() {
-		var err error
-		s.Listener, err = (&net.ListenConfig{}).Listen(t.Context(), "tcp", address)
-		require.NoError(t, err)
-	})
+	var err error
+	w.do(func() { s.Listener, err = (&net.ListenConfig{}).Listen(t.Context(), "tcp", address) })
+	require.NoError(t, err)
 	s.StartTLS()
 	t.Cleanup(s.kill)
 	return s
@@ -176,7 +173,7 @@ func (s *server) kill() {
 
 // ask asks over a connection of its own.
 func ask(service string) (string, error) {
-	c := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
+	c := &http.Client{Timeout: bound, Transport: &http.Transport{
 		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // a test's
 	}}
 	res, err := c.Get("https://" + service + "/version") //nolint:noctx // it has a timeout
@@ -236,7 +233,7 @@ func (w *world) serve(t *testing.T, virtual, network, own string) {
 		done := make(chan error, 1)
 		go func() {
 			done <- ipvs.Serve(ctx, ipvs.Options{
-				Service: at, Interval: 50 * time.Millisecond, Patience: time.Second, Logger: slog.New(slog.NewTextHandler(os.Stdout, nil)),
+				Service: at, Interval: 50 * time.Millisecond, Patience: bound, Logger: slog.New(slog.NewTextHandler(os.Stdout, nil)),
 				Servers: func() ([]string, error) { mu.Lock(); defer mu.Unlock(); return list, nil },
 			})
 		}()
@@ -294,8 +291,12 @@ func (w *world) serve(t *testing.T, virtual, network, own string) {
 
 	// Nobody is well: they are asked all the same.
 	for _, s := range []*server{one, again, three} {
+		s.refused.Store(0)
 		s.unwell.Store(true)
 	}
+	require.Eventually(t, func() bool {
+		return one.refused.Load() > 3 && again.refused.Load() > 3 && three.refused.Load() > 3
+	}, bound, 10*time.Millisecond)
 	comes("a check may be wrong", "1", "2", "3")
 	for _, s := range []*server{one, again, three} {
 		s.unwell.Store(false)
@@ -314,6 +315,9 @@ func (w *world) serve(t *testing.T, virtual, network, own string) {
 	require.Equal(t, want("1")[0], says(t, stays))
 	end()
 
+	for _, s := range []*server{one, two, again, three} {
+		require.False(t, s.strange.Load(), "checks come from ports of their own")
+	}
 	require.NoError(t, ipvs.Remove(at))
 	require.NoError(t, ipvs.Remove(at), "a second time")
 	require.Error(t, ipvs.Held(at))

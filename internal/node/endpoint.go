@@ -229,7 +229,7 @@ UMask=0077
 // changingNetwork allows a sandbox what IPVS takes: rules, routes, a module and settings of the kernel.
 func changingNetwork(sandbox string) string {
 	return strings.NewReplacer(
-		"CapabilityBoundingSet=CAP_NET_BIND_SERVICE\n", "CapabilityBoundingSet=CAP_NET_ADMIN CAP_SYS_MODULE\n",
+		"CapabilityBoundingSet=CAP_NET_BIND_SERVICE\n", "CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_SYS_MODULE\n",
 		"ProtectKernelTunables=yes\n", "", "ProtectKernelModules=yes\n", "",
 		"RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6\n", "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK\n",
 	).Replace(sandbox)
