@@ -27,14 +27,9 @@ type contentStore struct {
 
 // Writer opens or resumes an ingest. The lock is let go by Commit or Close.
 func (s *contentStore) Writer(ctx context.Context, opts ...content.WriterOpt) (content.Writer, error) {
-	var o content.WriterOpts
-	for _, opt := range opts {
-		if err := opt(&o); err != nil {
-			return nil, err
-		}
-	}
-	if o.Ref == "" {
-		return nil, fmt.Errorf("writing content: the ingest has no ref: %w", errdefs.ErrInvalidArgument)
+	o, err := writerOpts(opts)
+	if err != nil {
+		return nil, err
 	}
 	l, err := tryLock(filepath.Join(s.locks, digest.FromString(o.Ref).Encoded()), true)
 	if err != nil {
@@ -49,6 +44,36 @@ func (s *contentStore) Writer(ctx context.Context, opts ...content.WriterOpt) (c
 		return nil, err
 	}
 	return &lockedWriter{Writer: w, lock: l}, nil
+}
+
+func writerOpts(opts []content.WriterOpt) (o content.WriterOpts, err error) {
+	for _, opt := range opts {
+		if err := opt(&o); err != nil {
+			return o, err
+		}
+	}
+	if o.Ref == "" {
+		return o, fmt.Errorf("writing content: the ingest has no ref: %w", errdefs.ErrInvalidArgument)
+	}
+	return o, nil
+}
+
+// sizedStore writes blobs by way of memory where they are said to be small: an ingest on disk is a folder and five files.
+type sizedStore struct {
+	*contentStore
+	store *Store
+}
+
+// Writer is errdefs.ErrAlreadyExists where a small blob is there.
+func (s *sizedStore) Writer(ctx context.Context, opts ...content.WriterOpt) (content.Writer, error) {
+	o, err := writerOpts(opts)
+	if err != nil {
+		return nil, err
+	}
+	if isSmall(o.Desc) {
+		return s.store.newSmallWriter(o.Ref, o.Desc)
+	}
+	return s.contentStore.Writer(ctx, opts...)
 }
 
 type lockedWriter struct {

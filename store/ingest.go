@@ -39,8 +39,8 @@ func (s *Store) Ingest(ctx context.Context, desc ocispec.Descriptor, opts ...Ing
 	for _, opt := range opts {
 		opt(&o)
 	}
-	if !o.resumable && desc.Size > 0 && desc.Size <= smallBlob && desc.Digest.Algorithm() == digest.Canonical {
-		return s.newSmallWriter(desc)
+	if !o.resumable && isSmall(desc) {
+		return s.newSmallWriter(ingestRef(desc.Digest), desc)
 	}
 	var tick *time.Ticker
 	for {

@@ -21,9 +21,14 @@ import (
 // to keep the half of it for another try costs more than to fetch it again.
 const smallBlob = 256 << 10
 
+func isSmall(desc ocispec.Descriptor) bool {
+	return desc.Size > 0 && desc.Size <= smallBlob && desc.Digest.Validate() == nil && desc.Digest.Algorithm() == digest.Canonical
+}
+
 // smallWriter is the content.Writer of a small blob. It has no ingest on disk.
 type smallWriter struct {
 	store   *Store
+	ref     string
 	desc    ocispec.Descriptor
 	data    []byte
 	started time.Time
@@ -32,11 +37,11 @@ type smallWriter struct {
 }
 
 // newSmallWriter is errdefs.ErrAlreadyExists where the blob is there.
-func (s *Store) newSmallWriter(desc ocispec.Descriptor) (content.Writer, error) {
+func (s *Store) newSmallWriter(ref string, desc ocispec.Descriptor) (content.Writer, error) {
 	if _, err := os.Stat(s.BlobPath(desc.Digest)); err == nil {
 		return nil, fmt.Errorf("content %s: %w", desc.Digest, errdefs.ErrAlreadyExists)
 	}
-	return &smallWriter{store: s, desc: desc, data: make([]byte, 0, desc.Size), started: time.Now()}, nil
+	return &smallWriter{store: s, ref: ref, desc: desc, data: make([]byte, 0, desc.Size), started: time.Now()}, nil
 }
 
 func (w *smallWriter) Write(p []byte) (int, error) {
@@ -97,7 +102,7 @@ func (w *smallWriter) Close() error {
 
 func (w *smallWriter) Status() (content.Status, error) {
 	return content.Status{
-		Ref: ingestRef(w.desc.Digest), Offset: int64(len(w.data)), Total: w.desc.Size, Expected: w.desc.Digest,
+		Ref: w.ref, Offset: int64(len(w.data)), Total: w.desc.Size, Expected: w.desc.Digest,
 		StartedAt: w.started, UpdatedAt: w.started,
 	}, nil
 }

@@ -87,9 +87,10 @@ func prepare(dir string) error {
 func (s *Store) Dir() string { return s.dir }
 
 // Content gives access to the blobs. One writer at a time, over all processes,
-// may write to a ref; a second gets errdefs.ErrUnavailable. Callers that write
-// blobs which no tag reaches yet do so under Hold.
-func (s *Store) Content() content.Store { return s.content }
+// may write to a ref; a second gets errdefs.ErrUnavailable. A blob that is said to
+// have at most 256 KiB is kept in memory until it is complete, and may have several
+// writers. Callers that write blobs which no tag reaches yet do so under Hold.
+func (s *Store) Content() content.Store { return &sizedStore{contentStore: s.content, store: s} }
 
 // BlobPath is where the blob lies, whether it is there or not. The digest is
 // one that Validate accepts.

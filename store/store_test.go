@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sort"
 	"sync"
 	"testing"
@@ -37,14 +38,12 @@ func TestMain(m *testing.M) {
 			fmt.Println("error:", err)
 			os.Exit(1)
 		}
-		fmt.Println("ready")
-		_, _ = io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
 }
 
-const half = 60_000
+const half = 600_000
 
 func other(do, dir string) error {
 	ctx := context.Background()
@@ -54,23 +53,40 @@ func other(do, dir string) error {
 	}
 	switch do {
 	case "hold":
-		_, err = s.Hold(ctx)
-		return err
+		hold, err := s.Hold(ctx)
+		if err != nil {
+			return err
+		}
+		wait()
+		runtime.KeepAlive(hold)
+		return nil
 	case "write":
-		if _, err = s.Hold(ctx); err != nil {
+		hold, err := s.Hold(ctx)
+		if err != nil {
 			return err
 		}
 		w, err := s.Content().Writer(ctx, content.WithRef("blob"), content.WithDescriptor(blob()))
 		if err != nil {
 			return err
 		}
-		_, err = w.Write(data()[:half])
-		return err
+		if _, err = w.Write(data()[:half]); err != nil {
+			return err
+		}
+		wait()
+		runtime.KeepAlive(w) // or its files, and their locks with them, would be collected
+		runtime.KeepAlive(hold)
+		return nil
 	}
 	return errors.New("what?")
 }
 
-func data() []byte { return bytes.Repeat([]byte("0123456789"), 10_000) }
+// wait says that all is as the test wants it, until it kills this process.
+func wait() {
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+}
+
+func data() []byte { return bytes.Repeat([]byte("0123456789"), 100_000) }
 
 func blob() ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayer, Digest: digest.FromBytes(data()), Size: int64(len(data()))}
@@ -443,7 +459,7 @@ func TestLink(t *testing.T) {
 	short := blob()
 	short.Size--
 	_, err = open(t).Link(ctx, short, file)
-	require.ErrorContains(t, err, "has 100000 bytes, not 99999")
+	require.ErrorContains(t, err, "has 1000000 bytes, not 999999")
 	_, err = s.Link(ctx, blob(), file+"x")
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
@@ -469,6 +485,38 @@ func TestLink_OtherFileSystem(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, isNew)
 	require.Len(t, blobs(t, s), 1)
+}
+
+// A small blob is written without an ingest on disk, by whoever says how large it is.
+func TestContent_Small(t *testing.T) {
+	t.Parallel()
+	st := open(t)
+	ctx := t.Context()
+	data := []byte("a small blob")
+	desc := ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(len(data))}
+
+	w, err := st.Content().Writer(ctx, content.WithRef("any"), content.WithDescriptor(desc))
+	require.NoError(t, err)
+	_, err = w.Write(data[:5])
+	require.NoError(t, err)
+	status, err := w.Status()
+	require.NoError(t, err)
+	require.Equal(t, "any", status.Ref)
+	require.EqualValues(t, 5, status.Offset)
+	ingests, err := st.Content().ListStatuses(ctx)
+	require.NoError(t, err)
+	require.Empty(t, ingests)
+	require.NoError(t, w.Close())
+	require.NoFileExists(t, st.BlobPath(desc.Digest))
+
+	require.NoError(t, content.WriteBlob(ctx, st.Content(), "any", bytes.NewReader(data), desc))
+	got, err := os.ReadFile(st.BlobPath(desc.Digest))
+	require.NoError(t, err)
+	require.Equal(t, data, got)
+	_, err = st.Content().Writer(ctx, content.WithRef("any"), content.WithDescriptor(desc))
+	require.True(t, errdefs.IsAlreadyExists(err), "%v", err)
+	_, err = st.Content().Writer(ctx, content.WithDescriptor(desc))
+	require.True(t, errdefs.IsInvalidArgument(err), "%v", err)
 }
 
 // Small blobs go by way of memory; they are checked like all others.
