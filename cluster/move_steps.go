@@ -40,8 +40,8 @@ func (r *run) tellMove(h *runtime.Host) []runtime.Step {
 	return nil
 }
 
-// follow leads one host to the new endpoint, and waits until the cluster has heard of it from there. A balancer that it needs no more goes
-// when nothing uses it.
+// follow leads one host to the new endpoint, and waits until the cluster has heard of a worker from there; control planes ask themselves. A
+// balancer that is needed no more goes when nothing uses it.
 func (r *run) follow(h *runtime.Host) []runtime.Step {
 	var steps []runtime.Step
 	worker := h.Spec.Role == clusterfile.Worker
@@ -51,7 +51,7 @@ func (r *run) follow(h *runtime.Host) []runtime.Step {
 	if d, ok := r.distribution.(runtime.Mover); ok {
 		steps = append(steps, d.FollowEndpoint(r.cluster, h, r.move.from)...)
 	}
-	if len(steps) > 0 {
+	if worker {
 		steps = append(steps, r.heard(h))
 	}
 	if worker && balancedPort(r.cluster, r.distribution, h) == 0 {

@@ -115,16 +115,18 @@ func (d Distribution) keep(ctx context.Context, h *runtime.Host, k keeper, log i
 	return h.Runner.Run(ctx, replace)
 }
 
-// The kubelet's kubeconfig is kubeadm's, and no command of kubeadm's changes its server. On control planes it may name the host itself.
+// The kubelet's kubeconfig is kubeadm's, and no command of kubeadm's changes its server. On control planes it may name the host itself. A kubelet
+// that runs has been started with the file that is there.
 const (
 	kubeletServer = `set -eu
 f=/etc/kubernetes/kubelet.conf
+systemctl stop kubelet
 if ! grep -qxF -e "    server: $1" -e "    server: ${2:-$1}" "$f"; then
 	(umask 077; sed "s|^    server: .*|    server: $1|" "$f" >/etc/kubernetes/.sealer-kubeconfig)
 	mv -f /etc/kubernetes/.sealer-kubeconfig "$f"
 fi
-systemctl restart kubelet`
-	isKubeletServer = `grep -qxF -e "    server: $1" -e "    server: ${2:-$1}" /etc/kubernetes/kubelet.conf`
+systemctl start kubelet`
+	isKubeletServer = `grep -qxF -e "    server: $1" -e "    server: ${2:-$1}" /etc/kubernetes/kubelet.conf && systemctl is-active --quiet kubelet`
 )
 
 // FollowEndpoint has the kubelet and kube-proxy of a host find the API servers anew. Both look up the name only when they connect, and kube-proxy
@@ -135,13 +137,13 @@ func (d Distribution) FollowEndpoint(c *runtime.Cluster, h *runtime.Host, from c
 		return nil
 	}
 	key := runtime.MoveKey(from, c.File.Endpoint)
-	argv := []string{"sh", "https://" + endpoint(c)}
-	if controlPlane {
-		argv = []string{"sh", "https://" + local(c), "https://" + net.JoinHostPort(h.IP(), strconv.Itoa(port(c)))}
+	kubelet, argv := key, []string{"sh", "https://" + endpoint(c)}
+	if controlPlane { // whose kubelet is started anew only where it asks others
+		kubelet, argv = "", []string{"sh", "https://" + local(c), "https://" + net.JoinHostPort(h.IP(), strconv.Itoa(port(c)))}
 	}
 	return []runtime.Step{
 		{
-			Name: "having the kubelet ask " + argv[1], Key: key,
+			Name: "having the kubelet ask " + argv[1], Key: kubelet,
 			Done: func(ctx context.Context) (bool, error) {
 				return succeeds(ctx, h.Runner, append([]string{"sh", "-c", isKubeletServer}, argv...)...)
 			},

@@ -94,7 +94,8 @@ func TestFollowEndpoint(t *testing.T) {
 				continue
 			}
 			require.Equal(t, "having the kubelet ask "+want, steps[0].Name, name)
-			require.Equal(t, runtime.MoveKey(test.from, test.to), steps[0].Key)
+			require.Equal(t, map[int]string{1: runtime.MoveKey(test.from, test.to)}[i], steps[0].Key)
+			require.Equal(t, runtime.MoveKey(test.from, test.to), steps[1].Key)
 		}
 	}
 }
@@ -145,7 +146,8 @@ func TestKubeletServer(t *testing.T) {
 	require.Contains(t, string(now), own)
 	did, err := os.ReadFile(filepath.Join(dir, "did"))
 	require.NoError(t, err)
-	require.Equal(t, "restart kubelet\nrestart kubelet\n", string(did))
+	const again = "stop kubelet\nstart kubelet\n"
+	require.Equal(t, again+"is-active --quiet kubelet\n"+again, string(did))
 	var doc map[string]any
 	require.NoError(t, yaml.Unmarshal(now, &doc))
 }

@@ -5,9 +5,11 @@
 package e2e
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -91,6 +93,38 @@ func TestExternalEndpoint(t *testing.T) {
 	to.Store(nil)
 	_, err = b.lab.Run(t.Context(), b.site, b.args("status")...)
 	require.Error(t, err, "workers could not find the API servers any more")
+	to.Store(&server)
+	t.Run("it becomes another, whenever that is cut", func(t *testing.T) {
+		another, at := forwarder(t, b.lab.Hosts.Gateway.String())
+		_, port, err := net.SplitHostPort(another)
+		require.NoError(t, err)
+		write := func(endpoint string) {
+			text := fmt.Sprintf("apiVersion: sealer.io/v2\nkind: Cluster\nmetadata: {name: outside}\nspec:\n  image: %s\n  ssh: {pk: %s}\n  hosts:\n  - {ips: [%s], roles: [master]}\n"+
+				"  - {ips: [%s], roles: [node]}\n  hostAliases: [{ip: %s, hostnames: [api.corp.example]}]\n  controlPlaneEndpoint: {%s}\n",
+				image, b.lab.Hosts.KeyFile, b.h[0].Address, b.h[1].Address, b.lab.Hosts.Gateway, endpoint)
+			require.NoError(t, os.WriteFile(b.file, []byte(text+k3sSettings), 0o600))
+		}
+		agent := func() string { return b.exec(t, b.h[1], "cat", "/etc/rancher/k3s/config.yaml") }
+		apply := []string{"apply", "-f", b.file, "--yes", "--progress", "none"}
+		write("external: \"api.corp.example:" + port + "\"")
+		at.Store(&other)
+		b.refused(t, apply, "what answers is no control plane of this cluster")
+		require.Contains(t, agent(), "server: https://"+outside+"\n", "nobody was led there")
+		at.Store(&server)
+		require.Greater(t, b.watched().killedAtSteps(t, eachName(), apply...), 2)
+		to.Store(nil)
+		require.Contains(t, agent(), "server: https://api.corp.example:"+port+"\n")
+		require.Contains(t, b.sealer(t, apply...), "nothing to do")
+		b.sealer(t, b.args("status")...)
+
+		write("balancer: true")
+		require.Contains(t, b.sealer(t, apply...), "~ endpoint: external api.corp.example:"+port+" → balancer")
+		at.Store(nil)
+		require.Contains(t, agent(), "server: https://apiserver.cluster.local:6443\n")
+		require.Contains(t, b.sealer(t, apply...), "nothing to do")
+		b.sealer(t, b.args("status")...)
+		b.ready(t, b.h...)
+	})
 	b.sealer(t, b.args("delete", "--all", "--yes")...)
 	b.asFound(t, b.h...)
 }

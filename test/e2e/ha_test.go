@@ -5,12 +5,10 @@
 package e2e
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -47,7 +45,7 @@ func carrierImage(t *testing.T, b *bed) string {
 }
 
 // A real cluster of three control planes and two workers, made at once, whose images all come from a registry of the user's own, one of whose
-// hosts is given by its name, and whose API servers have a virtual address.
+// hosts is given by its name, and whose API servers are found by a balancer of the user's own. Then they have a virtual address.
 func TestHighAvailability(t *testing.T) {
 	l := fiveHosts(t)
 	const site = "ha"
@@ -58,8 +56,6 @@ func TestHighAvailability(t *testing.T) {
 	image := carrierImage(t, g)
 	g.before = g.snapshots(t, g.h...)
 	reg := corporate(t, l.Hosts)
-	_, port, err := net.SplitHostPort(reg.Address)
-	require.NoError(t, err)
 	t.Setenv("CORP_PASSWORD", "s3cret of robots")
 	file, err := l.WriteClusterfile("ha")
 	require.NoError(t, err)
@@ -68,19 +64,11 @@ func TestHighAvailability(t *testing.T) {
 	vip := l.Hosts.Subnet.Addr().As4()
 	vip[3] = 200
 	v := &virtual{bed: g, address: netip.AddrFrom4(vip)}
-	spec := fmt.Sprintf(`spec:
-  hostAliases: [{ip: %s, hostnames: [hub.corp.example]}, {ip: %s, hostnames: [third.corp.example]}]
-  controlPlaneEndpoint: {vip: %s}
-  registry:
-    externalRegistry: {domain: hub.corp.example, port: %s, path: mirror/all, username: robot, password: "env:CORP_PASSWORD", ca: "file:%s"}
-`, l.Hosts.Gateway, g.h[2].Address, v.address, port, reg.CAFile)
-	require.NoError(t, os.WriteFile(file, []byte(strings.Replace(string(text), "spec:\n", spec, 1)), 0o600))
-	run := func(image string, more ...string) []string {
-		return append([]string{"run", image, "-f", file, "--pk", l.Hosts.KeyFile, "--masters", addresses(g.h[:2]...) + ",third.corp.example", "--nodes", addresses(g.h[3:]...)}, more...)
-	}
-	g.refused(t, run(l.BaseImage()), "the image packs nothing that carries the virtual address", "hint: list an image of keepalived")
-	g.refused(t, run(image, "--vip", l.Hosts.Gateway.String()), "is in use, as seen from", "nothing was touched")
-	g.sealer(t, run(image)...)
+	m := &moving{virtual: v, file: file, text: string(text), image: image, reg: reg, front: newFront(t, l.Hosts, g.h[:3]...)}
+	m.write(t, "external: \""+m.external(t)+"\"", true)
+	g.refused(t, []string{"run", l.BaseImage(), "-f", file, "--vip", v.address.String()}, "the image packs nothing that carries the virtual address", "hint: list an image of keepalived")
+	g.refused(t, []string{"run", image, "-f", file, "--vip", l.Hosts.Gateway.String()}, "is in use, as seen from", "nothing was touched")
+	g.sealer(t, "run", image, "-f", file)
 	g.ready(t, g.h...)
 
 	t.Run("images come from there", func(t *testing.T) {
@@ -89,14 +77,14 @@ func TestHighAvailability(t *testing.T) {
 			_, err := h.Exec(t.Context(), "systemctl", "is-active", "sealer-registry.service")
 			require.Error(t, err, "no registry of the cluster's own")
 		}
-		log, err := os.ReadFile(reg.AccessLog)
-		require.NoError(t, err)
-		require.Contains(t, string(log), "GET /v2/mirror/all/docker.io/sealer-test/multi/manifests/")
+		require.Contains(t, m.log(t), "GET /v2/mirror/all/docker.io/sealer-test/multi/manifests/")
 		for _, h := range g.h {
 			_, err := l.GetShopOn(t.Context(), h, time.Minute)
 			require.NoError(t, err)
 		}
 	})
+	t.Run("a balancer of the user's own leads past a control plane that hangs", m.hangs)
+	t.Run("the endpoint and the registry become others", m.moves)
 	t.Run("the API servers have an address that outlives each of them", v.outlives)
 	g.sealer(t, "delete", "--all", "--name", "ha", "--pk", l.Hosts.KeyFile, "--yes")
 	require.Empty(t, v.holders(t, g.h...))
