@@ -367,6 +367,8 @@ func TestHostsFile(t *testing.T) {
 	golden(t, "testdata/hosts", string(got))
 	require.Equal(t, string(got), string(runtime.HostsFile(got, c, c.Hosts[0], "10.0.0.1")), "a second time changes nothing")
 	require.Equal(t, theirs+"\n", string(runtime.CleanHostsFile(got)))
+	require.Equal(t, "10.0.0.1", runtime.NamedAPIServer(got))
+	require.Empty(t, runtime.NamedAPIServer([]byte(theirs)))
 	require.Equal(t, "a\n", string(runtime.CleanHostsFile([]byte("a\n"))))
 
 	more := append(got, "10.9.9.8 y\n"...)
