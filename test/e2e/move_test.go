@@ -172,7 +172,7 @@ func (m *moving) moves(t *testing.T) {
 		require.Contains(t, m.exec(t, w, "cat", "/etc/hosts"), m.address.String()+" apiserver.cluster.local\n")
 	}
 	for _, cm := range [][2]string{{"kube-system", "kube-proxy"}, {"kube-system", "kubeadm-config"}, {"kube-public", "cluster-info"}} {
-		require.NotContains(t, m.on(t, m.h[0], "--namespace", cm[0], "get", "configmap", cm[1], "-o", "jsonpath={.data}"), "api.corp.example")
+		require.NotContains(t, m.on(t, m.h[0], "--namespace", cm[0], "get", "configmap", cm[1], "-o", "jsonpath={.data}"), m.external(t))
 	}
 	before := m.log(t)
 	for _, h := range m.h {
