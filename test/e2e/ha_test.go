@@ -64,7 +64,7 @@ func TestHighAvailability(t *testing.T) {
 	vip := l.Hosts.Subnet.Addr().As4()
 	vip[3] = 200
 	v := &virtual{bed: g, address: netip.AddrFrom4(vip)}
-	m := &moving{virtual: v, file: file, text: string(text), image: image, reg: reg, front: newFront(t, l.Hosts, g.h[:3]...)}
+	m := &moving{virtual: v, file: file, text: string(text), image: image, reg: reg, front: newFront(t, l, g.h[:3]...)}
 	m.write(t, "external: \""+m.external(t)+"\"", true)
 	g.refused(t, []string{"run", l.BaseImage(), "-f", file, "--vip", v.address.String()}, "the image packs nothing that carries the virtual address", "hint: list an image of keepalived")
 	g.refused(t, []string{"run", image, "-f", file, "--vip", l.Hosts.Gateway.String()}, "is in use, as seen from", "nothing was touched")

@@ -10,13 +10,14 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/sealerio/sealer/internal/balance"
 	"github.com/sealerio/sealer/test/hosts"
 	"github.com/sealerio/sealer/test/lab"
 	"github.com/sealerio/sealer/test/testregistry"
@@ -31,33 +32,39 @@ type moving struct {
 	front      string // host:port of a balancer of the user's own
 }
 
-// newFront is a balancer of the user's own before the API servers of hosts, on the hosts' network, until the test ends. It does what such
-// balancers do: asks its servers whether they are ready, and cuts connections to those that are not.
-func newFront(t *testing.T, set *hosts.Set, servers ...hosts.Host) (listens string) {
+// newFront is a balancer of the user's own before the API servers of hosts, on the hosts' network, until the test ends: sealer-node's, as a
+// process of this machine. It does what such balancers do: asks its servers whether they are ready, and cuts connections to those that are not.
+func newFront(t *testing.T, l *lab.Lab, servers ...hosts.Host) (listens string) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	ready, ended := make(chan string, 1), make(chan error, 1)
-	go func() {
-		ended <- balance.Serve(ctx, balance.Options{
-			Listen: net.JoinHostPort(set.Gateway.String(), "0"), Ready: func(a net.Addr) { ready <- a.String() },
-			Servers: func() (list []string, err error) {
-				for _, h := range servers {
-					list = append(list, net.JoinHostPort(h.Address.String(), "6443"))
-				}
-				return list, nil
-			},
-		})
-	}()
-	t.Cleanup(func() {
-		cancel()
-		require.NoError(t, <-ended)
-	})
-	select {
-	case listens = <-ready:
-	case err := <-ended:
-		ended <- err
-		require.NoError(t, err)
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", net.JoinHostPort(l.Hosts.Gateway.String(), "0"))
+	require.NoError(t, err)
+	listens = ln.Addr().String()
+	require.NoError(t, ln.Close())
+	config := map[string]any{"listen": listens}
+	var list []string
+	for _, h := range servers {
+		list = append(list, net.JoinHostPort(h.Address.String(), "6443"))
 	}
+	config["servers"] = list
+	data, err := json.Marshal(config)
+	require.NoError(t, err)
+	root := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(root, "endpoint"), 0o700))
+	require.NoError(t, os.WriteFile(filepath.Join(root, "endpoint", "config.json"), data, 0o600))
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), filepath.Join(l.Source, "bin", "sealer-node"), "--root", root, "endpoint", "serve")
+	cmd.Stderr = os.Stderr
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		require.NoError(t, cmd.Process.Kill())
+		require.Error(t, cmd.Wait(), "it goes on until it is killed")
+	})
+	require.NoError(t, lab.Poll(t.Context(), 20*time.Second, func(ctx context.Context) error {
+		conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "tcp", listens)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}))
 	return listens
 }
 
