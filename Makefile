@@ -11,7 +11,7 @@ GOARCH    := $(shell go env GOARCH)
 LDFLAGS   := -s -w -X github.com/sealerio/sealer/internal/version.version=$(VERSION)
 GOBUILD   := go build -trimpath -ldflags '$(LDFLAGS)'
 # End-to-end tests on hosts with the doubles of k3s and k0s: they mostly wait, and so run beside those of Kubernetes itself.
-DOUBLES   := ^(TestApply|TestDistributions|TestDocker|TestExternalEndpoint|TestFaults|TestOpenRC|TestPeers|TestRegistries|TestK3sByHand|TestK0sByHand)$$
+DOUBLES   := ^(TestApply|TestContainerd|TestDistributions|TestDocker|TestExternalEndpoint|TestFaults|TestOpenRC|TestPeers|TestRegistries|TestK3sByHand|TestK0sByHand)$$
 CRANE     := github.com/google/go-containerregistry/cmd/crane
 GOTESTSUM := go tool -modfile=tools/go.mod gotestsum --no-color
 E2E       = $(GOTESTSUM) --format standard-verbose --jsonfile bin/$@.json -- -tags e2e -count=1 -p 1 -timeout 75m

@@ -54,7 +54,7 @@ func connect(ctx context.Context, f *clusterfile.File, dial DialFunc, marks []ru
 				return nil
 			}
 			found[i] = h
-			h.Facts, errs[i] = runtime.Gather(ctx, h.Runner, marks)
+			h.Facts, errs[i] = runtime.Gather(ctx, h.Runner, runtime.OwnRuntime(marks, f, m.Role))
 			expectName(h)
 			return nil
 		})

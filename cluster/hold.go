@@ -104,7 +104,7 @@ func (f *folder) hold(ctx context.Context, c *runtime.Cluster, marks []runtime.M
 	}
 	if err == nil {
 		err = onAll(c.Hosts, func(h *runtime.Host) (err error) {
-			h.Facts, err = runtime.Gather(ctx, h.Runner, marks)
+			h.Facts, err = runtime.Gather(ctx, h.Runner, runtime.OwnRuntime(marks, c.File, h.Spec.Role))
 			expectName(h)
 			return err
 		})

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/containerd/containerd/v2/core/content"
 
@@ -153,8 +154,22 @@ func (r *run) recallFile(ctx context.Context) error {
 				}
 			}
 		}
+		return r.lookAgain(ctx)
 	}
 	return nil
+}
+
+// lookAgain gathers the facts of hosts anew whose own container runtime nobody knew to ask for.
+func (r *run) lookAgain(ctx context.Context) error {
+	unasked := slices.DeleteFunc(slices.Clone(r.cluster.Hosts), func(h *runtime.Host) bool {
+		socket := r.cluster.File.RuntimeSocket(h.Spec.Role)
+		return socket == "" || h.Lost != nil || h.Facts.Containerd != nil && h.Facts.Containerd.Socket == socket
+	})
+	return onAll(unasked, func(h *runtime.Host) (err error) {
+		h.Facts, err = runtime.Gather(ctx, h.Runner, runtime.OwnRuntime(r.Distributions.Marks(), r.cluster.File, h.Spec.Role))
+		expectName(h)
+		return err
+	})
 }
 
 // recallContact finds the control plane that answers, whichever distribution it runs.

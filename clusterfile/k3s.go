@@ -2,7 +2,10 @@
 
 package clusterfile
 
-import "strings"
+import (
+	"path"
+	"strings"
+)
 
 // K3s is the document of kind K3s: keys of k3s' config.yaml (docs.k3s.io/installation/configuration), for the hosts
 // of each role. Values are string, Secret, int64, bool and, for keys that take several, []string.
@@ -19,6 +22,8 @@ func (s *source) k3s(doc *node, shapes schema) *K3s {
 		k.IgnoreChecks = n.listOfTexts()
 	}
 	s.k3sDatastore(doc.at("server"))
+	s.k3sRuntime(doc.child("server"))
+	s.k3sRuntime(doc.child("agent"))
 	return k
 }
 
@@ -75,9 +80,40 @@ func (s *source) k3sDatastore(server *node) {
 	if has("datastore-certfile") != has("datastore-keyfile") {
 		s.fail(server, "datastore-certfile and datastore-keyfile go together")
 	}
-	if docker, _ := server.at("docker").scalar.(bool); docker && has("container-runtime-endpoint") {
-		s.fail(server.keyNode("docker"), "docker and container-runtime-endpoint are two container runtimes: choose one")
+}
+
+// k3sRuntime finds hosts with two container runtimes, and sockets that are none.
+func (s *source) k3sRuntime(n *node) {
+	if n == nil {
+		return
 	}
+	socket := n.child("container-runtime-endpoint")
+	if socket == nil || socket.kind == nullNode {
+		return
+	}
+	if docker, _ := n.at("docker").scalar.(bool); docker {
+		s.fail(n.keyNode("docker"), "docker and container-runtime-endpoint are two container runtimes: choose one")
+	}
+	if text, ok := socket.scalar.(string); ok && text != "" && !path.IsAbs(strings.TrimPrefix(text, "unix://")) {
+		s.fail(n.keyNode("container-runtime-endpoint"), "container-runtime-endpoint is the socket of a container runtime on the host, such as unix:///run/containerd/containerd.sock")
+	}
+}
+
+// RuntimeSocket is the path of the socket of a containerd that the hosts of a role have themselves, as the Clusterfile says; empty where Kubernetes
+// brings what runs its containers, or docker does it.
+func (f *File) RuntimeSocket(role Role) string {
+	if f.K3s == nil {
+		return ""
+	}
+	keys := f.K3s.Agent
+	if role == ControlPlane {
+		keys = f.K3s.Server
+	}
+	socket, _ := keys["container-runtime-endpoint"].(string)
+	if socket == "" || keys["docker"] == true {
+		return ""
+	}
+	return path.Clean(strings.TrimPrefix(socket, "unix://"))
 }
 
 // keyNode is where a key of a mapping stands; the mapping itself where it is not there.

@@ -15,6 +15,7 @@ func Checks() []Check {
 		{"cgroup", "the kubelet from 1.35 on, and k0s, refuse cgroup v1 unless they are told otherwise"},
 		{"clock", "certificates made on one host must be valid on the others: clocks may differ by 30 s, and by 5 minutes from this machine's"},
 		{"clusterfile", "settings that exclude each other would be noticed only when hosts are half installed"},
+		{"containerd", "a containerd that is to run a cluster's containers has to answer, and to be configured for that"},
 		{"cpu", "a control plane with one CPU does not come up in time"},
 		{"datastore", "a cluster of several control planes needs a datastore that they can share"},
 		{"disk", "the image's blobs, what is unpacked of them, and room for logs and etcd must fit below /var/lib"},

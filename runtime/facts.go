@@ -46,6 +46,7 @@ type Facts struct {
 	Paths                 []string        // the markers that exist
 	Units                 map[string]Unit // those that are loaded
 	Docker                *Docker         // the host's own; nil where there is none
+	Containerd            *Containerd     // the host's own, where the Clusterfile says that it runs Kubernetes' containers; nil where its socket is not there
 	State                 *HostState      // nil where sealer was never here
 }
 
@@ -74,6 +75,9 @@ func Gather(ctx context.Context, r host.Runner, marks []Marks) (Facts, error) {
 	for _, m := range marks {
 		argv = append(argv, m.paths()...)
 		argv = append(argv, m.Units...)
+		if m.socket != "" {
+			argv = append(argv, socketMark+m.socket)
+		}
 	}
 	out, err := host.Output(ctx, r, host.Command{Argv: argv, Stdin: bytes.NewReader(factsScript)})
 	if err != nil {
@@ -170,6 +174,21 @@ func parseFacts(out []byte, now time.Time) (Facts, error) {
 			if w := strings.Fields(value); len(w) == 2 {
 				f.Docker.Version, f.Docker.CgroupDriver = w[0], w[1]
 			}
+		case "containerd":
+			socket, version, _ := strings.Cut(value, " ")
+			f.Containerd = &Containerd{Socket: socket, Version: version}
+		case "containerd-config":
+			if f.Containerd != nil {
+				err = f.Containerd.parse(value)
+			}
+		case "containerd-mirror":
+			if f.Containerd != nil {
+				f.Containerd.Mirrored = append(f.Containerd.Mirrored, value)
+			}
+		case "containerd-image":
+			if f.Containerd != nil {
+				f.Containerd.Images = append(f.Containerd.Images, value)
+			}
 		case "state":
 			var s HostState
 			if err = json.Unmarshal([]byte(value), &s); err == nil {
@@ -179,7 +198,7 @@ func parseFacts(out []byte, now time.Time) (Facts, error) {
 			whole = true
 		}
 		if err != nil {
-			return f, fmt.Errorf("reading %q: %w", lines.Text(), err)
+			return f, fmt.Errorf("reading %q: %w", head(lines.Text()), err)
 		}
 	}
 	if !whole {
@@ -193,6 +212,9 @@ func parseFacts(out []byte, now time.Time) (Facts, error) {
 	}
 	return f, lines.Err()
 }
+
+// head is what of a line can be shown.
+func head(line string) string { return line[:min(len(line), 200)] }
 
 // place of s in list, behind it where it is not there.
 func place(list []string, s string) int {

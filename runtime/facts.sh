@@ -54,9 +54,44 @@ done
 if command -v ss >/dev/null; then
 	ss -Hlntp 2>/dev/null | awk '{ print "socket=" $4 " " $6 }'
 fi
+# containerd SOCKET tells of the one that listens there, if one does: its version, how it is configured, what it has.
+option() { tr '\0' '\n' <"$1/cmdline" | awk -v short="$2" -v long="$3" 'take { print; exit } $0 == short || $0 == long { take = 1 }
+	index($0, short "=") == 1 || index($0, long "=") == 1 { print substr($0, index($0, "=") + 1); exit }'; }
+containerd() {
+	[ -S "$1" ] || return 0
+	p containerd "$1 $(timeout 10 ctr --address "$1" version 2>/dev/null | awk '/^Server:/ { server = 1 } server && $1 == "Version:" { print $2; exit }')"
+	for proc in /proc/[0-9]*; do
+		[ "$(cat "$proc/comm" 2>/dev/null)" = containerd ] || continue
+		program=$(readlink "$proc/exe") && [ -x "$program" ] || program=containerd
+		config=$(option "$proc" -c --config)
+		address=$(option "$proc" -a --address)
+		dump=$(timeout 10 "$program" --config "${config:-/etc/containerd/config.toml}" config dump 2>/dev/null) || continue
+		p containerd-config "${address:--} $(printf '%s\n' "$dump" | base64 | tr -d '\n')"
+		printf '%s\n' "$dump" | sed -n 's/^ *bin_dirs\{0,1\} *= *//p' | tr -d "[]'\" " | tr , '\n' | while IFS= read -r dir; do
+			if [ -x "$dir/flannel" ]; then p path "$dir/flannel"; fi
+		done
+		printf '%s\n' "$dump" | sed -n "s/^ *config_path *= *['\"]\([^:'\"]*\).*/\1/p" | sort -u | while IFS= read -r certs; do
+			for dir in "$certs"/*/; do
+				[ -d "$dir" ] || continue
+				read -r line 2>/dev/null <"$dir/hosts.toml" || line=
+				case $line in "# Written by sealer:"*) ;; *) p containerd-mirror "${dir%/}" ;; esac
+			done
+		done
+	done
+	timeout 10 ctr --address "$1" --namespace k8s.io images list --quiet 2>/dev/null | sed 's/^/containerd-image=/'
+}
 units=
+for note in /var/lib/sealer/*/containerd; do # a host of a cluster that runs by its own
+	socket=$(sed -n 's/^socket //p' "$note" 2>/dev/null)
+	if [ -n "$socket" ]; then set -- "$@" "containerd:$socket"; fi
+done
+seen=
 for mark in "$@"; do
 	case $mark in
+	containerd:*)
+		[ "$mark" = "$seen" ] || containerd "${mark#containerd:}"
+		seen=$mark
+		;;
 	/*) if [ -e "$mark" ]; then p path "$mark"; fi ;;
 	*) units="$units $mark" ;;
 	esac

@@ -17,6 +17,7 @@ type Marks struct {
 	// Programs are paths of what is installed to run it.
 	Programs []string
 	Units    []string // of systemd, with their suffix
+	socket   string   // of a containerd that facts are to tell of; see OwnRuntime
 }
 
 // paths are all those that facts have to look for.

@@ -84,6 +84,9 @@ func preflight(c *Cluster, d Distribution, all Distributions, clusterID string, 
 		if UsesDocker(d, c, h) {
 			k.marks = withoutDocker(k.marks)
 		}
+		if usesContainerd(d, c, h) {
+			k.marks = withoutContainerd(k.marks)
+		}
 		k.machine()
 		k.owner()
 		k.resources()

@@ -185,6 +185,9 @@ func HostsTOML(r Registry, caFile string) ([]byte, error) {
 		fmt.Fprintf(&out, "\n[host.%q]\n", url)
 		table("  ", fmt.Sprintf("host.%q.", url))
 	}
+	if len(urls) == 1 { // without it containerd 1.6, and 1.7 at least up to 1.7.30, cannot read the file, and so ignore it
+		out.WriteString("\n[host]\n")
+	}
 	var got hostsFile
 	if err := toml.NewDecoder(bytes.NewReader(out.Bytes())).DisallowUnknownFields().Decode(&got); err != nil {
 		return nil, fmt.Errorf("checking hosts.toml: %w", err)

@@ -161,16 +161,6 @@ func checkClusterfile(c *runtime.Cluster) []runtime.Problem {
 			Fix: "leave cluster-init out, or name an external datastore with datastore-endpoint",
 		})
 	}
-	for _, of := range []struct {
-		name string
-		keys settings
-	}{{"server", c.File.K3s.Server}, {"agent", c.File.K3s.Agent}} {
-		if why := hostRuntime(of.keys); why != "" {
-			problems = append(problems, runtime.Problem{
-				Check: "clusterfile", What: of.name + "." + why, Fix: "leave container-runtime-endpoint out: k3s brings containerd, and docker: true takes the host's docker",
-			})
-		}
-	}
 	if slices.ContainsFunc(c.Hosts, func(h *runtime.Host) bool { return onDocker(c, h) }) {
 		if p, ok := runtime.PinnedProblem(c.Images, c.Registry); !ok {
 			problems = append(problems, p)
@@ -191,16 +181,6 @@ func checkClusterfile(c *runtime.Cluster) []runtime.Problem {
 		}
 	}
 	return problems
-}
-
-// hostRuntime is why k3s cannot run containers by the host's containerd: it tells the containerd that it brings of the cluster's
-// registry, and no other (docs.k3s.io/advanced). docker is given the images themselves.
-func hostRuntime(keys settings) string {
-	if endpoint, ok := keys["container-runtime-endpoint"].(string); ok && endpoint != "" {
-		return "container-runtime-endpoint of the K3s document: k3s gives the runtime at " + endpoint +
-			" neither the cluster's registry nor its password, so it would ask the images' own registries"
-	}
-	return ""
 }
 
 func checkHost(c *runtime.Cluster, h *runtime.Host) []runtime.Problem {
@@ -227,6 +207,9 @@ func checkHost(c *runtime.Cluster, h *runtime.Host) []runtime.Problem {
 	}
 	if onDocker(c, h) {
 		problems = append(problems, dockerProblems(c, h)...)
+	}
+	if onContainerd(c, h) != "" {
+		problems = append(problems, containerdProblems(c, h)...)
 	}
 	problems = append(problems, runtime.InitProblems(h)...)
 	return append(problems, runtime.PortProblems(h, ports(c, h)...)...)

@@ -96,6 +96,8 @@ func common(c *runtime.Cluster, h *runtime.Host) settings {
 	}
 	if onDocker(c, h) {
 		s["kubelet-arg"] = dockerArgs(c, h)
+	} else if args := containerdArgs(c, h); len(args) > 0 {
+		s["kubelet-arg"] = args
 	}
 	s["node-name"], s["node-ip"] = h.Facts.NodeName(), h.IP()
 	if ips := c.NodeIPs(h, networks(c)); len(ips) > 1 {

@@ -26,6 +26,9 @@ func (d Distribution) Health(c *runtime.Cluster, h *runtime.Host) []runtime.Prob
 	if onDocker(c, h) {
 		probes = append(probes, runtime.DockerProbe(h))
 	}
+	if socket := onContainerd(c, h); socket != "" {
+		probes = append(probes, runtime.ContainerdProbe(h, socket))
+	}
 	if !isServer(h) {
 		return probes
 	}

@@ -57,11 +57,11 @@ var (
 // Name is "k3s".
 func (Distribution) Name() string { return Name }
 
-// Marks are what k3s leaves.
+// Marks are what k3s leaves. The folder of its data alone is none: a containerd of the host makes that of the pod network below it.
 func (Distribution) Marks() runtime.Marks {
 	return runtime.Marks{
 		Name: Name, Title: "k3s",
-		Started:  []string{serverToken, agentCert, dataDir, configDir},
+		Started:  []string{serverToken, agentCert, dataDir + "/server", dataDir + "/data", dataDir + "/agent/containerd", configDir},
 		Programs: []string{binary},
 		Units:    []string{"k3s.service", "k3s-agent.service"},
 	}

@@ -108,6 +108,9 @@ func pointing(c *runtime.Cluster, h *runtime.Host) runtime.Step {
 	if onDocker(c, h) {
 		return kubeletLogin(c, h)
 	}
+	if onContainerd(c, h) != "" {
+		return pointContainerd(c, h)
+	}
 	return runtime.Step{
 		Name: "pointing k3s at the cluster's registry",
 		Done: func(ctx context.Context) (bool, error) { return registryPlaced(ctx, c, h) },

@@ -14,7 +14,7 @@ import (
 	"github.com/sealerio/sealer/test/lab"
 )
 
-// A cluster of k3s on hosts that boot with OpenRC, and have no systemd: control plane and worker, the registry of the packed images, a boot.
+// Clusters of k3s and k0s on hosts that boot with OpenRC, and have no systemd: control plane and worker, the registry of the packed images, a boot.
 func TestOpenRC(t *testing.T) {
 	l, err := shared.With(t.Context(), lab.Options{Hosts: 2, Name: labName() + "-rc", OpenRC: true})
 	require.NoError(t, err)
@@ -59,4 +59,34 @@ func TestOpenRC(t *testing.T) {
 	})
 	b.sealer(t, b.args("delete", "--all", "--yes")...)
 	b.asFound(t, b.h...)
+	t.Run("k0s", func(t *testing.T) { testOpenRCk0s(t, l) })
+}
+
+// k0s writes its own script for OpenRC, whose services it wants to be after a network.
+func testOpenRCk0s(t *testing.T, l *lab.Lab) {
+	r := lab.Release{Program: "k0s", Version: lab.K0sVersion}
+	b := &bed{
+		lab: l, name: "k0s", site: "openrc", h: l.Hosts.Hosts, journal: "/var/log/k0s-double.jsonl",
+		versions: []release{{l.ReleaseImage(r), r.Version, kubeletVersion(r.Version)}},
+		kubectl:  []string{"/usr/local/bin/k0s", "kubectl", "--kubeconfig", "/var/lib/k0s/pki/admin.conf", "--cache-dir", "/tmp/kubectl"},
+	}
+	b.clusterfile(t, k0sSettings)
+	_, err := l.BuildRelease(t.Context(), b.site, r)
+	require.NoError(t, err)
+	for _, h := range b.h { // the hosts' network is there before they boot, and OpenRC leaves cgroups mounted until the next boot
+		b.exec(t, h, "sh", "-c", `grep -q '^rc_provide=' /etc/rc.conf || echo 'rc_provide="net"' >>/etc/rc.conf; rc-service --quiet --ifstopped cgroups start`)
+	}
+	b.before = b.snapshots(t, b.h...)
+	run := b.runArgs(b.versions[0].image, b.h[:1], b.h[1:])
+	b.sealer(t, run...)
+	b.status(t, kubeletVersion(r.Version), 2)
+	b.wellAsked(t)
+	require.Contains(t, b.sealer(t, run...), "nothing to change")
+	require.Contains(t, b.exec(t, b.h[0], "rc-update", "show", "default"), "k0scontroller |")
+	b.exec(t, b.h[1], "rc-service", "k0sworker", "status")
+	b.sealer(t, b.args("delete", "--all", "--yes")...)
+	b.asFound(t, b.h...)
+	for _, h := range b.h {
+		require.Empty(t, b.exec(t, h, "sh", "-c", "ls /var/log/k0s.* 2>/dev/null || :"))
+	}
 }

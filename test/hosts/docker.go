@@ -43,16 +43,21 @@ rm -rf /var/docker /run/docker /run/docker.pid /run/docker.sock /run/containerd 
 
 // StartDocker puts docker on a host that boots with systemd, and starts it.
 func (h Host) StartDocker(ctx context.Context) error {
-	read, write := io.Pipe()
-	go func() { _ = write.CloseWithError(packDocker(ctx, write)) }() // the reader gets it
-	err := h.Pipe(ctx, read, io.Discard, io.Discard, "tar", "-C", "/", "-xf", "-")
-	if err = errors.Join(err, read.Close()); err != nil {
+	if err := h.unpack(ctx, func(w io.Writer) error { return packDocker(ctx, w) }); err != nil {
 		return fmt.Errorf("putting docker on %s: %w", h, err)
 	}
 	if _, err := h.Exec(ctx, "sh", "-c", startDocker); err != nil {
 		return fmt.Errorf("starting docker on %s: %w", h, err)
 	}
 	return nil
+}
+
+// unpack puts what pack writes as an archive on the host.
+func (h Host) unpack(ctx context.Context, pack func(io.Writer) error) error {
+	read, write := io.Pipe()
+	go func() { _ = write.CloseWithError(pack(write)) }() // the reader gets it
+	err := h.Pipe(ctx, read, io.Discard, io.Discard, "tar", "-C", "/", "-xf", "-")
+	return errors.Join(err, read.Close())
 }
 
 // RemoveDocker takes it away again, with all that it has.
@@ -62,21 +67,29 @@ func (h Host) RemoveDocker(ctx context.Context) error {
 }
 
 func packDocker(ctx context.Context, out io.Writer) error {
+	files, err := debianPrograms(ctx, "dockerd", "containerd", "containerd-shim-runc-v2", "runc")
+	if err != nil {
+		return err
+	}
+	files[filepath.Join(dockerPrograms, "docker")] = ownEngine("any", "").Client
+	return packFiles(out, files)
+}
+
+// debianPrograms are programs of this machine with the libraries that hosts lack, by where they are to be there.
+func debianPrograms(ctx context.Context, names ...string) (map[string]string, error) {
 	files := map[string]string{}
 	var programs []string
-	for _, name := range []string{"dockerd", "containerd", "containerd-shim-runc-v2", "runc"} {
+	for _, name := range names {
 		file, err := lookSystemPath(name)
 		if err != nil {
-			return &MissingError{Program: name}
+			return nil, &MissingError{Program: name}
 		}
 		files[filepath.Join(dockerPrograms, name)] = file
 		programs = append(programs, file)
 	}
-	client := ownEngine("any", "").Client
-	files[filepath.Join(dockerPrograms, "docker")] = client
 	libraries, err := exec.CommandContext(ctx, "ldd", programs...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("finding docker's libraries: %w: %s", err, libraries)
+		return nil, fmt.Errorf("finding docker's libraries: %w: %s", err, libraries)
 	}
 	for field := range strings.FieldsSeq(string(libraries)) {
 		// The C library fits the host's own loader.
@@ -84,6 +97,10 @@ func packDocker(ctx context.Context, out io.Writer) error {
 			files[filepath.Join(dockerRest, "lib", name)] = field
 		}
 	}
+	return files, nil
+}
+
+func packFiles(out io.Writer, files map[string]string) error {
 	w := tar.NewWriter(out)
 	for to, from := range files {
 		if err := packFile(w, strings.TrimPrefix(to, "/"), from); err != nil {

@@ -41,6 +41,7 @@ for unit in k0scontroller k0sworker; do
 	rm -f "/etc/systemd/system/$unit.service" "/etc/init.d/$unit"
 done
 if command -v systemctl >/dev/null; then systemctl daemon-reload || :; fi
+if [ -d /run/openrc ] && [ ! -d /run/systemd/system ]; then rm -f /var/log/k0s.log /var/log/k0s.err; fi
 
 # Network links of known pod networks, where they were not there before.
 if [ -f "$STATE/links" ]; then

@@ -17,6 +17,51 @@ for name in k3s k3s-agent; do
 	fi
 done
 
+# The host's own containerd, where k3s has had it run containers: what it had before is noted, and stays. All else of Kubernetes goes, with the
+# files that told it of the cluster's registry.
+note=/var/lib/sealer/k3s/containerd
+clear_containerd() {
+	socket=$(sed -n 's/^socket //p' "$note")
+	k8s() { timeout 60 ctr --address "$socket" --namespace k8s.io "$@"; }
+	if [ -S "$socket" ] && k8s version >/dev/null; then
+		own=
+		if "$bin/k3s" crictl --version >/dev/null 2>&1; then own="$bin/k3s"; fi
+		cri() { timeout 60 ${own:+"$own"} crictl --runtime-endpoint "unix://$socket" "$@"; }
+		for pod in $(cri pods --quiet 2>/dev/null); do
+			grep -qxF "container $pod" "$note" || cri rmp --force "$pod" >/dev/null || :
+		done
+		for container in $(k8s containers list --quiet); do # where there is no crictl
+			grep -qxF "container $container" "$note" && continue
+			k8s tasks kill --signal KILL "$container" 2>/dev/null || :
+			k8s tasks delete --force "$container" 2>/dev/null || :
+			k8s containers delete "$container" || :
+		done
+		for image in $(k8s images list --quiet); do
+			grep -qxF "image $image" "$note" || k8s images delete --sync "$image" >/dev/null || :
+		done
+	fi
+	sed -n 's/^certs //p' "$note" | while IFS= read -r certs; do
+		for file in "$certs"/*/hosts.toml; do
+			[ -f "$file" ] || continue
+			read -r line <"$file" || :
+			case $line in "# Written by sealer:"*) rm -f "$file" ;; *) continue ;; esac
+			rmdir "${file%/hosts.toml}" 2>/dev/null || :
+		done
+		rm -f "$certs/sealer-ca.crt"
+	done
+	sed -n 's/^made //p' "$note" | sort -r | while IFS= read -r dir; do rmdir "$dir" 2>/dev/null || :; done
+	# A folder of pod networks that goes while containerd watches it would end its watch, and with containerd 2 its CRI. So it is moved out of the
+	# way as it is.
+	if [ -d "$networks" ] && grep -q "^mode [0-9]* $networks\$" "$note"; then
+		rm -f "$networks"/*/*
+		rm -rf "$aside"
+		mv "$networks" "$aside"
+	fi
+}
+networks=/var/lib/rancher/k3s/agent/etc/cni
+aside=/var/lib/rancher/.sealer-cni
+if [ -e "$note" ]; then clear_containerd; fi
+
 # stop_pods: processes of containers, and those that watch them, survive k3s.
 stop_pods() {
 	if [ -x "$bin/k3s-killall.sh" ]; then "$bin/k3s-killall.sh" || :; fi
@@ -83,6 +128,11 @@ for tool in kubectl crictl ctr; do
 done
 rm -f "$bin/k3s" "$bin/k3s.sealer-new" "$bin/k3s-killall.sh" "$bin/k3s-uninstall.sh" "$bin/k3s-agent-uninstall.sh"
 rm -rf /etc/rancher/k3s /etc/rancher/node /run/k3s /run/flannel /var/lib/rancher/k3s /var/lib/kubelet /var/lib/cni
+if [ -d "$aside" ]; then
+	mkdir -p "${networks%/*}"
+	mv "$aside" "$networks"
+	sed -n 's/^mode //p' "$note" | while read -r mode dir; do chmod "$mode" "$dir"; done
+fi
 # Folders that were there before and empty are noted so, and stay.
 for dir in /etc/rancher /var/lib/rancher; do
 	grep -qxF "C $dir" /var/lib/sealer/k3s/k3s.list 2>/dev/null || rmdir "$dir" 2>/dev/null || :

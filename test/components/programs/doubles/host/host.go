@@ -60,11 +60,15 @@ func Ready() {
 
 // Occupy listens where a kubelet and a container runtime do, and answers as little as possible: /healthz on loopback.
 func Occupy(ctx context.Context, runtimeSocket string) error {
-	if err := os.MkdirAll(filepath.Dir(runtimeSocket), 0o700); err != nil {
-		return err
-	}
-	if err := os.Remove(runtimeSocket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	places := []struct{ network, address string }{{"tcp", ":10250"}, {"tcp", "127.0.0.1:10248"}}
+	if runtimeSocket != "" {
+		if err := os.MkdirAll(filepath.Dir(runtimeSocket), 0o700); err != nil {
+			return err
+		}
+		if err := os.Remove(runtimeSocket); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		places = append(places, struct{ network, address string }{"unix", runtimeSocket})
 	}
 	answer := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/healthz" {
@@ -73,7 +77,7 @@ func Occupy(ctx context.Context, runtimeSocket string) error {
 		}
 		_, _ = io.WriteString(w, "ok")
 	})
-	for _, l := range []struct{ network, address string }{{"tcp", ":10250"}, {"tcp", "127.0.0.1:10248"}, {"unix", runtimeSocket}} {
+	for _, l := range places {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, l.network, l.address)
 		if err != nil {
 			return err

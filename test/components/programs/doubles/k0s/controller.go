@@ -229,7 +229,7 @@ func (c *controller) serve(ctx context.Context) (err error) {
 }
 
 func (c *controller) now() statusAnswer {
-	s := statusAnswer{Version: c.stamp.Version, Pid: os.Getpid(), Role: "controller", SysInit: "linux-systemd", StubFile: unitPath("controller"),
+	s := statusAnswer{Version: c.stamp.Version, Pid: os.Getpid(), Role: "controller", SysInit: sysInit(), StubFile: unitPath("controller"),
 		Workloads: yes(c.cmd, "enable-worker") || yes(c.cmd, "single"), SingleNode: yes(c.cmd, "single"), Args: os.Args, ClusterConfig: &c.config,
 		K0sVars: map[string]any{"DataDir": c.data, "CertRootDir": c.pki(""), "AdminKubeConfigPath": c.pki("admin.conf"), "StatusSocketPath": statusSocket(c.cmd)}}
 	s.Worker.Success = s.Workloads

@@ -51,7 +51,60 @@ Restart=always
 WantedBy=multi-user.target
 `
 
-func unitPath(role string) string { return "/etc/systemd/system/k0s" + role + ".service" }
+// script is what it writes under OpenRC.
+const script = `#!/sbin/openrc-run%[3]s
+supervisor=supervise-daemon
+description="k0s - Zero Friction Kubernetes"
+command=%[1]s
+command_args="%[2]s"
+name=$(basename $(readlink -f $command))
+supervise_daemon_args="--stdout /var/log/${name}.log --stderr /var/log/${name}.err"
+
+: "${rc_ulimit=-n 1048576 -u unlimited}"
+depend() {
+	need cgroups
+	need net
+	use dns
+	after firewall
+}
+`
+
+func openRC() bool {
+	_, openrc := os.Stat("/run/openrc")
+	_, systemd := os.Stat("/run/systemd/system")
+	return openrc == nil && systemd != nil
+}
+
+func sysInit() string {
+	if openRC() {
+		return "linux-openrc"
+	}
+	return "linux-systemd"
+}
+
+func unitPath(role string) string {
+	if openRC() {
+		return "/etc/init.d/k0s" + role
+	}
+	return "/etc/systemd/system/k0s" + role + ".service"
+}
+
+// service asks the host's service manager to enable, disable, start or stop k0s, or whether it is-active.
+func service(ctx context.Context, verb, role string) ([]byte, error) {
+	name := "k0s" + role
+	argv := []string{"systemctl", verb, name}
+	if openRC() {
+		argv = map[string][]string{
+			"enable": {"rc-update", "add", name}, "disable": {"rc-update", "delete", name}, "is-active": {"rc-service", name, "status"},
+			"start": {"rc-service", name, "start"}, "stop": {"rc-service", name, "stop"},
+		}[verb]
+	}
+	out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%s: %w: %s", strings.Join(argv, " "), err, out)
+	}
+	return out, err
+}
 
 func (p *program) installController(cmd *cobra.Command, _ []string) error {
 	if text(cmd, "config") == "-" {
@@ -83,7 +136,7 @@ func (p *program) install(cmd *cobra.Command, role string) error {
 	if _, err := os.Stat(path); err == nil && !force {
 		return fmt.Errorf("failed to install k0s service: Init already exists: %s", path)
 	} else if err == nil {
-		_ = exec.CommandContext(cmd.Context(), "systemctl", "disable", filepath.Base(path)).Run() // the process goes on
+		_, _ = service(cmd.Context(), "disable", role) // the process goes on
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -93,18 +146,28 @@ func (p *program) install(cmd *cobra.Command, role string) error {
 	if err != nil {
 		return err
 	}
-	if err := pki.WriteFile(path, fmt.Appendf(nil, unit, strings.TrimSuffix(self, " (deleted)"), strings.Join(args, " "), environment), 0o644); err != nil {
-		return err
-	}
-	for _, a := range [][]string{{"daemon-reload"}, {"enable", filepath.Base(path)}} {
-		if out, err := exec.CommandContext(cmd.Context(), "systemctl", a...).CombinedOutput(); err != nil {
-			return fmt.Errorf("systemctl %s: %w: %s", a[0], err, out)
+	form, mode := unit, fs.FileMode(0o644)
+	if openRC() {
+		form, mode, environment = script, 0o755, strings.ReplaceAll("\n"+strings.TrimSpace(environment), "\nEnvironment=", "\nexport ")
+		for i := range args {
+			args[i] = "'" + args[i] + "' "
 		}
 	}
-	if yes(cmd, "start") {
-		return exec.CommandContext(cmd.Context(), "systemctl", "start", filepath.Base(path)).Run()
+	if err := pki.WriteFile(path, fmt.Appendf(nil, form, strings.TrimSuffix(self, " (deleted)"), strings.Join(args, " "), environment), mode); err != nil {
+		return err
 	}
-	return nil
+	if !openRC() {
+		if out, err := exec.CommandContext(cmd.Context(), "systemctl", "daemon-reload").CombinedOutput(); err != nil {
+			return fmt.Errorf("systemctl daemon-reload: %w: %s", err, out)
+		}
+	}
+	if _, err := service(cmd.Context(), "enable", role); err != nil {
+		return err
+	}
+	if yes(cmd, "start") {
+		_, err = service(cmd.Context(), "start", role)
+	}
+	return err
 }
 
 // written are the arguments for the unit: every flag that was set, with whole paths.
@@ -153,14 +216,15 @@ func (p *program) start(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
-	out, _ := exec.CommandContext(cmd.Context(), "systemctl", "is-active", "k0s"+role).Output()
-	switch strings.TrimSpace(string(out)) {
-	case "active":
+	out, err := service(cmd.Context(), "is-active", role)
+	switch {
+	case err == nil:
 		return errors.New("already running")
-	case "failed":
+	case strings.TrimSpace(string(out)) == "failed":
 		return errors.New("failed to start: the service is in state failed")
 	}
-	return exec.CommandContext(cmd.Context(), "systemctl", "start", "k0s"+role).Run()
+	_, err = service(cmd.Context(), "start", role)
+	return err
 }
 
 func (p *program) stop(cmd *cobra.Command, _ []string) error {
@@ -168,10 +232,11 @@ func (p *program) stop(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
-	if exec.CommandContext(cmd.Context(), "systemctl", "is-active", "k0s"+role).Run() != nil {
+	if _, err := service(cmd.Context(), "is-active", role); err != nil {
 		return errors.New("already stopped")
 	}
-	return exec.CommandContext(cmd.Context(), "systemctl", "stop", "k0s"+role).Run()
+	_, err = service(cmd.Context(), "stop", role)
+	return err
 }
 
 // statusAnswer is what the running program says of itself.
@@ -259,10 +324,12 @@ func (p *program) reset(cmd *cobra.Command, _ []string) error {
 		if _, err := os.Stat(path); err != nil {
 			continue
 		}
-		_ = exec.CommandContext(cmd.Context(), "systemctl", "disable", filepath.Base(path)).Run()
+		_, _ = service(cmd.Context(), "disable", role)
 		errs = append(errs, os.Remove(path))
 	}
-	_ = exec.CommandContext(cmd.Context(), "systemctl", "daemon-reload").Run()
+	if !openRC() {
+		_ = exec.CommandContext(cmd.Context(), "systemctl", "daemon-reload").Run()
+	}
 	for _, path := range []string{dataOf(cmd).data, runFolder, "/etc/cni/net.d/10-kuberouter.conflist", "/etc/cni/net.d/10-calico.conflist", "/etc/cni/net.d/calico-kubeconfig"} {
 		errs = append(errs, os.RemoveAll(path))
 	}

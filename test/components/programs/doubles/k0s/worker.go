@@ -139,7 +139,7 @@ func (p *program) worker(cmd *cobra.Command, args []string) error {
 }
 
 func (w *worker) now() statusAnswer {
-	s := statusAnswer{Version: w.stamp.Version, Pid: os.Getpid(), Role: "worker", SysInit: "linux-systemd", StubFile: unitPath("worker"), Workloads: true, Args: os.Args,
+	s := statusAnswer{Version: w.stamp.Version, Pid: os.Getpid(), Role: "worker", SysInit: sysInit(), StubFile: unitPath("worker"), Workloads: true, Args: os.Args,
 		K0sVars: map[string]any{"DataDir": w.data, "KubeletAuthConfigPath": w.at("kubelet.conf"), "StatusSocketPath": statusSocket(w.cmd)}}
 	s.Worker.Success = w.joined
 	return s

@@ -66,7 +66,7 @@ func (p *program) agent(c *cli.Context) error {
 	if err := checkRoute(); err != nil {
 		return err
 	}
-	if err := set.checkDocker(c.Context); err != nil {
+	if err := set.checkRuntime(c.Context); err != nil {
 		return err
 	}
 	if m.name, m.address, err = identity(set); err != nil {
@@ -118,7 +118,11 @@ func (m *member) run(ctx context.Context, joined func()) error {
 	if err != nil {
 		return err
 	}
-	if err := host.Occupy(ctx, "/run/k3s/containerd/containerd.sock"); err != nil {
+	socket := "/run/k3s/containerd/containerd.sock"
+	if m.text("container-runtime-endpoint") != "" {
+		socket = "" // the host's
+	}
+	if err := host.Occupy(ctx, socket); err != nil {
 		return fmt.Errorf("starting the kubelet: %w", err)
 	}
 	joined()
@@ -284,7 +288,16 @@ func (m *member) be(ctx context.Context, api *client.Client, config shared) erro
 		if err != nil {
 			return err
 		}
-		store, runtime = node.DockerImages(docker, m.journal), "docker://"+version
+		store, runtime = node.KeptBy(docker, m.journal), "docker://"+version
+	} else if socket := m.text("container-runtime-endpoint"); socket != "" {
+		theirs, err := node.NewCRI(endpoint(socket))
+		if err != nil {
+			return err
+		}
+		if sandbox, err := theirs.Sandbox(); err == nil { // its own: k3s has no say. Some containerd do not tell
+			pause = sandbox
+		}
+		store, runtime = node.KeptBy(theirs, m.journal), "containerd://"
 	}
 	return node.Run(ctx, node.Config{
 		Name: m.name, Version: m.stamp.Version, Runtime: runtime, Addresses: append([]string{m.address}, further(m.settings)...), External: m.list("node-external-ip"),
@@ -307,10 +320,23 @@ const (
 	kubeletLogins = "/var/lib/kubelet/config.json"
 )
 
-// checkDocker ends the program where docker is asked for and does not answer.
-func (s settings) checkDocker(ctx context.Context) error {
+// endpoint is a CRI socket as kubelets want it.
+func endpoint(socket string) string {
+	if strings.Contains(socket, "://") {
+		return socket
+	}
+	return "unix://" + socket
+}
+
+// checkRuntime ends the program where docker, or a container runtime of the host, is asked for and does not answer.
+func (s settings) checkRuntime(ctx context.Context) error {
 	if !s.yes("docker") {
-		return nil
+		socket := s.text("container-runtime-endpoint")
+		if socket == "" {
+			return nil
+		}
+		_, err := node.NewCRI(endpoint(socket))
+		return err
 	}
 	_, err := node.NewDocker(dockerSocket, kubeletLogins).Version(ctx)
 	return err

@@ -46,7 +46,7 @@ func (p *program) server(c *cli.Context) error {
 	if s.yes("cluster-reset") {
 		return s.reset(ctx)
 	}
-	if err := s.checkDocker(ctx); err != nil {
+	if err := s.checkRuntime(ctx); err != nil {
 		return err
 	}
 	if err := s.openStore(ctx); err != nil {

@@ -23,13 +23,19 @@ import (
 	"github.com/sealerio/sealer/test/components/programs/doubles/pki"
 )
 
+// keeper is a container runtime that is no part of k3s.
+type keeper interface {
+	has(ctx context.Context, image string) (bool, error)
+	ensure(ctx context.Context, image string, always bool, j *journal.Journal) error
+}
+
 // Images is what the node's container runtime has. Contents are not kept: that they came whole is noted.
 type Images struct {
 	file    string
 	folder  string // archives that are taken in; empty for none
 	find    mirror.Finder
 	journal *journal.Journal
-	docker  *Docker // that has the images in the place of all else; nil: there is none
+	other   keeper // that has the images in the place of all else; nil: there is none
 
 	mu  sync.Mutex
 	has map[string]string // name to digest
@@ -44,15 +50,15 @@ func OpenImages(file, folder string, find mirror.Finder, j *journal.Journal) *Im
 	return i
 }
 
-// DockerImages are those of the host's docker.
-func DockerImages(d *Docker, j *journal.Journal) *Images {
-	return &Images{docker: d, journal: j}
+// KeptBy are the images of a container runtime that the host has.
+func KeptBy(k keeper, j *journal.Journal) *Images {
+	return &Images{other: k, journal: j}
 }
 
 // there tells whether an image is there, without asking for it anywhere.
 func (i *Images) there(ctx context.Context, image string) (bool, error) {
-	if i.docker != nil {
-		return i.docker.has(ctx, image)
+	if i.other != nil {
+		return i.other.has(ctx, image)
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -75,8 +81,8 @@ func List(file string) (map[string]string, error) {
 
 // Ensure fetches an image that is not there, or whose name has to be looked up again.
 func (i *Images) Ensure(ctx context.Context, image string, always bool) error {
-	if i.docker != nil {
-		return i.docker.ensure(ctx, image, always, i.journal)
+	if i.other != nil {
+		return i.other.ensure(ctx, image, always, i.journal)
 	}
 	name := mirror.Parse(image).String()
 	i.mu.Lock()
@@ -113,7 +119,7 @@ func (i *Images) add(more map[string]string) error {
 
 // Import takes in the archives of the folder.
 func (i *Images) Import() error {
-	if i.docker != nil { // k3s gives them to its own containerd only
+	if i.other != nil { // k3s gives them to its own containerd only
 		return nil
 	}
 	entries, err := os.ReadDir(i.folder)
