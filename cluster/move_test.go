@@ -247,6 +247,7 @@ func TestMove_Refused(t *testing.T) {
 	for to, want := range map[string]string{
 		"vip 10.0.0.100 eth0":        "the address is the same: apply {balancer: true} first",
 		"vip 10.9.0.100 eth0":        "the last bytes of the two addresses are the same",
+		"ipvs":                       "a cluster has IPVS from its beginning or not at all",
 		"external never.example.com": `it is "vip 10.0.0.100", not "external never.example.com": it never is`,
 	} {
 		var refused *cluster.RefusedError
