@@ -128,17 +128,17 @@ func (r *rounds) check(ctx context.Context) {
 		return
 	}
 	for i, server := range r.order {
-		switch err := results[i]; {
-		case err == nil:
+		err := results[i]
+		if err == nil {
 			if r.failed[server] >= strikes {
 				r.o.Logger.Info("the server is well again", "server", server)
 			}
 			delete(r.failed, server)
-		default:
-			r.failed[server]++
-			if r.failed[server] == strikes {
-				r.o.Logger.Warn("the server is not well: cutting its connections", "server", server, "error", err)
-			}
+			continue
+		}
+		r.failed[server]++
+		if r.failed[server] == strikes {
+			r.o.Logger.Warn("the server is not well: cutting its connections", "server", server, "error", err)
 		}
 	}
 }

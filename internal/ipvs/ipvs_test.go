@@ -174,9 +174,9 @@ func (s *server) kill() {
 // ask asks over a connection of its own.
 func ask(service string) (string, error) {
 	c := &http.Client{Timeout: bound, Transport: &http.Transport{
-		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // a test's
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 	}}
-	res, err := c.Get("https://" + service + "/version") //nolint:noctx // it has a timeout
+	res, err := c.Get("https://" + service + "/version")
 	if err != nil {
 		return "", err
 	}
@@ -338,7 +338,7 @@ func connections(t *testing.T, service string, n int) map[string]*tls.Conn {
 	t.Helper()
 	conns := map[string]*tls.Conn{}
 	for range n {
-		d := &tls.Dialer{NetDialer: &net.Dialer{KeepAlive: -1}, Config: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // a test's
+		d := &tls.Dialer{NetDialer: &net.Dialer{KeepAlive: -1}, Config: &tls.Config{InsecureSkipVerify: true}}
 		c, err := d.DialContext(t.Context(), "tcp", service)
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = c.Close() })

@@ -66,7 +66,7 @@ func (s Settings) Set() error {
 			continue
 		}
 		if err == nil {
-			err = os.WriteFile(file, []byte(value), 0o644) //nolint:gosec // it exists
+			err = os.WriteFile(file, []byte(value), 0o644)
 		}
 		if err != nil {
 			return fmt.Errorf("changing a setting of IPVS: %w", err)

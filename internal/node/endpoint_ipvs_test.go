@@ -108,7 +108,7 @@ func namedServer(t *testing.T, address string) {
 func version(t *testing.T, server string) string {
 	t.Helper()
 	c := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // a test's
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
 	}}
 	res, err := c.Do(must(http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+server+"/version", http.NoBody)))
 	require.NoError(t, err)

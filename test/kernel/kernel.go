@@ -74,7 +74,7 @@ func Run(t *testing.T, names ...string) {
 	defer cancel()
 	var out bytes.Buffer
 	// What it notes of itself goes to HOME. Its memory is a file that it maps with leave to execute.
-	cmd := exec.CommandContext(ctx, program, "mem=192M", "rootfstype=hostfs", "root=/dev/root", "rootflags="+root, "rw", "init=/init", //nolint:gosec // fixed
+	cmd := exec.CommandContext(ctx, program, "mem=192M", "rootfstype=hostfs", "root=/dev/root", "rootflags="+root, "rw", "init=/init",
 		"con=null", "con0=null,fd:1", "quiet", "panic=1", variable+"="+t.Name())
 	cmd.Env = []string{"HOME=" + t.TempDir()}
 	cmd.Stdout, cmd.Stderr = &out, &out
