@@ -169,6 +169,12 @@ func TestApply(t *testing.T) {
 	require.Contains(t, apply("--yes"), "~ application pages: "+site1+" → "+site2)
 	require.NotContains(t, maps(), "old=", "what only the image before had")
 	nothing()
+	require.Contains(t, maps(), "second=")
+	named(site2, ", env: [COLOUR=blue], launchApps: [site]")
+	require.Contains(t, apply("--yes"), "~ application pages (launchApps; what second has made goes)")
+	require.NotContains(t, maps(), "second=")
+	require.Contains(t, maps(), "site=blue")
+	nothing()
 	write(", labels: {zone: b}", "node", fmt.Sprintf(setting, 100))
 	require.Contains(t, apply("--yes"), "- application pages: "+site2)
 	require.NotContains(t, maps(), "site=")
@@ -182,7 +188,8 @@ func buildSite(t *testing.T, root, version, more string) string {
 	t.Helper()
 	image := shared.Registry + "/team/site:" + version
 	sealer(t, root, "build", "-t", image, writeContext(t, map[string]string{
-		"Kubefile":       "FROM scratch\nAPP site local://site.yaml.tmpl\nAPPENV site COLOUR=red\nLAUNCH site\n",
+		"Kubefile":       "FROM scratch\nAPP site local://site.yaml.tmpl\nAPPENV site COLOUR=red\nAPP second local://second.yaml\nLAUNCH [\"site\", \"second\"]\n",
+		"second.yaml":    "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: second}\n",
 		"site.yaml.tmpl": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: site}\ndata: {colour: {{ .COLOUR }}}\n" + more,
 	}))
 	return image
