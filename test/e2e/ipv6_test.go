@@ -10,8 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -66,10 +64,11 @@ nft 'add chain ip cut input { type filter hook input priority -300; }'
 nft add rule ip cut input ip saddr "$1" counter drop
 `
 
-// Two hosts with addresses of both families, which sealer is told by those of IPv6 alone: it logs in, sends, and has images pulled over
-// IPv6, for nothing comes through by IPv4. First k3s without any IPv4 in the cluster, then Kubernetes by kubeadm with both families, IPv6 first.
+// Three hosts with addresses of both families, which sealer is told by those of IPv6 alone: it logs in, sends, and has images pulled over
+// IPv6, for nothing comes through by IPv4. First k3s and k0s without any IPv4 in the cluster, then Kubernetes by kubeadm with both families, IPv6
+// first.
 func TestIPv6(t *testing.T) {
-	l, err := shared.With(t.Context(), lab.Options{Hosts: 2, Name: labName() + "-six", IPv6: true})
+	l, err := shared.With(t.Context(), lab.Options{Hosts: 3, Name: labName() + "-six", IPv6: true})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, l.Close(context.WithoutCancel(t.Context()))) })
 	for _, h := range l.Hosts.Hosts {
@@ -77,53 +76,13 @@ func TestIPv6(t *testing.T) {
 		require.NoError(t, err, string(out))
 	}
 	t.Run("k3s", func(t *testing.T) { testSixK3s(t, l) })
+	t.Run("k0s", func(t *testing.T) { testSixK0s(t, l) })
 	t.Run("kubernetes", func(t *testing.T) { testSixKubernetes(t, l) })
-}
-
-func testSixK3s(t *testing.T, l *lab.Lab) {
-	b := &sixth{bed: bed{
-		lab: l, name: "k3s", site: "six", h: l.Hosts.Hosts, kubectl: []string{"/usr/local/bin/k3s", "kubectl", "--cache-dir", "/tmp/kubectl"},
-		journal: "/var/log/k3s-double.jsonl",
-	}}
-	require.NoError(t, l.TrustHosts(b.site))
-	b.clusterfile(t, k3sSettings)
-	r := lab.Release{Program: "k3s", Version: lab.K3sVersion}
-	_, err := l.BuildRelease(t.Context(), b.site, r)
-	require.NoError(t, err)
-	one, two := b.h[0], b.h[1]
-	run := func(masters, nodes string, more ...string) []string {
-		return append([]string{"run", l.ReleaseImage(r), "-f", b.file, "--pk", l.Hosts.KeyFile, "--masters", masters, "--nodes", nodes}, more...)
-	}
-	b.found(t)
-	b.refused(t, run(b.addresses(one), b.addresses(two), "-e", "PodCIDR=10.42.0.0/16"), "nothing was changed", "the hosts have IPv6 addresses", "IPv4 comes first")
-	b.refused(t, run(b.addresses(one), b.addresses(two), "-e", "PodCIDR=fd00:10:42::/56,10.42.0.0/16", "-e", "SvcCIDR=10.43.0.0/16,fd00:10:43::/112"),
-		"nothing was changed", "the pods have IPv6 first")
-	b.exec(t, two, "sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6")
-	b.refused(t, run(b.addresses(one), b.addresses(two)), "nothing was changed", b.addresses(two)+": IPv6 is off on it")
-	b.exec(t, two, "sh", "-c", "echo 0 >/proc/sys/net/ipv6/conf/default/disable_ipv6")
-
-	b.sealer(t, run("["+b.addresses(one)+"]", b.addresses(two))...)
-	b.ready(t, one, two)
-	require.Equal(t, b.addresses(one)+" "+b.addresses(two), b.on(t, one, "get", "nodes", "-o", `jsonpath={.items[*].status.addresses[?(@.type=="InternalIP")].address}`))
-	b.status(t, lab.K3sVersion, 2)
-	require.Contains(t, b.exec(t, two, "cat", "/etc/hosts"), b.addresses(one)+" sea.hub\n")
-	to := filepath.Join(t.TempDir(), "name")
-	b.sealer(t, b.args("cp", "["+b.addresses(two)+"]:/etc/hostname", to)...)
-	text, err := os.ReadFile(to)
-	require.NoError(t, err)
-	require.Equal(t, two.Name+"\n", string(text))
-	require.Contains(t, b.sealer(t, b.args("kubeconfig")...), "server: https://["+b.addresses(one)+"]:6443\n")
-	b.sealer(t, b.args("delete", "--nodes", "["+b.addresses(two)+"]", "--yes")...)
-	b.sealer(t, b.args("join", "--nodes", b.addresses(two))...)
-	b.ready(t, one, two)
-	require.Contains(t, b.sealer(t, run(b.addresses(one), b.addresses(two))...), "nothing to change")
-	b.wellAsked(t)
-	b.gone(t)
 }
 
 func testSixKubernetes(t *testing.T, l *lab.Lab) {
 	b := &sixth{bed: bed{
-		lab: l, name: "kubernetes", site: "six-kubernetes", h: l.Hosts.Hosts, kubectl: []string{"kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"},
+		lab: l, name: "kubernetes", site: "six-kubernetes", h: l.Hosts.Hosts[:2], kubectl: []string{"kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"},
 	}}
 	requireShop(t, b.site)
 	require.NoError(t, l.TrustHosts(b.site))
