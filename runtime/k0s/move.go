@@ -9,8 +9,8 @@ import (
 
 var _ runtime.Mover = Distribution{}
 
-// Stuck: externalAddress and nodeLocalLoadBalancing exclude each other, and nodes join with the one or the other; keepalived's two addresses
-// would be of one router (docs.k0sproject.io/stable/nllb, /stable/cplb).
+// Stuck is said of all but a virtual address that comes or goes: externalAddress and nodeLocalLoadBalancing exclude each other, and nodes join with
+// the one or the other; keepalived's two addresses would be of one router (docs.k0sproject.io/stable/nllb, /stable/cplb).
 func (Distribution) Stuck(_ *runtime.Cluster, from, to clusterfile.Endpoint) string {
 	switch {
 	case to.External != "":
