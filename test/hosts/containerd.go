@@ -30,6 +30,7 @@ const removeContainerd = `set -eu
 systemctl stop containerd.service 2>/dev/null || :
 awk '$2 ~ "^/run/containerd/" { print $2 }' /proc/self/mounts | sort -r | xargs -r umount -l
 rm -rf /var/docker /var/containerd /run/containerd /etc/containerd /etc/crictl.yaml /opt/containerd
+(cd /var/lib && rmdir -p rancher/k3s/agent/etc/cni/net.d 2>/dev/null) || : # made by containerd, as its configuration says
 cd /usr/local/bin && rm -f containerd containerd-shim-runc-v2 ctr runc crictl
 `
 
