@@ -130,6 +130,13 @@ func newWorld(t *testing.T) *world {
 	storage, err := netlink.LinkByName("storage")
 	require.NoError(t, err)
 	require.NoError(t, netlink.RouteAdd(&netlink.Route{LinkIndex: storage.Attrs().Index, Gw: net.ParseIP("192.168.7.1")}))
+	require.Eventually(t, func() bool { // the kernel makes those of IPv6 once it has heard of the link
+		list, err := netlink.RouteListFiltered(unix.AF_INET6, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+		has := func(address string) bool {
+			return slices.ContainsFunc(list, func(r netlink.Route) bool { return r.Dst != nil && r.Dst.IP.Equal(net.ParseIP(address)) })
+		}
+		return err == nil && has("fd00::4") && has("fd00:7::4")
+	}, bound, 10*time.Millisecond)
 	return w
 }
 
