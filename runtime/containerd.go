@@ -73,7 +73,7 @@ func (d *Containerd) version() (*semver.Version, bool) {
 	return v, err == nil
 }
 
-// TellsCgroups: a kubelet asks it for the cgroup driver, by RuntimeConfig of the CRI (kubernetes.io/docs/setup/production-environment/container-runtimes).
+// TellsCgroups says whether a kubelet can ask it for the cgroup driver, by RuntimeConfig of the CRI (kubernetes.io/docs/setup/production-environment/container-runtimes).
 func (d *Containerd) TellsCgroups() bool {
 	v, ok := d.version()
 	return ok && v.Major() >= 2
