@@ -113,7 +113,7 @@ func (u *upgrade) skew(n kube.Node, skipped bool, add func(fix, format string, a
 	case to.LessThan(from) && patch:
 		add("to go back within a minor version: sealer rollback "+u.ImageName, "it runs %s, which is newer than %s of the image: an upgrade does not go back", have, u.target)
 	case to.LessThan(from):
-		add("Kubernetes cannot be downgraded: make a cluster of the older image anew and restore into it what was saved before the upgrade, with sealer etcd restore",
+		add("Kubernetes cannot be downgraded: make a cluster of the older image anew; where the distribution allows it, sealer etcd restore brings it what was saved before the upgrade (docs/upgrade.md)",
 			"it runs %s, which is newer than %s of the image", have, u.target)
 	case to.Major() != from.Major() || to.Minor() > from.Minor()+reach:
 		add(fmt.Sprintf("upgrade by one minor version at a time: first to an image of v%d.%d", from.Major(), from.Minor()+1),
