@@ -202,15 +202,12 @@ func testPatchBack(t *testing.T, l, patch *lab.Lab, file string) {
 	requireRelease(t, l, patch)
 }
 
+// kubeletVersions are those of the cluster's nodes, in the order of their names.
 func kubeletVersions(t *testing.T, l *lab.Lab) []string {
 	t.Helper()
-	var versions []string
-	for _, h := range l.Hosts.Hosts {
-		out, err := l.Kubectl(t.Context(), "get", "node", h.Name, "-o", "jsonpath={.status.nodeInfo.kubeletVersion}")
-		require.NoError(t, err)
-		versions = append(versions, out)
-	}
-	return versions
+	out, err := l.Kubectl(t.Context(), "get", "nodes", "-o", "jsonpath={.items[*].status.nodeInfo.kubeletVersion}")
+	require.NoError(t, err)
+	return strings.Fields(out)
 }
 
 // requireRelease requires of the lab's cluster that everything in it is of the release of another one.
