@@ -32,7 +32,7 @@ type watched struct {
 }
 
 // event is a line of a cluster's journal.
-type event struct{ Host, Step, Event string }
+type event struct{ Host, Step, Event, Error string }
 
 func (w watched) file(name string) string {
 	return filepath.Join(w.lab.Dir, w.root, "clusters", w.name, name)

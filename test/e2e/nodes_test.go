@@ -133,29 +133,6 @@ func (b *bed) has(t *testing.T, h hosts.Host, image string) {
 	}))
 }
 
-// testPatchRelease takes what is left of the cluster to the patch release before, as its owner does who finds the new one wanting.
-func testPatchRelease(t *testing.T, b *bed) {
-	patch, err := b.lab.Patch(t.Context())
-	require.NoError(t, err)
-	_, err = patch.BuildBase(t.Context(), b.site)
-	require.NoError(t, err)
-	_, err = patch.BuildShop(t.Context(), b.site)
-	require.NoError(t, err)
-	b.on(t, b.h[0], "patch", "deployment", "hello", "--patch", `{"spec":{"template":{"spec":{"nodeName":null}}}}`) // of beforeLoss
-	b.on(t, b.h[0], "rollout", "status", "deployment/hello", "--timeout", "120s")
-	b.refused(t, b.args("upgrade", patch.ShopImage(), "--yes"), "sealer rollback "+patch.ShopImage(), "nothing was changed")
-	back := b.args("rollback", patch.ShopImage(), "--yes")
-	b.watched().killInKubeadm(t, b.h[0], lab.PatchVersion, append(back, "--progress", "none")...)
-	require.Contains(t, b.sealer(t, back...), "runs "+lab.PatchVersion+" on 2 hosts")
-	requireRelease(t, b.lab, patch)
-	b.status(t, lab.PatchVersion, 2)
-	for _, h := range []hosts.Host{b.h[0], b.h[3]} {
-		_, err := b.lab.GetShopOn(t.Context(), h, time.Minute)
-		require.NoError(t, err)
-	}
-	require.Contains(t, b.sealer(t, back...), "nothing to do")
-}
-
 const budgetManifest = `apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata: {name: stay}

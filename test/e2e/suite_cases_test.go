@@ -123,10 +123,6 @@ func testShrink(t *testing.T, b *bed) {
 	b.takeSnapshots(t)
 	b.asFound(t, b.h[1], b.h[2], b.h[4])
 	b.refused(t, b.args("delete", "--masters", addresses(b.h[0]), "--yes"), "no control plane left")
-}
-
-// testGo deletes a cluster of one control plane and one worker.
-func testGo(t *testing.T, b *bed) {
 	b.sealer(t, b.args("delete", "--all", "--yes")...)
 	b.takeSnapshots(t)
 	b.asFound(t, b.h...)

@@ -64,9 +64,7 @@ func suite() []struct {
 		{"certificates are renewed and named", testCertificatesOf, doubled},
 		{"an upgrade that is killed after each of its steps goes node by node", testUpgradeOf, doubled},
 		{"there is a way back within a minor version", testRollback, doubled},
-		{"it shrinks", testShrink, nil},
-		{"it goes back to a patch release, killed in the middle", testPatchRelease, []string{"kubernetes"}},
-		{"it goes", testGo, nil},
+		{"it shrinks and goes", testShrink, nil},
 		{"three control planes and two workers at once", testFromBare, doubled}, // kubeadm's are in TestHighAvailability
 	}
 }
