@@ -19,6 +19,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -345,6 +347,81 @@ func TestSteps(t *testing.T) {
 			golden(t, "testdata/steps/"+name+".txt", got)
 		})
 	}
+}
+
+// Nothing is drained while a node is without kube-proxy; one that does not come back is not waited for for ever.
+func TestUpgrade_WaitsForKubeProxy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, hosts := newCluster(t, "v1.36.3", "")
+		running, _ := kubernetes.New().Upgrade(c, c.Hosts[0])
+		wait := running[len(running)-1]
+		set := func(observed, updated, available int) hosttest.Answer {
+			return hosttest.Answer{Stdout: fmt.Sprintf(`{"metadata":{"generation":2},"status":{"observedGeneration":%d,"desiredNumberScheduled":3,"updatedNumberScheduled":%d,"numberAvailable":%d}}`, observed, updated, available)}
+		}
+		answers := []hosttest.Answer{set(1, 3, 3), set(2, 0, 3), {Stderr: "connection refused", Code: 1}, set(2, 1, 2), set(2, 1, 2), set(2, 3, 2), set(2, 3, 3)}
+		hosts[0].On("get daemonset kube-proxy", hosttest.Answer{Do: func(context.Context, hosttest.Call) hosttest.Answer {
+			a := answers[0]
+			if len(answers) > 1 {
+				answers = answers[1:]
+			}
+			return a
+		}})
+		done, err := wait.Done(t.Context())
+		require.NoError(t, err)
+		require.False(t, done, "the DaemonSet is as it was before kubeadm changed it")
+		var log strings.Builder
+		require.NoError(t, wait.Do(t.Context(), &log))
+		require.Equal(t, "0 of 3 are replaced, 3 run\n1 of 3 are replaced, 2 run\n3 of 3 are replaced, 2 run\n3 of 3 are replaced, 3 run\n", log.String())
+		require.Len(t, answers, 1)
+		done, err = wait.Done(t.Context())
+		require.NoError(t, err)
+		require.True(t, done)
+
+		answers = []hosttest.Answer{set(2, 2, 2)}
+		began := time.Now()
+		log.Reset()
+		require.NoError(t, wait.Do(t.Context(), &log))
+		require.Equal(t, "2 of 3 are replaced, 2 run\ngoing on, though nothing has moved for 2m0s\n", log.String())
+		require.Equal(t, 2*time.Minute, time.Since(began).Round(time.Minute))
+
+		answers = []hosttest.Answer{{}} // its work is done by something else
+		done, err = wait.Done(t.Context())
+		require.NoError(t, err)
+		require.True(t, done)
+	})
+}
+
+// kubeadm's Job does not run while schedulers change: it is asked again. Whatever else is in the way is said at once.
+func TestUpgrade_AsksAgainWhereTheClusterWasNotReady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, c := range map[string]struct {
+			said  []string
+			calls int
+			err   bool
+		}{
+			"in the end":   {[]string{"\t[ERROR CreateJob]: late\n", "\t[ERROR CreateJob]: late\n", ""}, 3, false},
+			"never":        {[]string{"\t[ERROR CreateJob]: late\n"}, 3, true},
+			"another":      {[]string{"\t[ERROR NumCPU]: few\n"}, 1, true},
+			"the first":    {[]string{""}, 1, false},
+			"then another": {[]string{"\t[ERROR CreateJob]: late\n", "no\n"}, 2, true},
+		} {
+			cl, hosts := newCluster(t, "v1.36.3", "")
+			n := 0
+			hosts[0].On("kubeadm upgrade", hosttest.Answer{Do: func(context.Context, hosttest.Call) hosttest.Answer {
+				said := c.said[min(n, len(c.said)-1)]
+				n++
+				return hosttest.Answer{Stderr: said, Code: len(said)}
+			}})
+			hosts[0].On("get configmap kubeadm-config", hosttest.Answer{Stdout: "kubernetesVersion: v1.35.4\n"})
+			running, _ := kubernetes.New().Upgrade(cl, cl.Hosts[0])
+			began := time.Now()
+			err := running[0].Do(t.Context(), io.Discard)
+			require.Equal(t, c.err, err != nil, name)
+			require.Equal(t, c.calls, n, name)
+			require.Equal(t, time.Duration(c.calls-1)*20*time.Second, time.Since(began), name)
+			require.Contains(t, hosts[0].Commands(), "rm -f -- /etc/kubernetes/kubeadm-upgrade.yaml", name)
+		}
+	})
 }
 
 // A dead control plane on which others depend is not reset.

@@ -3,12 +3,15 @@
 package kubernetes
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"path"
 	"slices"
+	"time"
 
 	"sigs.k8s.io/yaml"
 
@@ -47,7 +50,14 @@ func (d Distribution) Upgrade(c *runtime.Cluster, h *runtime.Host) (running, dra
 	}
 	running = append(running, step)
 	if h.Spec.Role == clusterfile.ControlPlane {
-		running = append(running, runtime.FreshRootKubeconfig(h, keptDir, adminConf))
+		running = append(running, runtime.FreshRootKubeconfig(h, keptDir, adminConf), runtime.Step{
+			Name: "waiting until kube-proxy is replaced on every node",
+			Done: func(ctx context.Context) (bool, error) {
+				_, replaced, err := proxies(ctx, h)
+				return replaced, err
+			},
+			Do: func(ctx context.Context, log io.Writer) error { return waitProxies(ctx, h, log) },
+		})
 	}
 	drained = append(d.Install(c, h), runtime.Step{
 		Name: "restarting the kubelet",
@@ -133,7 +143,84 @@ func upgrade(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Wr
 	} else {
 		argv = append(argv, "node", "--config", upgradeFile)
 	}
-	return errors.Join(run(ctx, h, log, argv...), remove(ctx, h, upgradeFile))
+	return errors.Join(checked(ctx, h, log, argv), remove(ctx, h, upgradeFile))
+}
+
+// kubeadm asks the cluster to run a Job within 15 seconds, before it changes anything. Where an upgrade was cut right after the
+// scheduler was replaced, no pod is placed until the lease of the one before has run out, after 15 seconds, too.
+const (
+	jobFailed = "[ERROR CreateJob]"
+	jobTries  = 3
+	jobPause  = 20 * time.Second
+)
+
+// checked runs kubeadm, again where only the cluster was not ready for it yet.
+func checked(ctx context.Context, h *runtime.Host, log io.Writer, argv []string) error {
+	for try := 1; ; try++ {
+		var said bytes.Buffer
+		err := run(ctx, h, io.MultiWriter(log, &said), argv...)
+		if err == nil || try == jobTries || !bytes.Contains(said.Bytes(), []byte(jobFailed)) {
+			return err
+		}
+		_, _ = fmt.Fprintf(log, "asking again in %s\n", jobPause)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(jobPause):
+		}
+	}
+}
+
+// proxyStall is how long nothing may happen to kube-proxy before an upgrade goes on: a node may be away.
+const proxyStall = 2 * time.Minute
+
+// waitProxies: kubeadm has given kube-proxy its new image, and the nodes' are replaced one by one. A node that is without one at that
+// moment does not hear which pods a drain takes away, and sends requests where nobody is any more.
+func waitProxies(ctx context.Context, h *runtime.Host, log io.Writer) error {
+	seen, replaced := "", false
+	for !replaced {
+		err := eventually(ctx, proxyStall, func(ctx context.Context) (bool, error) {
+			status, all, err := proxies(ctx, h)
+			if err != nil || status == seen && !all {
+				return false, err
+			}
+			seen, replaced = status, all
+			return true, nil
+		})
+		if errors.Is(err, errLate) {
+			_, _ = fmt.Fprintln(log, "going on, though nothing has moved for", proxyStall)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		_, _ = fmt.Fprintln(log, seen)
+	}
+	return nil
+}
+
+// proxies says how far the replacement of kube-proxy has come. A cluster may have none: then nothing is replaced.
+func proxies(ctx context.Context, h *runtime.Host) (status string, replaced bool, err error) {
+	text, err := host.Output(ctx, h.Runner, ask("get", "daemonset", "kube-proxy", "--namespace", "kube-system", "--ignore-not-found", "--output", "json"))
+	if err != nil || len(text) == 0 {
+		return "", err == nil, err
+	}
+	var set struct {
+		Metadata struct{ Generation int64 }
+		Status   struct {
+			ObservedGeneration                                              int64
+			DesiredNumberScheduled, UpdatedNumberScheduled, NumberAvailable int
+		}
+	}
+	if err := json.Unmarshal(text, &set); err != nil {
+		return "", false, fmt.Errorf("%s: reading the DaemonSet kube-system/kube-proxy: %w", h, err)
+	}
+	s := set.Status
+	if s.ObservedGeneration < set.Metadata.Generation {
+		return "nothing is replaced yet", false, nil
+	}
+	replaced = s.UpdatedNumberScheduled >= s.DesiredNumberScheduled && s.NumberAvailable >= s.DesiredNumberScheduled
+	return fmt.Sprintf("%d of %d are replaced, %d run", s.UpdatedNumberScheduled, s.DesiredNumberScheduled, s.NumberAvailable), replaced, nil
 }
 
 // upgradeConfig passes over the checks that the node was made without.
