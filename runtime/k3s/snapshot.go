@@ -57,15 +57,6 @@ rm -rf db.new
 rm -f /var/lib/rancher/k3s/server/db/reset-flag
 exec "$1" server --cluster-reset --cluster-reset-restore-path="$2"
 `
-	// The last 32 bytes of a snapshot of etcd are the SHA-256 of all before them (etcd, etcdutl/snapshot); pages are of 512 bytes or more.
-	checkEtcd = `set -eu
-[ -s "$1" ] || { echo "there is no snapshot $1" >&2; exit 1; }
-size=$(stat -c %s "$1")
-[ $((size % 512)) = 32 ] || { echo "$1 is no snapshot of etcd, or was cut" >&2; exit 1; }
-want=$(tail -c 32 "$1" | od -An -v -tx1 | tr -d ' \n')
-have=$(head -c "$((size - 32))" "$1" | sha256sum)
-[ "$want" = "${have%% *}" ] || { echo "$1 is damaged: its checksum is another" >&2; exit 1; }
-`
 	checkSQLite = `tar -tzf "$1" db/state.db token >/dev/null`
 	isTar       = `[ "$(od -An -tx1 -N2 "$1" | tr -d ' ')" = 1f8b ]`
 )
@@ -164,7 +155,7 @@ func check(ctx context.Context, h *runtime.Host, file string, log io.Writer) err
 		return err
 	}
 	if !sqlite {
-		return run(ctx, h, log, "sh", "-c", checkEtcd, "sh", file)
+		return runtime.CheckEtcdSnapshot(ctx, h, file, log)
 	}
 	if err := run(ctx, h, log, "sh", "-c", checkSQLite, "sh", file); err != nil {
 		return err

@@ -86,7 +86,10 @@ func (Distribution) Restore(c *runtime.Cluster, h *runtime.Host, file string) []
 		{
 			Name: "checking the snapshot",
 			Do: func(ctx context.Context, log io.Writer) error {
-				return run(ctx, h, log, "sh", "-c", checkSnapshot, "sh", file, etcdManifest, restoreDir)
+				if err := runtime.CheckEtcdSnapshot(ctx, h, file, log); err != nil {
+					return err
+				}
+				return run(ctx, h, log, "sh", "-c", describeSnapshot, "sh", file, etcdManifest, restoreDir)
 			},
 		},
 		{
@@ -141,10 +144,9 @@ image=$(sed -n 's/^ *image: *//p' "$manifest")
 data=$(argument data-dir)
 `
 
-// checkSnapshot reads the whole file, and has its checksum compared.
-const checkSnapshot = `set -eu
+// describeSnapshot has etcd's own tool read what is in the file.
+const describeSnapshot = `set -eu
 ` + etcdTool + `
-[ -s "$1" ] || { echo "there is no snapshot $1" >&2; exit 1; }
 etcdtool "$(dirname "$1")" etcdutl snapshot status "$1" --write-out table
 `
 
