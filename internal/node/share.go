@@ -52,7 +52,7 @@ func (n *Node) Share(ctx context.Context, in io.Reader, out io.Writer) (err erro
 		err = context.Cause(ctx)
 	}
 	cancel(err)
-	s.work.Wait()
+	s.end()
 	return errors.Join(err, syncDir(filepath.Dir(st.BlobPath(digest.FromString("")))))
 }
 
@@ -86,6 +86,9 @@ type sharing struct {
 	server   io.Closer
 	work     sync.WaitGroup
 
+	orders sync.Mutex // guards ended, and what an order begins against the end
+	ended  bool
+
 	mu  sync.Mutex // guards out
 	out io.Writer
 }
@@ -98,6 +101,27 @@ func (s *sharing) report(r peers.Report) {
 	}
 }
 
+// unlessEnded does what an order wants, or nothing where Share has ended meanwhile. do must not read the operator's stream, which may
+// never bring anything.
+func (s *sharing) unlessEnded(do func() error) error {
+	s.orders.Lock()
+	defer s.orders.Unlock()
+	if s.ended {
+		return errEnded
+	}
+	return do()
+}
+
+var errEnded = errors.New("taking part in a transfer: it has ended")
+
+// end waits for what orders have begun; no order begins anything after it.
+func (s *sharing) end() {
+	s.orders.Lock()
+	s.ended = true
+	s.orders.Unlock()
+	s.work.Wait()
+}
+
 // obey carries out order after order.
 func (s *sharing) obey(ctx context.Context) error {
 	var first peers.Order
@@ -107,7 +131,7 @@ func (s *sharing) obey(ctx context.Context) error {
 	if first.Hello == nil {
 		return errors.New("reading the first order: it is none that comes first")
 	}
-	if err := s.begin(ctx, first.Hello); err != nil {
+	if err := s.unlessEnded(func() error { return s.begin(ctx, first.Hello) }); err != nil {
 		return err
 	}
 	for {
@@ -206,18 +230,20 @@ func (s *sharing) get(ctx context.Context, g peers.Get) error {
 		}
 		b.last = done
 	}
-	s.work.Go(func() {
-		defer close(done)
-		for _, c := range before {
-			select {
-			case <-c:
-			case <-ctx.Done():
-				return
+	return s.unlessEnded(func() error {
+		s.work.Go(func() {
+			defer close(done)
+			for _, c := range before {
+				select {
+				case <-c:
+				case <-ctx.Done():
+					return
+				}
 			}
-		}
-		s.carryOut(ctx, g, sent)
+			s.carryOut(ctx, g, sent)
+		})
+		return nil
 	})
-	return nil
 }
 
 // carryOut gets the parts and reports.

@@ -113,6 +113,49 @@ func TestShare(t *testing.T) {
 	again.end()
 }
 
+// Orders that come while it ends begin nothing any more.
+func TestShare_EndsWhileOrdersCome(t *testing.T) {
+	a, err := peers.NewAuthority(time.Now())
+	require.NoError(t, err)
+	who, err := a.Issue("h1.sealer.internal")
+	require.NoError(t, err)
+	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<8)
+	var begin, orders bytes.Buffer
+	hello := &peers.Hello{Identity: who, Token: "the-token", Port: -1}
+	for i := range 64 {
+		blob := append(bytes.Clone(data), byte(i))
+		hello.Blobs = append(hello.Blobs, peers.Blob{Digest: digest.FromBytes(blob), Size: int64(len(blob))})
+		require.NoError(t, peers.Write(&orders, peers.Order{Get: &peers.Get{ID: i + 1, Parts: []peers.Part{{Blob: i, Length: int64(len(blob))}}}}))
+		orders.Write(blob)
+	}
+	require.NoError(t, peers.Write(&begin, peers.Order{Hello: hello}))
+	m := newMachine(t)
+	for i := range 40 {
+		ctx, cancel := context.WithCancel(t.Context())
+		in, tell := io.Pipe()
+		reports, out := io.Pipe()
+		told := make(chan struct{})
+		go func() {
+			defer close(told)
+			_, _ = tell.Write(begin.Bytes())
+			_, _ = tell.Write(orders.Bytes())
+		}()
+		go func() {
+			var r peers.Report
+			for n := 0; peers.Read(bufio.NewReader(reports), &r) == nil; n++ {
+				if n == i {
+					cancel()
+				}
+			}
+		}()
+		code := node.Run(ctx, []string{"--root", m.root, "--unit-dir", m.unitDir, "content", "share"}, node.Streams{In: in, Out: out, Err: io.Discard})
+		require.NotZero(t, code)
+		cancel()
+		_, _ = in.Close(), out.Close()
+		<-told
+	}
+}
+
 // Nobody gets anything without a certificate of this transfer, the program goes to those who know the word alone, and a key is on no disk.
 func TestShare_Strangers(t *testing.T) {
 	a, err := peers.NewAuthority(time.Now())
