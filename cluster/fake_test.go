@@ -75,6 +75,9 @@ func (distribution) Install(_ *runtime.Cluster, h *runtime.Host) []runtime.Step 
 	return verb(h, "install")
 }
 func (distribution) Init(_ *runtime.Cluster, h *runtime.Host) []runtime.Step { return verb(h, "init") }
+func (distribution) Prefetch(_ *runtime.Cluster, h *runtime.Host) []runtime.Step {
+	return verb(h, "prefetch")
+}
 func (distribution) Join(_ *runtime.Cluster, h *runtime.Host) []runtime.Step { return verb(h, "join") }
 func (distribution) KubeletVersion(c *runtime.Cluster) string                { return c.KubeVersion() }
 func (distribution) Upgrade(_ *runtime.Cluster, h *runtime.Host) (running, drained []runtime.Step) {

@@ -38,6 +38,17 @@ func (r *run) starters() []*runtime.Host {
 	return []*runtime.Host{c.First()}
 }
 
+// starting starts the cluster on its first control plane; those that will join fetch what they need for it.
+func (r *run) starting(h *runtime.Host) []runtime.Step {
+	if slices.Contains(r.starters(), h) {
+		return r.distribution.Init(r.cluster, h)
+	}
+	if p, ok := r.distribution.(runtime.Prefetcher); ok && !r.begun(h) && !r.joined(h) {
+		return p.Prefetch(r.cluster, h)
+	}
+	return nil
+}
+
 // joiners are the control planes that become part of the cluster through another one.
 func (r *run) joiners() []*runtime.Host {
 	var list []*runtime.Host

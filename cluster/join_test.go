@@ -93,8 +93,8 @@ func TestJoin(t *testing.T) {
 		require.NotContains(t, did[name], "echo done", name)
 		require.NotContains(t, did[name], "content share", name)
 	}
-	require.Contains(t, did["10.0.0.5"], "dist install\ndist join")
-	require.Contains(t, did["10.0.0.6"], "dist install\ndist join")
+	require.Contains(t, did["10.0.0.5"], "dist install\ndist prefetch\ndist join")
+	require.Contains(t, did["10.0.0.6"], "dist install\ndist prefetch\ndist join")
 	require.Equal(t, b.hosts["10.0.0.1"].blobs, b.hosts["10.0.0.5"].blobs)
 	require.Len(t, b.hosts["10.0.0.6"].blobs, 4)
 	require.Equal(t, []string{"10.0.0.1", "10.0.0.2", "10.0.0.5", "10.0.0.3", "10.0.0.4", "10.0.0.6"}, b.kept(t))

@@ -123,7 +123,7 @@ func (r *run) plan() (plan, error) {
 		add("changing settings of control planes", true, r.serverFirst(), r.adjusting)
 		add("changing settings of workers", false, c.Workers(), r.adjusting)
 	}
-	add("starting the cluster", false, r.starters(), func(h *runtime.Host) []runtime.Step { return r.distribution.Init(c, h) })
+	add("starting the cluster", false, c.Hosts, r.starting)
 	add("naming the new endpoint in certificates", true, r.followers(r.serverFirst()), r.certify)
 	add("carrying the virtual address", r.move != nil, r.carriers(), r.carrying)
 	add("reaching the API servers by the cluster's endpoint", false, c.Hosts, r.reaching)

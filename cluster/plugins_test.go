@@ -93,7 +93,7 @@ func TestRun_Plugins(t *testing.T) {
 	require.NoError(t, b.run(t))
 	told := tell()
 	require.Equal(t, "b of $HostIP, a, b of $HostIP, install, init, a, b of $HostIP", only(told, "1"))
-	require.Equal(t, "a, install, join, a", only(told, "2"))
+	require.Equal(t, "a, install, prefetch, join, a", only(told, "2"))
 	for _, c := range b.hosts["10.0.0.2"].Calls() {
 		if strings.Contains(c.String(), "exec bash") {
 			require.Subset(t, c.Env, []string{"GREETING=hi", "HostIP=10.0.0.2", "ROOTFS=" + rootfs})

@@ -86,6 +86,12 @@ type Repointer interface {
 	Repoint(c *Cluster, h *Host) []Step
 }
 
+// Prefetcher is a Distribution that pulls images when a host joins. Hosts that wait for the cluster to start, or for others to join,
+// do it in that time.
+type Prefetcher interface {
+	Prefetch(c *Cluster, h *Host) []Step
+}
+
 // Restarter is a Distribution whose control plane is pods of the kubelet: a new kubelet may start them anew some seconds after it has
 // reported, and with them the API server that everything else is asked of.
 type Restarter interface {

@@ -43,7 +43,7 @@ func initConfig(c *runtime.Cluster, h *runtime.Host, certificateKey host.Secret)
 	init := document(c, kubeadmAPI, "InitConfiguration", object{
 		"bootstrapTokens":  []any{object{"ttl": bootstrap}},
 		"localAPIEndpoint": object{"bindPort": apiPort},
-		"nodeRegistration": object{"imagePullPolicy": "IfNotPresent"},
+		"nodeRegistration": object{"imagePullPolicy": "IfNotPresent", "imagePullSerial": false},
 	})
 	setNode(init, c, h)
 	child(init, "localAPIEndpoint")["advertiseAddress"] = h.IP()
@@ -125,7 +125,7 @@ type secrets struct {
 // joinConfig is the file for kubeadm join. It holds secrets.
 func joinConfig(c *runtime.Cluster, h *runtime.Host, s secrets) ([]byte, error) {
 	join := document(c, kubeadmAPI, "JoinConfiguration", object{
-		"nodeRegistration": object{"imagePullPolicy": "IfNotPresent"},
+		"nodeRegistration": object{"imagePullPolicy": "IfNotPresent", "imagePullSerial": false},
 	})
 	setNode(join, c, h)
 	join["discovery"] = object{"bootstrapToken": object{

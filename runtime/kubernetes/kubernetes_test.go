@@ -17,6 +17,10 @@ import (
 	"io"
 	"math/big"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -347,6 +351,30 @@ func TestSteps(t *testing.T) {
 			golden(t, "testdata/steps/"+name+".txt", got)
 		})
 	}
+}
+
+// Hosts that wait fetch what they need to join, and nothing that the image packs besides.
+func TestPrefetch(t *testing.T) {
+	c, hosts := newCluster(t, "v1.36.3", "")
+	c.Images = nil
+	require.Empty(t, kubernetes.New().Prefetch(c, c.Hosts[2]), "nothing of it is packed")
+	c.Images = []string{"registry.k8s.io/kube-apiserver:v1.36.3", "r.example.com:5000/k8s/pause:3.10.2", "registry.k8s.io/kube-proxy:v1.36.3", "registry.k8s.io/etcd:3.6.8-0", "registry.k8s.io/coredns/coredns:v1.13.1", "docker.io/library/nginx:1.27"}
+	for i, want := range map[int][]string{1: c.Images[:5], 2: c.Images[1:3]} {
+		steps := kubernetes.New().Prefetch(c, c.Hosts[i])
+		require.Len(t, steps, 1)
+		require.Equal(t, "v1.36.3", steps[0].Key)
+		require.NoError(t, steps[0].Do(t.Context(), io.Discard))
+		require.Equal(t, want, hosts[i].Calls()[0].Argv[4:])
+	}
+
+	// What cannot be fetched is said, and holds up nothing.
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "crictl"), []byte("#!/bin/sh\n[ \"$4\" = good:1 ] && echo pulled\n"), 0o755))
+	cmd := exec.Command("sh", append(slices.Clone(hosts[2].Calls()[0].Argv[1:4]), "good:1", "bad:1")...)
+	cmd.Env = []string{"PATH=" + dir + ":" + os.Getenv("PATH")}
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err)
+	require.Equal(t, "bad:1 could not be fetched now\n", string(out))
 }
 
 // Nothing is drained while a node is without kube-proxy; one that does not come back is not waited for for ever.

@@ -234,7 +234,7 @@ func upgradeConfig(c *runtime.Cluster, h *runtime.Host) ([]byte, error) {
 		}
 	}
 	half := func() object {
-		o := object{"imagePullPolicy": "IfNotPresent"}
+		o := object{"imagePullPolicy": "IfNotPresent", "imagePullSerial": false}
 		if len(ignored) > 0 {
 			o["ignorePreflightErrors"] = ignored
 		}
