@@ -50,6 +50,11 @@ func TestUpgrade(t *testing.T) {
 	_, err = up.Kubectl(t.Context(), "create", "configmap", "from-before", "--from-literal", "a=b")
 	require.NoError(t, err)
 
+	t.Cleanup(func() {
+		if t.Failed() {
+			explain(t, up)
+		}
+	})
 	t.Run("a jump over a minor version is refused", func(t *testing.T) { testMinorJump(t, up, file) })
 	c := startClient(t, up.Hosts.Hosts...)
 	// The pods go on answering for a while after they were told to go, and their budget leaves one of the two at any
@@ -102,6 +107,20 @@ func TestUpgrade(t *testing.T) {
 		if !t.Run(s.name, s.run) {
 			t.FailNow() // the next one would begin with something else
 		}
+	}
+}
+
+// explain says how the lab's cluster is.
+func explain(t *testing.T, l *lab.Lab) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
+	defer cancel()
+	for _, args := range []string{
+		"get nodes -o wide", "get pods -A -o wide", "describe pods -n kube-system -l k8s-app=kube-dns", "get endpointslices -A",
+		"logs -n kube-system -l k8s-app=kube-dns --prefix --tail 30", "logs -n kube-system -l k8s-app=kube-proxy --prefix --tail 30", "get events -A --sort-by lastTimestamp",
+	} {
+		out, err := l.Kubectl(ctx, strings.Fields(args)...)
+		t.Log("kubectl "+args, "\n"+out, err)
 	}
 }
 
