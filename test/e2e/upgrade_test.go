@@ -326,8 +326,9 @@ func requireAnew(t *testing.T, l, release *lab.Lab, worker hosts.Host) {
 	require.NoError(t, err)
 	_, err = l.GetShop(t.Context(), time.Minute)
 	require.NoError(t, err)
-	for _, pods := range []string{"k8s-app=kube-dns", "k8s-app=kube-proxy", "app=podnet"} {
-		_, err = l.Kubectl(t.Context(), "wait", "pods", "-n", "kube-system", "-l", pods, "--for", "condition=Ready", "--timeout", "120s")
+	for workload, pods := range map[string]string{"deployment/coredns": "k8s-app=kube-dns", "daemonset/kube-proxy": "k8s-app=kube-proxy", "daemonset/podnet": "app=podnet"} {
+		// Not "kubectl wait pods": it waits for pods, too, that go meanwhile.
+		_, err = l.Kubectl(t.Context(), "rollout", "status", workload, "-n", "kube-system", "--timeout", "120s")
 		require.NoError(t, err)
 		out, err := l.Kubectl(t.Context(), "logs", "-n", "kube-system", "-l", pods, "--tail", "20", "--since", "20s")
 		require.NoError(t, err)
