@@ -237,5 +237,9 @@ func (e Endpoint) saved() *savedEndpoint {
 		return nil
 	}
 	s := savedEndpoint(e)
+	s.VIP = e.spelled()
+	if a, err := parseAddress(e.IPVSAddress); err == nil {
+		s.IPVSAddress = a.String()
+	}
 	return &s
 }

@@ -95,3 +95,24 @@ func TestEndpoint_Marshal(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, f.Endpoint, again.Endpoint)
 }
+
+// The same address in other words makes no other definition of the cluster.
+func TestEndpoint_Spelling(t *testing.T) {
+	for _, pair := range [][2]string{
+		{"{vip: \"FD00:0:0::64\"}", "{vip: \"fd00::64\"}"},
+		{"{vip: \"[fd00::64]\"}", "{vip: \"fd00::64\"}"},
+		{"{vip: \"FD00::64/64\", interface: bond0}", "{vip: \"fd00::64/64\", interface: bond0}"},
+		{"{ipvs: true, ipvsAddress: \"FD00::0A\"}", "{ipvs: true, ipvsAddress: \"fd00::a\"}"},
+	} {
+		var saved [2]string
+		for i, text := range pair {
+			e, err := endpoint(t, text)
+			require.NoError(t, err, text)
+			data, err := (&clusterfile.File{Name: "x", Endpoint: e}).Marshal()
+			require.NoError(t, err, text)
+			saved[i] = string(data)
+		}
+		require.Contains(t, saved[0], "controlPlaneEndpoint")
+		require.Equal(t, saved[1], saved[0])
+	}
+}
