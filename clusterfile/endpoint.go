@@ -101,7 +101,7 @@ func (e Endpoint) external() (host string, port int) {
 func (e Endpoint) String() string {
 	switch {
 	case e.VIP != "":
-		return strings.TrimSpace("vip " + e.spelled() + " " + e.Interface)
+		return strings.TrimSpace("vip " + e.Spelled().VIP + " " + e.Interface)
 	case e.External != "":
 		return "external " + e.External
 	case e.IPVS:
@@ -113,15 +113,17 @@ func (e Endpoint) String() string {
 	return "balancer"
 }
 
-// spelled is VIP as everyone spells it: the same address in other words is no other one.
-func (e Endpoint) spelled() string {
+// Spelled is e with its addresses as everyone spells them: the same address in other words is no other endpoint. What is no address stays.
+func (e Endpoint) Spelled() Endpoint {
 	if p, err := netip.ParsePrefix(e.VIP); err == nil {
-		return p.String()
+		e.VIP = p.String()
+	} else if a := e.Address(); a.IsValid() {
+		e.VIP = a.String()
 	}
-	if a := e.Address(); a.IsValid() {
-		return a.String()
+	if a, err := parseAddress(e.IPVSAddress); err == nil {
+		e.IPVSAddress = a.String()
 	}
-	return e.VIP
+	return e
 }
 
 // ParseEndpoint reads what String gives.
@@ -219,7 +221,7 @@ func (s *source) endpoint(spec *node) Endpoint {
 		}
 		s.fail(n.at(m.field), "%s", m.what)
 	}
-	return e
+	return e.Spelled()
 }
 
 // savedEndpoint is an Endpoint in a Clusterfile.
@@ -237,9 +239,5 @@ func (e Endpoint) saved() *savedEndpoint {
 		return nil
 	}
 	s := savedEndpoint(e)
-	s.VIP = e.spelled()
-	if a, err := parseAddress(e.IPVSAddress); err == nil {
-		s.IPVSAddress = a.String()
-	}
 	return &s
 }

@@ -40,4 +40,5 @@ func (o *endpointFlags) overEndpoint(f *clusterfile.File) {
 	if o.vipInterface != "" {
 		f.Endpoint.Interface = o.vipInterface
 	}
+	f.Endpoint = f.Endpoint.Spelled()
 }
