@@ -10,6 +10,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -80,26 +82,38 @@ func TestIPv6(t *testing.T) {
 	t.Run("kubernetes", func(t *testing.T) { testSixKubernetes(t, l) })
 }
 
+// testSixKubernetes has two real control planes, which hand on an address of IPv6.
 func testSixKubernetes(t *testing.T, l *lab.Lab) {
 	b := &sixth{bed: bed{
-		lab: l, name: "kubernetes", site: "six-kubernetes", h: l.Hosts.Hosts[:2], kubectl: []string{"kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"},
+		lab: l, name: "kubernetes", site: "six-kubernetes", h: l.Hosts.Hosts, kubectl: []string{"kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"},
 	}}
-	requireShop(t, b.site)
+	_, err := l.BuildBase(t.Context(), b.site)
+	require.NoError(t, err)
 	require.NoError(t, l.TrustHosts(b.site))
-	var err error
+	image := carrierImage(t, &b.bed)
 	b.file, err = l.WriteClusterfile(b.name)
 	require.NoError(t, err)
-	one, two := b.h[0], b.h[1]
+	one, two, worker := b.h[0], b.h[1], b.h[2]
 	b.found(t)
-	b.sealer(t, "run", l.ShopImage(), "-f", b.file, "--pk", l.Hosts.KeyFile, "-e", "PodCIDR=fd00:10:244::/56,10.244.0.0/16", "--masters", b.addresses(one), "--nodes", b.addresses(two))
-	b.ready(t, one, two)
-	require.Equal(t, fmt.Sprintf("%s %s %s %s", one.Address6, one.Address, two.Address6, two.Address),
-		b.on(t, one, "get", "nodes", "-o", `jsonpath={.items[*].status.addresses[?(@.type=="InternalIP")].address}`))
+	raw := one.Address6.As16()
+	raw[15] = 200
+	v := &virtual{bed: &b.bed, address: netip.AddrFrom16(raw)}
+	run := []string{"run", image, "-f", b.file, "--pk", l.Hosts.KeyFile, "-e", "PodCIDR=fd00:10:244::/56,10.244.0.0/16", "--masters", b.addresses(one, two), "--nodes", b.addresses(worker), "--vip"}
+	b.sealer(t, append(run, strings.ToUpper(v.address.StringExpanded()))...)
+	b.ready(t, b.h...)
+	require.NoError(t, lab.Poll(t.Context(), time.Minute, v.ask))
+	require.Contains(t, b.sealer(t, append(run, v.address.String())...), "nothing to change", "the same address in other words")
+	var addresses []string
+	for _, h := range b.h {
+		addresses = append(addresses, h.Address6.String(), h.Address.String())
+	}
+	require.Equal(t, strings.Join(addresses, " "), b.on(t, one, "get", "nodes", "-o", `jsonpath={.items[*].status.addresses[?(@.type=="InternalIP")].address}`))
 	require.Equal(t, "https://["+b.addresses(one)+"]:2379", strings.TrimPrefix(b.exec(t, one, "sh", "-c",
 		"grep -o -- '--advertise-client-urls=.*' /etc/kubernetes/manifests/etcd.yaml"), "--advertise-client-urls="))
-	require.Equal(t, "1\n2", b.exec(t, two, "sh", "-c", "cd /proc/sys/net/ipv6/conf && cat all/forwarding eth0/accept_ra"), "it forwards, and listens to routers all the same")
-	b.pulls(t, two)
-	require.Contains(t, b.exec(t, two, "cat", "/etc/hosts"), "::1 apiserver.cluster.local\n")
+	require.Equal(t, "1\n2", b.exec(t, worker, "sh", "-c", "cd /proc/sys/net/ipv6/conf && cat all/forwarding eth0/accept_ra"), "it forwards, and listens to routers all the same")
+	b.pulls(t, worker)
+	require.Contains(t, b.exec(t, worker, "cat", "/etc/hosts"), v.address.String()+" apiserver.cluster.local\n")
+	require.Contains(t, b.sealer(t, b.args("kubeconfig")...), "server: https://["+v.address.String()+"]:6443\n")
 
 	b.on(t, one, "rollout", "status", "deployment/hello", "--timeout", "120s")
 	for _, h := range b.h { // by each host's node port, and by the service's own address, from a host
@@ -115,7 +129,31 @@ func testSixKubernetes(t *testing.T, l *lab.Lab) {
 	b.on(t, one, "patch", "service", "hello", "--patch", `{"spec":{"ipFamilyPolicy":"RequireDualStack"}}`)
 	require.Len(t, strings.Fields(b.on(t, one, "get", "service", "hello", "-o", "jsonpath={.spec.clusterIPs[*]}")), 2)
 	require.Contains(t, b.sealer(t, b.args("status")...), "Ready")
+	v.movesOn(t)
 	b.gone(t)
+	require.Empty(t, v.holders(t, b.h...))
+}
+
+// movesOn takes the API server away from the control plane that holds the address, and puts it back.
+func (v *virtual) movesOn(t *testing.T) {
+	holders := v.holders(t, v.h...)
+	require.Len(t, holders, 1)
+	lost := holders[0]
+	const manifest = "/etc/kubernetes/manifests/kube-apiserver.yaml"
+	v.exec(t, lost, "mv", manifest, "/root/")
+	began := time.Now()
+	require.NoError(t, lab.Poll(t.Context(), 2*time.Minute, func(ctx context.Context) error {
+		if now := v.holders(t, v.h...); len(now) != 1 || now[0].Name == lost.Name {
+			return fmt.Errorf("%d hosts have the address", len(now))
+		}
+		return v.ask(ctx)
+	}))
+	t.Logf("%s is served by another control plane %s after %s had no API server", v.address, time.Since(began).Round(100*time.Millisecond), lost.Name)
+	v.exec(t, lost, "mv", "/root/kube-apiserver.yaml", manifest)
+	require.NoError(t, lab.Poll(t.Context(), 2*time.Minute, func(ctx context.Context) error {
+		_, err := lost.Exec(ctx, append(slices.Clone(v.kubectl), "--server", "https://"+net.JoinHostPort(lost.Address6.String(), "6443"), "get", "--raw", "/readyz")...)
+		return err
+	}))
 }
 
 // getSix asks until there is an answer.
