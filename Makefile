@@ -80,7 +80,7 @@ verify: lint ## Everything that can be said about the sources without running th
 	go vet -tags e2e ./test/...
 	for module in $$(git ls-files go.mod "*/go.mod" | xargs -n 1 dirname); do (cd $$module && go mod tidy -diff) || exit 1; done
 	go test -count=1 ./internal/layering
-	shellcheck -x -P SCRIPTDIR $$(git ls-files '*.sh')
+	shellcheck -x -P SCRIPTDIR:rootfs-templates/shared/scripts $$(git ls-files '*.sh')
 
 clean: ## Remove what was built
 	rm -rf bin build/toolbox/files/*.zst

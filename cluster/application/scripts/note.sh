@@ -48,16 +48,16 @@ note_helm() {
 objects='go-template={{define "o"}}O{{"\t"}}{{.apiVersion}}{{"\t"}}{{.kind}}{{"\t"}}{{with .metadata.namespace}}{{.}}{{end}}{{"\t"}}{{.metadata.name}}{{"\n"}}{{end}}{{if .items}}{{range .items}}{{template "o" .}}{{end}}{{else}}{{template "o" .}}{{end}}'
 
 note_kubectl() {
-	verb= skip= input= dry=client
+	verb='' skip='' input='' dry=client
 	for word; do
 		if [ -n "$skip" ]; then
 			[ "$skip $word" != 'file -' ] || input=1
-			skip=
+			skip=''
 			continue
 		fi
 		case $word in
 		--) break ;;
-		-f | --filename) skip=file ;;
+		-f | --filename) skip='file' ;;
 		-f- | -f=- | --filename=-) input=1 ;;
 		-n | -s | -o | -k | -l | -v | --namespace | --server | --output | --kustomize | --selector | --kubeconfig | --context | \
 			--cluster | --user | --as | --as-group | --as-uid | --token | --request-timeout | --cache-dir | --field-manager) skip=1 ;;
