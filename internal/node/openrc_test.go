@@ -17,14 +17,13 @@ import (
 // fakeOpenRC is rc-service and rc-update as far as they matter here; services run for real, their scripts read by sh as openrc-run does.
 const fakeOpenRC = `#!/bin/sh
 d=$OPENRC_DIR
-echo "${0##*/} $*" >>"$d/log"
-case "$*" in
+echo "${0##*/} $*" >>"$d/log"` + stopPID + `case "$*" in
 *restart)
-  [ ! -f "$d/pid" ] || kill "$(cat "$d/pid")"
+  stop
   . "$OPENRC_SERVICES/sealer-registry"
   eval "exec $command $command_args" >"$d/out" 2>&1 </dev/null &
   echo $! >"$d/pid" ;;
-*stop) kill "$(cat "$d/pid")"; rm "$d/pid" ;;
+*stop) stop ;;
 esac
 `
 

@@ -110,12 +110,23 @@ func TestRegistryInit_Refuses(t *testing.T) {
 	}
 }
 
+// stopPID is stop of the fakes of systemd and OpenRC: like the real ones it waits for what it stops (nothing may have taken
+// its status yet: a zombie has ended), and kills what does not stop.
+const stopPID = `
+stop() {
+  [ -f "$d/pid" ] || return 0
+  p=$(cat "$d/pid"); rm "$d/pid"; kill "$p" 2>/dev/null; i=0
+  while [ $i -lt 1200 ] && grep -q '^State:[[:space:]]*[^ZX]' "/proc/$p/status" 2>/dev/null; do
+    i=$((i + 1)); [ $i -lt 600 ] || kill -9 "$p" 2>/dev/null
+    sleep 0.05
+  done
+}
+`
+
 // fakeSystemd is systemctl and journalctl as far as they matter here; units run for real.
 const fakeSystemd = `#!/bin/sh
 d=$SYSTEMD_DIR; u=$SYSTEMD_UNITS/${SYSTEMD_UNIT:-sealer-registry.service}
-echo "$*" >>"$d/log"
-stop() { [ ! -f "$d/pid" ] || { kill "$(cat "$d/pid")" 2>/dev/null; rm "$d/pid"; }; }
-case "$1" in
+echo "$*" >>"$d/log"` + stopPID + `case "$1" in
 daemon-reload|enable|reset-failed) ;;
 restart)
   stop
