@@ -60,10 +60,18 @@ func Isolate(ctx context.Context) (code int, done bool, err error) {
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
 	defer signal.Stop(signals)
 
+	// BuildKit mounts below the folder for temporary files, and leaves mount points there. Nothing is mounted in this
+	// process' namespace: what is left is no more than that.
+	temporary, err := os.MkdirTemp("", "sealer-build-")
+	if err != nil {
+		return 0, true, fmt.Errorf("starting the isolated build: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(temporary)) }()
+
 	cmd := exec.Command(selfExecutable) //nolint:noctx // ctx cancels it by a signal, so that it can clean up
 	cmd.Args = append([]string{isolatedName}, os.Args[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = lateEnvironment()
+	cmd.Env = append(lateEnvironment(), "TMPDIR="+temporary)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID,
 		Pdeathsig:  syscall.SIGKILL,

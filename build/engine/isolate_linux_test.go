@@ -46,7 +46,8 @@ func sleepingBuild(root, bin string) int {
 		fmt.Println(err)
 		return 1
 	}
-	st := llb.Scratch().File(llb.Mkfile("/step", 0o755, data)).Run(llb.Args([]string{"/step", "sleep"})).AddMount("/out", llb.Scratch())
+	st := llb.Scratch().File(llb.Mkfile("/step", 0o755, data)).Run(llb.Args([]string{"/step", "sleep"}),
+		llb.AddMount("/file", llb.Scratch().File(llb.Mkfile("/a", 0o644, nil)), llb.SourcePath("/a"), llb.Readonly)).AddMount("/out", llb.Scratch())
 	def, err := st.Marshal(ctx)
 	if err != nil {
 		fmt.Println(err)
@@ -70,12 +71,13 @@ func sleepingBuild(root, bin string) int {
 }
 
 // start runs sleepingBuild and waits until its step runs.
-func start(t *testing.T, root, bin string, i engine.Isolation) (*exec.Cmd, io.Reader) {
+func start(t *testing.T, root, bin string, i engine.Isolation, env ...string) (*exec.Cmd, io.Reader) {
 	t.Helper()
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.CommandContext(t.Context(), self)
 	cmd.Env = append(os.Environ(), "ENGINE_TEST_ROOT="+root, "ENGINE_TEST_STEP="+bin, "ENGINE_TEST_ISOLATION="+string(i))
+	cmd.Env = append(cmd.Env, env...)
 	cmd.Stderr = os.Stderr
 	pipe, err := cmd.StdoutPipe()
 	require.NoError(t, err)
@@ -116,8 +118,8 @@ func TestIsolate_KilledLeavesNothing(t *testing.T) {
 func TestIsolate_PassesSignalsAndExitCode(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
-	root := t.TempDir()
-	cmd, out := start(t, root, stepBinary(t), engine.Chroot)
+	root, temporary := t.TempDir(), t.TempDir()
+	cmd, out := start(t, root, stepBinary(t), engine.Chroot, "TMPDIR="+temporary)
 	require.NoError(t, cmd.Process.Signal(unix.SIGINT))
 	rest, err := io.ReadAll(out)
 	require.NoError(t, err)
@@ -125,6 +127,9 @@ func TestIsolate_PassesSignalsAndExitCode(t *testing.T) {
 	require.Error(t, cmd.Wait())
 	require.Equal(t, 130, cmd.ProcessState.ExitCode())
 	requireNothing(t, root)
+	left, err := os.ReadDir(temporary)
+	require.NoError(t, err)
+	require.Empty(t, left)
 }
 
 // signalContext is what main does: the first signal cancels, a second one kills.
