@@ -158,8 +158,8 @@ func (m *moving) hangs(t *testing.T) {
 	}))
 }
 
-// moves gives the API servers an address of the control planes' own, and has the control planes serve the images, in one go; then the images
-// come from the other registry again.
+// moves gives the API servers an address of the control planes' own, and has the control planes serve the images, in one go; then another
+// address, and the images come from the other registry again.
 func (m *moving) moves(t *testing.T) {
 	m.write(t, "vip: "+m.address.String(), false)
 	m.refused(t, []string{"run", m.image, "-f", m.file}, "only sealer apply makes it", "nothing was touched")
@@ -188,9 +188,21 @@ func (m *moving) moves(t *testing.T) {
 	require.Equal(t, before, m.log(t), "the other registry is asked no more")
 	m.exec(t, m.h[0], "systemctl", "is-active", "sealer-registry.service")
 
+	was := m.address
+	m.address = was.Next()
 	m.write(t, "vip: "+m.address.String(), true)
-	require.Contains(t, m.sealer(t, apply...), "~ registry: sea.hub:5000 → hub.corp.example:")
+	plan = m.sealer(t, apply...)
+	require.Contains(t, plan, "~ endpoint: vip "+was.String()+" → vip "+m.address.String())
+	require.Contains(t, plan, "~ registry: sea.hub:5000 → hub.corp.example:")
 	require.Contains(t, m.sealer(t, apply...), "nothing to do")
+	m.ready(t, m.h...)
+	m.well(t, m.address.String()+":6443")
+	require.NoError(t, m.ask(t.Context()))
+	require.Len(t, m.holders(t, m.h...), 1)
+	for _, h := range m.h {
+		require.NotContains(t, m.exec(t, h, "ip", "-o", "addr", "show"), " "+was.String()+"/")
+		require.NotContains(t, m.exec(t, h, "cat", "/etc/hosts"), was.String())
+	}
 	before = m.log(t)
 	for _, h := range m.h {
 		m.pulls(t, h)
