@@ -67,7 +67,7 @@ func Bundle(ctx context.Context, o BundleOptions) (_ *BundleReport, err error) {
 	if o.Since == 0 {
 		o.Since = 24 * time.Hour
 	}
-	file, err := atomicfile.Create(o.File, 0o600)
+	file, err := atomicfile.Output(o.File, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("bundling logs: %w", err)
 	}

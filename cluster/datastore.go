@@ -257,7 +257,7 @@ func fetch(ctx context.Context, h *runtime.Host, from, to string, log io.Writer)
 	if err != nil {
 		return fmt.Errorf("%s: reading the size of %s: %w", h, from, err)
 	}
-	f, err := atomicfile.Create(to, 0o600)
+	f, err := atomicfile.Output(to, 0o600)
 	if err != nil {
 		return err
 	}

@@ -148,7 +148,7 @@ func (p *Plan) SaveFile(ctx context.Context, path string, track TrackFunc) (err 
 
 // reserve opens a file with room for size bytes, where the file system can tell.
 func reserve(path string, size int64) (*atomicfile.File, error) {
-	f, err := atomicfile.Create(path, 0o644)
+	f, err := atomicfile.Output(path, 0o644)
 	if err != nil {
 		return nil, err
 	}

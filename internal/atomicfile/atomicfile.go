@@ -30,8 +30,9 @@ func Write(path string, data []byte, mode fs.FileMode) error {
 // Abort after Commit does nothing, so that it can be deferred.
 type File struct {
 	*os.File
-	path string
-	done bool
+	path   string
+	direct bool // it is written in place: see Output
+	done   bool
 }
 
 // Create opens a temporary file beside path, with the given mode.
@@ -51,7 +52,7 @@ func (f *File) Commit() error {
 	if f.done {
 		return nil
 	}
-	if err := f.CommitUnlisted(); err != nil {
+	if err := f.CommitUnlisted(); err != nil || f.direct {
 		return err
 	}
 	return SyncFolder(filepath.Dir(f.path))
@@ -64,6 +65,9 @@ func (f *File) CommitUnlisted() error {
 		return nil
 	}
 	f.done = true
+	if f.direct {
+		return f.Close()
+	}
 	err := f.Sync()
 	if cerr := f.Close(); err == nil {
 		err = cerr // a full disk may show only here
@@ -83,6 +87,9 @@ func (f *File) Abort() error {
 		return nil
 	}
 	f.done = true
+	if f.direct {
+		return f.Close()
+	}
 	return errors.Join(f.Close(), removeIfThere(f.Name()))
 }
 

@@ -115,7 +115,7 @@ func (a *app) output(cmd *cobra.Command, st *store.Store, result build.Result, o
 }
 
 func writeTarFile(ctx context.Context, st *store.Store, desc ocispec.Descriptor, path string) (err error) {
-	f, err := atomicfile.Create(path, 0o644)
+	f, err := atomicfile.Output(path, 0o644)
 	if err != nil {
 		return err
 	}
@@ -150,7 +150,7 @@ func newBuildMetadata(r build.Result) buildMetadata {
 
 // writeResult writes a file for the program that called sealer.
 func writeResult(path string, data []byte) error {
-	if err := atomicfile.Write(path, data, os.FileMode(0o644)); err != nil {
+	if err := atomicfile.WriteOutput(path, data, os.FileMode(0o644)); err != nil {
 		return fmt.Errorf("writing the result: %w", err)
 	}
 	return nil

@@ -106,7 +106,7 @@ func (a *app) archiveFrontend(ctx context.Context, name, output string, o gatewa
 	if err != nil {
 		return desc, err
 	}
-	file, err := atomicfile.Create(output, 0o644)
+	file, err := atomicfile.Output(output, 0o644)
 	if err != nil {
 		return desc, err
 	}

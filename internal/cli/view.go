@@ -157,7 +157,7 @@ that answers. With it one can do everything to the cluster: keep it like a passw
 				return err
 			}
 			if output != "" {
-				return atomicfile.Write(output, data, 0o600)
+				return atomicfile.WriteOutput(output, data, 0o600)
 			}
 			_, err = a.streams.Out.Write(data)
 			return err
