@@ -131,23 +131,7 @@ func (o *Options) complete() error {
 	if o.Compression, err = ParseCompression(string(o.Compression)); err != nil {
 		errs = append(errs, err)
 	}
-	if len(o.Platforms) == 0 {
-		o.Platforms = []ocispec.Platform{{OS: "linux", Architecture: runtime.GOARCH}}
-	}
-	seen := map[string]bool{}
-	o.Platforms = slices.Clone(o.Platforms)
-	for i, p := range o.Platforms {
-		p = platforms.Normalize(p)
-		o.Platforms[i] = p
-		if id := platforms.FormatAll(p); seen[id] {
-			errs = append(errs, fmt.Errorf("platform %s is named twice", id))
-		} else {
-			seen[id] = true
-		}
-		if p.OS != "linux" {
-			errs = append(errs, fmt.Errorf("platform %s: clusters run on linux", platforms.FormatAll(p)))
-		}
-	}
+	errs = append(errs, o.completePlatforms()...)
 	if o.Lock && o.Locked {
 		errs = append(errs, errLockOptions)
 	}
@@ -165,6 +149,36 @@ func (o *Options) complete() error {
 		return &OptionsError{Err: err}
 	}
 	return nil
+}
+
+// completePlatforms also checks what is said of one of them.
+func (o *Options) completePlatforms() []error {
+	if len(o.Platforms) == 0 {
+		o.Platforms = []ocispec.Platform{{OS: "linux", Architecture: runtime.GOARCH}}
+	}
+	var errs []error
+	seen := map[string]bool{}
+	o.Platforms = slices.Clone(o.Platforms)
+	for i, p := range o.Platforms {
+		p = platforms.Normalize(p)
+		o.Platforms[i] = p
+		id := platforms.FormatAll(p)
+		if seen[id] {
+			errs = append(errs, fmt.Errorf("platform %s is named twice", id))
+		}
+		seen[id] = true
+		if p.OS != "linux" {
+			errs = append(errs, fmt.Errorf("platform %s: clusters run on linux", id))
+		} else if err := imagelist.CheckArchitecture(p.Architecture); err != nil {
+			errs = append(errs, fmt.Errorf("platform %s: %w", id, err))
+		}
+	}
+	for _, a := range o.Annotations {
+		if a.Platform != nil && !seen[platforms.FormatAll(*a.Platform)] {
+			errs = append(errs, fmt.Errorf("annotation manifest[%s]:%s: that platform is not built, but %s", platforms.FormatAll(*a.Platform), a.Key, formatPlatforms(o.Platforms)))
+		}
+	}
+	return errs
 }
 
 // environmentEpoch reads SOURCE_DATE_EPOCH, https://reproducible-builds.org/specs/source-date-epoch/.

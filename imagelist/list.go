@@ -136,10 +136,18 @@ func parsePlatform(text string) (string, error) {
 	if !slices.Contains(systems(), normal.OS) {
 		return "", fmt.Errorf("platform %q: unknown operating system %q%s", shorten(text), shorten(normal.OS), near(normal.OS, systems()))
 	}
-	if !slices.Contains(architectures(), normal.Architecture) {
-		return "", fmt.Errorf("platform %q: unknown architecture %q%s", shorten(text), shorten(normal.Architecture), near(normal.Architecture, architectures()))
+	if err := CheckArchitecture(normal.Architecture); err != nil {
+		return "", fmt.Errorf("platform %q: %w", shorten(text), err)
 	}
 	return platforms.Format(normal), nil
+}
+
+// CheckArchitecture refuses what is no architecture of a host.
+func CheckArchitecture(name string) error {
+	if slices.Contains(architectures(), name) {
+		return nil
+	}
+	return fmt.Errorf("unknown architecture %q%s", shorten(name), near(name, architectures()))
 }
 
 func systems() []string { return []string{"linux", "windows"} }

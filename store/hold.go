@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sealerio/sealer/internal/process"
 )
 
 // Holder is a process that keeps Prune away.
@@ -89,7 +91,7 @@ func (s *Store) sign() (*fileLock, error) {
 		l.remove()
 		return nil, err
 	}
-	data, err := json.Marshal(Holder{PID: os.Getpid(), Command: commandName(), Since: time.Now().UTC().Truncate(time.Second)})
+	data, err := json.Marshal(Holder{PID: process.ID(), Command: process.Command(), Since: time.Now().UTC().Truncate(time.Second)})
 	if err == nil {
 		_, err = f.Write(data)
 	}
@@ -98,14 +100,6 @@ func (s *Store) sign() (*fileLock, error) {
 		return nil, err
 	}
 	return l, nil
-}
-
-func commandName() string {
-	name := filepath.Base(os.Args[0])
-	if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") {
-		name += " " + os.Args[1]
-	}
-	return name
 }
 
 // holders lists who holds the store now, and removes what dead processes left.

@@ -14,12 +14,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sealerio/sealer/internal/process"
 )
 
 const (
-	isolatedName     = "sealer-isolated" // argv[0] of the copy
-	outerPIDVariable = "SEALER_OUTER_PID"
-	setupFailed      = 125
+	isolatedName = "sealer-isolated" // argv[0] of the copy
+	setupFailed  = 125
 
 	// cancelGrace is how long Isolate waits for the signal that cancelled ctx before it makes up one of its own.
 	cancelGrace = 250 * time.Millisecond
@@ -137,7 +138,7 @@ func exitCode(cmd *exec.Cmd, err error) int {
 func enterIsolation() error {
 	// /proc still is the one of the outer namespace: it knows the number under which others see this process.
 	if pid, err := os.Readlink("/proc/self"); err == nil {
-		if err := os.Setenv(outerPIDVariable, pid); err != nil {
+		if err := process.SetID(pid); err != nil {
 			return err
 		}
 	}

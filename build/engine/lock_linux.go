@@ -8,10 +8,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/sealerio/sealer/internal/process"
 )
 
 const lockPoll = 100 * time.Millisecond
@@ -34,7 +35,7 @@ func lockState(ctx context.Context, o Options) (*flock.Flock, error) {
 			return nil, fmt.Errorf("waiting for another build in %q (%s): %w", o.Root, readHolder(path), err)
 		}
 	}
-	me, err := json.Marshal(Holder{PID: outerPID(), Command: o.Command, Since: time.Now()})
+	me, err := json.Marshal(Holder{PID: process.ID(), Command: o.Command, Since: time.Now()})
 	if err == nil {
 		err = os.WriteFile(path, me, 0o600) // in place: a rename would give others another lock
 	}
@@ -51,12 +52,4 @@ func readHolder(path string) Holder {
 		_ = json.Unmarshal(b, &h) // a torn file only makes the message poorer
 	}
 	return h
-}
-
-// outerPID is the number under which other processes of this machine know this one; see Isolate.
-func outerPID() int {
-	if pid, err := strconv.Atoi(os.Getenv(outerPIDVariable)); err == nil {
-		return pid
-	}
-	return os.Getpid()
 }

@@ -19,6 +19,8 @@ import (
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/moby/buildkit/client"
 	"golang.org/x/sys/unix"
+
+	"github.com/sealerio/sealer/internal/process"
 )
 
 const (
@@ -89,7 +91,7 @@ func socketIn(dir *os.File) string {
 // describe says what others have to know, and keeps it up to date until stop is called.
 func (e *Engine) describe() (stop func(), err error) {
 	me := Served{
-		PID: outerPID(), Command: e.opt.Command, Since: time.Now(), Epoch: e.opt.Epoch.Unix(),
+		PID: process.ID(), Command: e.opt.Command, Since: time.Now(), Epoch: e.opt.Epoch.Unix(),
 		Isolation: e.opt.Isolation, Blobs: filepath.Join(e.worker.dir, "content", "blobs"),
 	}
 	err = e.writeServed(me)
