@@ -153,5 +153,21 @@ func (e *NamelessError) Error() string {
 
 // Hint tells the user what to do.
 func (e *NamelessError) Hint() string {
-	return "give it one with --tag NAME; its content is not read again"
+	return "give it one with --tag NAME; its content is not read again. Of several images, each keeps its tag behind a NAME without one"
+}
+
+// SeveralError says that one name was given for several images.
+type SeveralError struct {
+	Archive string
+	// Images are what the archive calls them.
+	Images []string
+}
+
+func (e *SeveralError) Error() string {
+	return fmt.Sprintf("%q has %d images (%s), and one name was given for them", e.Archive, len(e.Images), strings.Join(e.Images, ", "))
+}
+
+// Hint tells the user what to do.
+func (e *SeveralError) Hint() string {
+	return "images that have a tag alone get it behind a NAME without one: --tag registry.example.com/team/app"
 }

@@ -82,11 +82,8 @@ func (l *loader) checkBase(ctx context.Context, c *Contents) error {
 
 // tag names the images of the archive, once it is sure that all are whole.
 func (l *loader) tag(ctx context.Context, images []imageEntry) (Result, error) {
-	if l.o.Name != "" {
-		if len(images) > 1 {
-			return Result{}, fmt.Errorf("loading %q: it has %d images, and one name was given for them", l.name, len(images))
-		}
-		images[0].name = l.o.Name
+	if err := l.rename(images); err != nil {
+		return Result{}, err
 	}
 	var res Result
 	for i := range images {
@@ -124,6 +121,33 @@ func (l *loader) tag(ctx context.Context, images []imageEntry) (Result, error) {
 	}
 	res.Read, res.Skipped = l.read.Load(), l.skipped.Load()
 	return res, nil
+}
+
+// rename gives the images the name that the user chose. Several, which have tags alone, keep those behind it.
+func (l *loader) rename(images []imageEntry) error {
+	if l.o.Name == "" {
+		return nil
+	}
+	named, err := reference.ParseNormalizedNamed(l.o.Name)
+	if err != nil {
+		return fmt.Errorf("loading %q: reading the image name %q: %w", l.name, l.o.Name, err)
+	}
+	if len(images) == 1 {
+		images[0].name = reference.TagNameOnly(named).String()
+		return nil
+	}
+	for i := range images {
+		tagged, err := reference.WithTag(named, images[i].name)
+		if err != nil || !reference.IsNameOnly(named) {
+			e := &SeveralError{Archive: l.name}
+			for _, img := range images {
+				e.Images = append(e.Images, cmp.Or(img.name, img.desc.Digest.String()))
+			}
+			return e
+		}
+		images[i].name = tagged.String()
+	}
+	return nil
 }
 
 // imageName is the full name; skopeo and others may write a tag alone.

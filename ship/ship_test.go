@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -417,6 +418,21 @@ func TestTools(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, res.Read)
 	requireWhole(t, to, "my/rootfs:v1")
+
+	// Several tags are behind one name, or they are told.
+	folder, several := t.TempDir(), filepath.Join(t.TempDir(), "several.tar")
+	for _, tag := range []string{"v1", "v2"} {
+		skopeo("copy", "--insecure-policy", "oci-archive:"+path, "oci:"+folder+":"+tag)
+	}
+	text, err := exec.Command("tar", "-C", folder, "-cf", several, "oci-layout", "index.json", "blobs").CombinedOutput()
+	require.NoError(t, err, string(text))
+	to = newStore(t)
+	_, err = ship.Load(ctx, to, several, ship.LoadOptions{Name: "my/rootfs:v3"})
+	require.EqualError(t, err, fmt.Sprintf("%q has 2 images (v1, v2), and one name was given for them", several))
+	res, err = ship.Load(ctx, to, several, ship.LoadOptions{Name: "my/rootfs"})
+	require.NoError(t, err)
+	require.Equal(t, "docker.io/my/rootfs:v1 docker.io/my/rootfs:v2", res.Images[0].Name+" "+res.Images[1].Name)
+	requireWhole(t, to, "my/rootfs:v2")
 
 	docker := filepath.Join(t.TempDir(), "docker.tar")
 	p, err := ship.NewDockerPlan(ctx, st, []store.Tagged{img}, amd64)

@@ -233,7 +233,7 @@ A load that was cut is continued by the same command: what the store has is not 
 	}
 	f := cmd.Flags()
 	f.StringVarP(&input, "input", "i", "", "archive to read; - is standard input (default: standard input where it is no terminal)")
-	f.StringVarP(&name, "tag", "t", "", "name for the archive's one image, instead of the name in it")
+	f.StringVarP(&name, "tag", "t", "", "name for the archive's one image, instead of the name in it; for several that have tags alone: what stands before those")
 	addOutput(cmd, &output)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
 		if input == "" {

@@ -10,6 +10,7 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,7 +60,9 @@ type Archive struct {
 // Image is one image of an archive, for one platform.
 type Image struct {
 	// Name is the full reference; empty where the archive has none for it.
-	Name     string
+	Name string
+	// Tag is what an archive has in place of a name.
+	Tag      string
 	Platform ocispec.Platform
 	// Index and Manifest are documents of the archive. Manifest has no digest where docker save's format has no manifest.
 	Index    *ocispec.Descriptor
@@ -152,7 +155,7 @@ func (a *Archive) Rename(name string) error {
 		}
 		if !tops[top] {
 			tops[top] = true
-			have = append(have, orDigest(all[i].Name, top))
+			have = append(have, all[i].called(top))
 		}
 		all[i].Name = name
 	}
@@ -163,12 +166,8 @@ func (a *Archive) Rename(name string) error {
 	return nil
 }
 
-func orDigest(name string, d digest.Digest) string {
-	if name != "" {
-		return name
-	}
-	return d.String()
-}
+// called is how messages name an image, which can be written behind a source.
+func (i *Image) called(d digest.Digest) string { return cmp.Or(i.Name, i.Tag, d.String()) }
 
 // find goes by what is there: an OCI layout before docker save's list, which newer ones have beside it.
 func (a *Archive) find(ctx context.Context) ([]Image, error) {
@@ -211,6 +210,7 @@ func selected(images []Image, ref string) ([]Image, error) {
 	var have []string
 	for _, i := range images {
 		_, tag, _ := strings.Cut(i.Name[strings.LastIndexByte(i.Name, '/')+1:], ":")
+		tag = cmp.Or(tag, i.Tag)
 		digests := []string{i.Manifest.Digest.String(), i.Config.Digest.String()}
 		if i.Index != nil {
 			digests = append(digests, i.Index.Digest.String())
@@ -218,7 +218,7 @@ func selected(images []Image, ref string) ([]Image, error) {
 		if i.Name == full || tag == ref || slices.Contains(digests, strings.TrimPrefix(ref, "@")) {
 			out = append(out, i)
 		}
-		have = append(have, orDigest(i.Name, i.Config.Digest))
+		have = append(have, i.called(i.Config.Digest))
 	}
 	if len(out) == 0 {
 		slices.Sort(have)

@@ -74,7 +74,7 @@ type job struct {
 func (in *importing) run(ctx context.Context, images []Image) ([]clusterimage.PackedImage, error) {
 	for _, image := range images {
 		if err := in.plan(ctx, image); err != nil {
-			return nil, fmt.Errorf("image %s: %w", orDigest(image.Name, image.Config.Digest), err)
+			return nil, fmt.Errorf("image %s: %w", image.called(image.Config.Digest), err)
 		}
 	}
 	if err := in.fetch(ctx); err != nil {
@@ -84,7 +84,7 @@ func (in *importing) run(ctx context.Context, images []Image) ([]clusterimage.Pa
 	for i, image := range images {
 		var err error
 		if out[i], err = in.finish(ctx, image); err != nil {
-			return nil, fmt.Errorf("image %s: %w", orDigest(image.Name, image.Config.Digest), err)
+			return nil, fmt.Errorf("image %s: %w", image.called(image.Config.Digest), err)
 		}
 	}
 	return out, nil

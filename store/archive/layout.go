@@ -49,7 +49,7 @@ func (a *Archive) layout(ctx context.Context, data []byte, names map[digest.Dige
 				known = []string{""}
 			}
 			for _, name := range known {
-				image.Name = name
+				image.Name, image.Tag = name, layoutTag(d.Annotations)
 				out = append(out, image)
 			}
 		}
@@ -74,6 +74,14 @@ func layoutNames(annotations map[string]string) []string {
 		}
 	}
 	return nil
+}
+
+// layoutTag is the tag in an entry's annotations that has no name before it.
+func layoutTag(annotations map[string]string) string {
+	if ref := annotations[ocispec.AnnotationRefName]; !strings.ContainsAny(ref, "/:@") {
+		return ref
+	}
+	return ""
 }
 
 // entryImages are the images that an entry of index.json stands for: one for each platform whose manifest is there.

@@ -112,6 +112,27 @@ func TestLayout(t *testing.T) {
 	require.Len(t, a.Images, 1)
 }
 
+// skopeo and podman write a tag alone where they are given no more.
+func TestLayout_TagsAlone(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	p, err := layout.Write(dir, empty.Index)
+	require.NoError(t, err)
+	second := picture(t, "amd64", 50)
+	require.NoError(t, p.AppendImage(picture(t, "amd64", 10), layout.WithAnnotations(map[string]string{ocispec.AnnotationRefName: "v1"})))
+	require.NoError(t, p.AppendImage(second, layout.WithAnnotations(map[string]string{ocispec.AnnotationRefName: "v2"})))
+	a, err := archive.OpenFolder(t.Context(), "oci:x", "v2", os.DirFS(dir))
+	require.NoError(t, err)
+	require.NoError(t, a.Rename("r.example.com/app:3"))
+	require.Equal(t, digestOf(t, second), a.Images[0].Manifest.Digest)
+
+	_, err = archive.OpenFolder(t.Context(), "oci:x", "v3", os.DirFS(dir))
+	require.EqualError(t, err, `reading oci:x: it has no image "v3", it has v1, v2`)
+	a, err = archive.OpenFolder(t.Context(), "oci:x", "", os.DirFS(dir))
+	require.NoError(t, err)
+	require.ErrorContains(t, a.Rename("r.example.com/app:3"), "it holds 2 images (v1, v2), which cannot all be r.example.com/app:3")
+}
+
 func TestLayout_Damaged(t *testing.T) {
 	t.Parallel()
 	dir, _, single := multi(t)
