@@ -37,6 +37,19 @@ type ImageRequest struct {
 	Absent func(req ImageRequest, err error)
 }
 
+// fail says in an error of an image which files ask for it. Requests may share the error, so it is left as it is.
+func (r ImageRequest) fail(err error) error {
+	if len(r.Origins) == 0 {
+		return err
+	}
+	one := ImageError{Image: r.Name, Err: err}
+	if named, ok := err.(*ImageError); ok { //nolint:errorlint // what stands around one would be lost
+		one = *named
+	}
+	one.Origins = r.Origins
+	return &one
+}
+
 // errOtherImage ends transfers when the list of images turned out wrong.
 var errOtherImage = errors.New("another image failed")
 
@@ -75,7 +88,7 @@ func (c *Client) pack(ctx context.Context, st *store.Store, reqs []ImageRequest,
 	fail := func(i int, err error) {
 		mu.Lock()
 		defer mu.Unlock()
-		failed[i] = errors.Join(failed[i], err)
+		failed[i] = errors.Join(failed[i], reqs[i].fail(err))
 	}
 	for i, req := range reqs {
 		lookups.Go(func() error {
