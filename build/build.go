@@ -45,8 +45,8 @@ type Options struct {
 	Lock         bool // write what the names stand for beside the Kubefile
 	Locked       bool // take from that file what names stand for
 	resolveOnly  bool // no layers of images
-	// gone is told of images that nobody has; nil: they are errors.
-	gone func(registry.ImageRequest, error)
+	// gone is told of images that cannot be had, and tells whether the lock's check goes on; nil: they are errors.
+	gone func(registry.ImageRequest, error) bool
 
 	KubeVersion string   // that charts are rendered for; "": the base's, or that of the packed kube-apiserver
 	APIVersions []string // that charts see in the cluster, beyond those of Kubernetes

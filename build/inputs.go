@@ -261,3 +261,13 @@ func (w *walker) want(name string, p ocispec.Platform, line int) {
 		have.targets = append(have.targets, target)
 	}
 }
+
+// linesOf says which line of the Kubefile names an image.
+func (in *inputs) linesOf(name, platform string) []string {
+	for _, w := range in.bases[platform] {
+		if w.name == name {
+			return []string{fmt.Sprintf("%s:%d", in.file.Name, w.line)}
+		}
+	}
+	return nil
+}

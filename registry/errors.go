@@ -197,6 +197,13 @@ func (e *StatusError) Hint() string {
 	return "check the registry and its log"
 }
 
+// openingError is a failure before anything was asked about an image: whatever its status, it says nothing of the image.
+type openingError struct{ err error }
+
+func (e *openingError) Error() string { return e.err.Error() }
+
+func (e *openingError) Unwrap() error { return e.err }
+
 // stallError says that no byte came for so long.
 type stallError struct {
 	after time.Duration

@@ -196,7 +196,7 @@ func (c *Client) session(ctx context.Context, src source, action string, mount .
 	}
 	h, err := c.host(ctx, src.host)
 	if err != nil {
-		return nil, err
+		return nil, &openingError{err}
 	}
 	auth, err := c.credentials(src, h)
 	if err != nil {
@@ -209,7 +209,7 @@ func (c *Client) session(ctx context.Context, src source, action string, mount .
 	}
 	rt, err := c.authorize(ctx, h, auth, slices.Compact(scopes))
 	if err != nil {
-		return nil, err
+		return nil, &openingError{err}
 	}
 	s = &session{c: c, src: src, host: h, client: &http.Client{Transport: rt}}
 	c.mu.Lock()
