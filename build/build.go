@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -158,13 +159,24 @@ func (o *Options) complete() error {
 		}
 		o.Epoch = &t
 	}
-	if o.Warn == nil {
-		o.Warn = func(string) {}
-	}
+	o.Warn = once(o.Warn)
 	if err := errors.Join(errs...); err != nil {
 		return &OptionsError{Err: err}
 	}
 	return nil
+}
+
+// once passes on a warning that was not there yet: most of what is said of one platform is true of all.
+func once(warn func(string)) func(string) {
+	if warn == nil {
+		return func(string) {}
+	}
+	var said sync.Map
+	return func(line string) {
+		if _, again := said.LoadOrStore(line, true); !again {
+			warn(line)
+		}
+	}
 }
 
 // environmentEpoch reads SOURCE_DATE_EPOCH, https://reproducible-builds.org/specs/source-date-epoch/.

@@ -71,6 +71,7 @@ func checkLock(ctx context.Context, o Options, unchanged bool) (_ []imagelist.Lo
 	if err != nil || !done {
 		return nil, done, err
 	}
+	o.Warn = once(o.Warn)
 	lock := *in.locks.compare
 	changes := lock.Diff(now)
 	for _, g := range gone {
@@ -181,7 +182,7 @@ func movedBases(ctx context.Context, o Options, in *inputs, now imagelist.Lock) 
 
 // builtHere tells whether a base may be known to this machine alone.
 func (o Options) builtHere(r registry.ImageRequest, err error) bool {
-	if registry.IsRefused(err) && o.Warn != nil {
+	if registry.IsRefused(err) {
 		o.Warn(fmt.Sprintf("%s (%s) is taken for unchanged; whether its registry has another could not be found out: %v", r.Name, strings.Join(r.Origins, ", "), err))
 	}
 	return registry.IsAbsent(err) || registry.IsRefused(err)

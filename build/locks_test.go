@@ -283,3 +283,24 @@ spec:
 	require.Contains(t, all, "127.0.0.1:1/shop:1 (manifests/pod.yaml:9) reads like an image and is not packed; whether it exists could not be found out: ")
 	require.Contains(t, all, "connection refused")
 }
+
+// What is said of the rootfs of one platform is said once, though it is true of all.
+func TestWarnings_OnceForAllPlatforms(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, map[string]string{"Kubefile": "FROM scratch\nCOPY pod.yaml manifests/\n", "pod.yaml": `apiVersion: v1
+kind: Pod
+metadata: {name: x}
+spec: {containers: [{name: x, image: auto}]}
+`})
+	both := func(o *build.Options) {
+		o.Platforms = []ocispec.Platform{{OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm64"}}
+	}
+	b.mustBuild(both)
+	require.Len(t, b.warned, 1)
+	b.warned = nil
+	o := b.options()
+	both(&o)
+	_, err := build.ResolveLock(t.Context(), o)
+	require.NoError(t, err)
+	require.Len(t, b.warned, 1, "it looks into one platform after the other")
+}

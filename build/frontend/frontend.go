@@ -107,6 +107,7 @@ type builder struct {
 	byURL   sync.Map // hosts of which documents can be had by URL only
 	// downloads are what was asked for by URL, by the solver's digest of it.
 	downloads sync.Map
+	said      sync.Map // warnings
 }
 
 // read gets the Kubefile and the ignore patterns.
@@ -144,7 +145,11 @@ func (b *builder) locate(err error) error {
 	})
 }
 
+// say warns once: most of what is said of one platform is true of all.
 func (b *builder) say(ctx context.Context, warning string) {
+	if _, again := b.said.LoadOrStore(warning, true); again {
+		return
+	}
 	switch {
 	case b.o.Warn != nil:
 		b.o.Warn(warning)
