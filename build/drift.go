@@ -169,7 +169,7 @@ func movedBases(ctx context.Context, o Options, in *inputs, now imagelist.Lock) 
 	}
 	found, err := o.Registry.ResolveImages(ctx, o.Store, reqs)
 	if err != nil {
-		return nil, fmt.Errorf("asking for the images that the build starts from: %w", err)
+		return nil, err // it names the line of the Kubefile
 	}
 	var out []imagelist.LockChange
 	for i, b := range want {
