@@ -225,6 +225,27 @@ spec:
 	require.Contains(t, said[0], "/base:1 (Kubefile:1) is taken for unchanged; ")
 }
 
+// What only reads like an image, and was one when the lock was written, is gone when its registry no longer has it.
+func TestCheckLock_CandidateGone(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t)
+	u.push("a:1")
+	b := newBench(t, map[string]string{"Kubefile": "FROM scratch\nCOPY pod.yaml manifests/\n", "pod.yaml": `apiVersion: v1
+kind: Pod
+metadata: {name: x}
+spec: {containers: [{name: x, image: auto, env: [{name: RELATED_IMAGE_A, value: "` + u.host + `/a:1"}]}]}
+`})
+	b.mustBuild(locking)
+	ref, err := name.ParseReference(u.host + "/a:1")
+	require.NoError(t, err)
+	require.NoError(t, remote.Delete(ref))
+	changes, err := build.CheckLock(t.Context(), b.options())
+	require.NoError(t, err)
+	require.Len(t, changes, 1)
+	require.Equal(t, "gone "+u.host+"/a:1", changes[0].Kind+" "+changes[0].Name)
+	require.Contains(t, changes[0].Reason, "MANIFEST_UNKNOWN")
+}
+
 func TestIgnoredImages(t *testing.T) {
 	t.Parallel()
 	b, u := locks(t)
