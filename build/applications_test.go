@@ -138,8 +138,8 @@ func TestApplications_Mistakes(t *testing.T) {
 	b.write(map[string]string{"Kubefile": "FROM scratch\nCOPY kubeadm bin/kubeadm\nLABEL cluster.alpha.sealer.io/cluster-runtime-version=v1.30.2\nAPP web local://a.yaml\n"})
 	b.mustBuild(func(o *build.Options) { o.Tag = "test/base:v1" })
 	for _, c := range []struct{ lines, want string }{
-		{"APP a SITE/gone.yaml", "Kubefile:2: failed to load cache key: invalid response status 404"},
-		{"APP --checksum=" + sum("other") + " a SITE/a.yaml", "Kubefile:2: digest mismatch"},
+		{"APP a SITE/gone.yaml", "Kubefile:2: downloading " + site + "/gone.yaml: invalid response status 404"},
+		{"APP --checksum=" + sum("other") + " a SITE/a.yaml", "Kubefile:2: " + site + "/a.yaml came with the digest " + sum(deployment) + ", and --checksum expects " + sum("other")},
 		{"APP a local://a.yml", `Kubefile:2: "a.yml" is not in the build context (did you mean "a.yaml"?)`},
 		{"APP mixed local://mixed\nLAUNCH mixed", "Kubefile:2: APP mixed: its files are neither all manifests (.yaml, .yml), nor all scripts (.sh), nor a chart (Chart.yaml, values.yaml, templates), so it is not known how to launch it: a.txt, b.yaml"},
 		{"LAUNCH wbe", "Kubefile:2: LAUNCH wbe: no APP, CNI or CSI has this name (did you mean web?); there are web"},

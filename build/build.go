@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/containerd/platforms"
@@ -45,8 +46,8 @@ type Options struct {
 	Lock         bool // write what the names stand for beside the Kubefile
 	Locked       bool // take from that file what names stand for
 	resolveOnly  bool // no layers of images
-	// gone is told of images that nobody has; nil: they are errors.
-	gone func(registry.ImageRequest, error)
+	// gone is told of images that cannot be had, and tells whether the lock's check goes on; nil: they are errors.
+	gone func(registry.ImageRequest, error) bool
 
 	KubeVersion string   // that charts are rendered for; "": the base's, or that of the packed kube-apiserver
 	APIVersions []string // that charts see in the cluster, beyond those of Kubernetes
@@ -142,9 +143,7 @@ func (o *Options) complete() error {
 		}
 		o.Epoch = &t
 	}
-	if o.Warn == nil {
-		o.Warn = func(string) {}
-	}
+	o.Warn = once(o.Warn)
 	if err := errors.Join(errs...); err != nil {
 		return &OptionsError{Err: err}
 	}
@@ -179,6 +178,19 @@ func (o *Options) completePlatforms() []error {
 		}
 	}
 	return errs
+}
+
+// once passes on a warning that was not there yet: most of what is said of one platform is true of all.
+func once(warn func(string)) func(string) {
+	if warn == nil {
+		return func(string) {}
+	}
+	var said sync.Map
+	return func(line string) {
+		if _, again := said.LoadOrStore(line, true); !again {
+			warn(line)
+		}
+	}
 }
 
 // environmentEpoch reads SOURCE_DATE_EPOCH, https://reproducible-builds.org/specs/source-date-epoch/.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/containerd/platforms"
@@ -56,17 +57,22 @@ func CheckLockUnchanged(ctx context.Context, o Options) (_ []imagelist.LockChang
 func checkLock(ctx context.Context, o Options, unchanged bool) (_ []imagelist.LockChange, done bool, err error) {
 	var mu sync.Mutex
 	var gone []imagelist.LockChange
-	now, in, done, err := resolveLock(ctx, o, func(req registry.ImageRequest, err error) {
+	now, in, done, err := resolveLock(ctx, o, func(req registry.ImageRequest, err error) bool {
+		if !registry.IsAbsent(err) {
+			return false // nobody knows whether it is gone
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		gone = append(gone, imagelist.LockChange{
 			Kind: "gone", Name: req.Name, Platform: platforms.Format(platforms.Normalize(req.Platform)), Origins: req.Origins, Reason: err.Error(),
 		})
+		return true
 	}, unchanged)
 	if err != nil || !done {
 		return nil, done, err
 	}
-	lock := *in.locks.obey
+	o.Warn = once(o.Warn)
+	lock := *in.locks.compare
 	changes := lock.Diff(now)
 	for _, g := range gone {
 		// It is missing on one side because nobody has it, not because nobody wants it.
@@ -76,7 +82,7 @@ func checkLock(ctx context.Context, o Options, unchanged bool) (_ []imagelist.Lo
 		}
 		changes = append(changes, g)
 	}
-	moved, err := movedBases(ctx, o, lock, now)
+	moved, err := movedBases(ctx, o, in, now)
 	if err != nil {
 		return nil, true, err
 	}
@@ -85,8 +91,8 @@ func checkLock(ctx context.Context, o Options, unchanged bool) (_ []imagelist.Lo
 	return changes, true, nil
 }
 
-// resolveLock does what Run does up to the fetching of layers. in.locks.obey is the lock that is there, where gone is set.
-func resolveLock(ctx context.Context, o Options, gone func(registry.ImageRequest, error), unchanged bool) (_ imagelist.Lock, _ *inputs, done bool, err error) {
+// resolveLock does what Run does up to the fetching of layers. in.locks.compare is the lock that is there, where gone is set.
+func resolveLock(ctx context.Context, o Options, gone func(registry.ImageRequest, error) bool, unchanged bool) (_ imagelist.Lock, _ *inputs, done bool, err error) {
 	o.Lock, o.Locked, o.resolveOnly, o.gone, o.Mode = false, false, true, gone, All
 	if err := o.complete(); err != nil {
 		return imagelist.Lock{}, nil, false, err
@@ -95,9 +101,8 @@ func resolveLock(ctx context.Context, o Options, gone func(registry.ImageRequest
 	if err != nil {
 		return imagelist.Lock{}, nil, false, err
 	}
-	var there *imagelist.Lock
 	if gone != nil {
-		if there, err = readLock(o); err != nil {
+		if in.locks.compare, err = readLock(o); err != nil {
 			return imagelist.Lock{}, nil, false, err
 		}
 	}
@@ -127,9 +132,7 @@ func resolveLock(ctx context.Context, o Options, gone func(registry.ImageRequest
 	if err != nil {
 		return imagelist.Lock{}, nil, true, err
 	}
-	lock := in.locks.lock(images, from)
-	in.locks.obey = there
-	return lock, in, true, nil
+	return in.locks.lock(images, from), in, true, nil
 }
 
 // lookInto finds what the rootfs asks for.
@@ -148,24 +151,25 @@ func lookInto(ctx context.Context, o Options, in *inputs, pack *packer) error {
 	return nil
 }
 
-// movedBases asks registries for the bases that the lock and the store agree on. One that no registry has was built here.
-func movedBases(ctx context.Context, o Options, lock, now imagelist.Lock) ([]imagelist.LockChange, error) {
+// movedBases asks registries for the bases that the lock and the store agree on. One that no registry has was built here,
+// and so, probably, was one of which a registry says nothing without another login.
+func movedBases(ctx context.Context, o Options, in *inputs, now imagelist.Lock) ([]imagelist.LockChange, error) {
 	var reqs []registry.ImageRequest
 	var want []imagelist.LockedBase
-	for _, b := range lock.Bases {
+	for _, b := range in.locks.compare.Bases {
 		p, err := platforms.Parse(b.Platform)
 		if is, ok := now.Base(b.Name, b.Platform); err != nil || !ok || is.Digest != b.Digest {
 			continue
 		}
 		want = append(want, b)
-		reqs = append(reqs, registry.ImageRequest{Name: b.Name, Platform: p, Absent: func(registry.ImageRequest, error) {}})
+		reqs = append(reqs, registry.ImageRequest{Name: b.Name, Platform: p, Origins: in.linesOf(b.Name, b.Platform), Absent: o.builtHere})
 	}
 	if len(reqs) == 0 {
 		return nil, nil
 	}
 	found, err := o.Registry.ResolveImages(ctx, o.Store, reqs)
 	if err != nil {
-		return nil, fmt.Errorf("asking for the images that the build starts from: %w", err)
+		return nil, err // it names the line of the Kubefile
 	}
 	var out []imagelist.LockChange
 	for i, b := range want {
@@ -174,6 +178,14 @@ func movedBases(ctx context.Context, o Options, lock, now imagelist.Lock) ([]ima
 		}
 	}
 	return out, nil
+}
+
+// builtHere tells whether a base may be known to this machine alone.
+func (o Options) builtHere(r registry.ImageRequest, err error) bool {
+	if registry.IsRefused(err) {
+		o.Warn(fmt.Sprintf("%s (%s) is taken for unchanged; whether its registry has another could not be found out: %v", r.Name, strings.Join(r.Origins, ", "), err))
+	}
+	return registry.IsAbsent(err) || registry.IsRefused(err)
 }
 
 func topOf(pi clusterimage.PackedImage) string {

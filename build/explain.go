@@ -19,6 +19,7 @@ import (
 	"github.com/moby/patternmatcher"
 
 	"github.com/sealerio/sealer/build/convert"
+	"github.com/sealerio/sealer/build/frontend"
 	"github.com/sealerio/sealer/kubefile"
 )
 
@@ -42,6 +43,11 @@ func explain(ctx context.Context, o Options, in *inputs, own, err error) error {
 			}
 			if missing := missingSource(o, in, line); missing != nil {
 				return convert.At(in.file, line, missing)
+			}
+			if failed, ok := errors.AsType[*frontend.DownloadError](one); ok {
+				short := *failed
+				short.Err = innermost(failed.Err)
+				return convert.At(in.file, line, &short)
 			}
 			return convert.At(in.file, line, innermost(one))
 		}

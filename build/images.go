@@ -280,9 +280,22 @@ func (p *packer) ignored(name string, origins []string) bool {
 	return true
 }
 
-// absent says that what reads like an image is none, or that nobody has it.
-func (p *packer) absent(r registry.ImageRequest, err error) {
-	p.say("%s (%s) reads like an image and is not packed: %v", r.Name, strings.Join(r.Origins, ", "), err)
+// absent leaves out what reads like an image and is none, or that nobody has, or of which nobody knows: addresses that are
+// none, and registries that refuse to answer, are what a text that is no image leads to.
+func (p *packer) absent(r registry.ImageRequest, err error) bool {
+	if registry.MayPass(err) {
+		return false
+	}
+	why := ": "
+	if !registry.IsAbsent(err) {
+		why = "; whether it exists could not be found out: "
+	}
+	p.leave(r, why, err)
+	return true
+}
+
+func (p *packer) leave(r registry.ImageRequest, why string, err error) {
+	p.say("%s (%s) reads like an image and is not packed%s%v", r.Name, strings.Join(r.Origins, ", "), why, err)
 }
 
 // unlocked reports the requests that a lock should know and does not.
@@ -333,13 +346,13 @@ func (p *packer) requests(lists map[string][]imagelist.Image) ([]registry.ImageR
 				continue
 			}
 			r.Absent = p.o.gone
-			if img.Candidate {
+			if img.Candidate && !p.in.locks.compares(r.Name, want) {
 				r.Absent = p.absent
 			}
 			if p.in.locks.obey != nil {
 				locked, ok := p.in.locks.obey.Image(r.Name, platforms.Format(want))
 				if r.Digest = locked.Top(); !ok && img.Candidate {
-					p.absent(r, &NotLockedError{File: p.o.LockFile(), Name: r.Name, Platform: platforms.Format(want)})
+					p.leave(r, ": ", &NotLockedError{File: p.o.LockFile(), Name: r.Name, Platform: platforms.Format(want)})
 					continue
 				}
 			}

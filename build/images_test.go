@@ -155,7 +155,7 @@ func TestImages_MissingNamesItsOrigin(t *testing.T) {
 	u.push("a:1")
 	b := newBench(t, map[string]string{"Kubefile": "FROM scratch\nCOPY imageList .\n", "imageList": u.host + "/a:1\n" + u.host + "/nothere:1\n"})
 	_, err := b.build()
-	require.ErrorContains(t, err, u.host+"/nothere:1")
+	require.ErrorContains(t, err, "imageList:2: "+u.host+"/nothere:1: ")
 	tags, err := b.store.List(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, tags)

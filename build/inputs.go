@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -92,11 +91,7 @@ func upTo(f *kubefile.File, target string) (*kubefile.File, error) {
 	}
 	stage, ok := f.LookupStage(target, len(f.Stages))
 	if !ok {
-		names := make([]string, len(f.Stages))
-		for i, s := range f.Stages {
-			names[i] = s.String()
-		}
-		return nil, &OptionsError{fmt.Errorf("%s has no stage %q: it has %s", f.Name, target, strings.Join(names, ", "))}
+		return nil, &OptionsError{convert.NewStageError(f, target)}
 	}
 	short := *f
 	short.Stages = f.Stages[:stage.Index+1]
@@ -260,4 +255,14 @@ func (w *walker) want(name string, p ocispec.Platform, line int) {
 	if have := &w.in.bases[id][at]; !slices.Contains(have.targets, target) {
 		have.targets = append(have.targets, target)
 	}
+}
+
+// linesOf says which line of the Kubefile names an image.
+func (in *inputs) linesOf(name, platform string) []string {
+	for _, w := range in.bases[platform] {
+		if w.name == name {
+			return []string{fmt.Sprintf("%s:%d", in.file.Name, w.line)}
+		}
+	}
+	return nil
 }

@@ -68,7 +68,8 @@ func (e *LockedElseError) Hint() string { return (&NotLockedError{}).Hint() }
 
 // locking is what a build takes from its lock, and what it notes for the next one.
 type locking struct {
-	obey *imagelist.Lock // nil: names are asked for
+	obey    *imagelist.Lock // nil: names are asked for
+	compare *imagelist.Lock // what is found will be compared with it; nil: it is not
 
 	mu    sync.Mutex
 	bases []imagelist.LockedBase
@@ -93,6 +94,15 @@ func (l *locking) base(name string, p ocispec.Platform, file string) (string, er
 		return "", err
 	}
 	return pinned.String(), nil
+}
+
+// compares tells whether an image is one that was there when the lock was written.
+func (l *locking) compares(name string, p ocispec.Platform) bool {
+	if l.compare == nil {
+		return false
+	}
+	_, ok := l.compare.Image(name, platforms.Format(platforms.Normalize(p)))
+	return ok
 }
 
 // note remembers what a name of FROM stood for.

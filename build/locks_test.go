@@ -5,6 +5,9 @@
 package build_test
 
 import (
+	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"runtime"
 	"slices"
@@ -19,6 +22,7 @@ import (
 
 	"github.com/sealerio/sealer/build"
 	"github.com/sealerio/sealer/imagelist"
+	"github.com/sealerio/sealer/registry"
 	"github.com/sealerio/sealer/store"
 )
 
@@ -170,6 +174,78 @@ func TestCheckLock(t *testing.T) {
 	require.ErrorAs(t, err, &version)
 }
 
+// A registry that cannot be asked says nothing of what it has: neither that an image is gone nor that a base is the same.
+func TestCheckLock_NobodyAnswers(t *testing.T) {
+	t.Parallel()
+	var said []string
+	check := func(t *testing.T, files map[string]string, status int) error {
+		t.Helper()
+		files = maps.Clone(files)
+		u := newUpstream(t)
+		u.push("base:1")
+		u.push("a:1")
+		for name, text := range files {
+			files[name] = strings.ReplaceAll(text, "HOST", u.host)
+		}
+		b := newBench(t, files)
+		b.mustBuild(locking)
+		answers := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }
+		mirror := httptest.NewServer(http.HandlerFunc(answers))
+		t.Cleanup(mirror.Close)
+		if status == 0 {
+			mirror.Close()
+		}
+		o := b.options()
+		var err error
+		o.Registry, err = registry.NewClient(registry.Options{AuthDir: t.TempDir(), Mirrors: map[string]string{u.host: mirror.URL}, Retries: -1})
+		require.NoError(t, err)
+		changes, err := build.CheckLock(t.Context(), o)
+		require.Empty(t, changes)
+		said = b.warned
+		return err
+	}
+	image := map[string]string{"Kubefile": "FROM scratch\nCOPY imageList .\n", "imageList": "HOST/a:1\n"}
+	base := map[string]string{"Kubefile": "FROM HOST/base:1\n"}
+	candidate := map[string]string{"Kubefile": "FROM scratch\nCOPY pod.yaml manifests/\n", "pod.yaml": `apiVersion: v1
+kind: Pod
+metadata: {name: x}
+spec:
+  containers:
+  - name: x
+    image: HOST/a:1
+    env:
+    - {name: RELATED_IMAGE_A, value: "HOST/base:1"}
+`}
+	require.ErrorContains(t, check(t, image, 0), "imageList:1: ")
+	require.ErrorContains(t, check(t, base, 0), "Kubefile:1: ")
+	require.ErrorContains(t, check(t, candidate, 0), "manifests/pod.yaml:9: ", "it was an image when the lock was written")
+	require.ErrorContains(t, check(t, image, http.StatusForbidden), "imageList:1: ")
+	require.NoError(t, check(t, base, http.StatusForbidden), "many registries answer so for what only this machine has")
+	require.Len(t, said, 1)
+	require.Contains(t, said[0], "/base:1 (Kubefile:1) is taken for unchanged; ")
+}
+
+// What only reads like an image, and was one when the lock was written, is gone when its registry no longer has it.
+func TestCheckLock_CandidateGone(t *testing.T) {
+	t.Parallel()
+	u := newUpstream(t)
+	u.push("a:1")
+	b := newBench(t, map[string]string{"Kubefile": "FROM scratch\nCOPY pod.yaml manifests/\n", "pod.yaml": `apiVersion: v1
+kind: Pod
+metadata: {name: x}
+spec: {containers: [{name: x, image: auto, env: [{name: RELATED_IMAGE_A, value: "` + u.host + `/a:1"}]}]}
+`})
+	b.mustBuild(locking)
+	ref, err := name.ParseReference(u.host + "/a:1")
+	require.NoError(t, err)
+	require.NoError(t, remote.Delete(ref))
+	changes, err := build.CheckLock(t.Context(), b.options())
+	require.NoError(t, err)
+	require.Len(t, changes, 1)
+	require.Equal(t, "gone "+u.host+"/a:1", changes[0].Kind+" "+changes[0].Name)
+	require.Contains(t, changes[0].Reason, "MANIFEST_UNKNOWN")
+}
+
 func TestIgnoredImages(t *testing.T) {
 	t.Parallel()
 	b, u := locks(t)
@@ -204,7 +280,48 @@ spec:
 	require.Len(t, b.warned, 1)
 	require.Contains(t, b.warned[0], u.host+"/none:1 (manifests/pod.yaml:")
 	require.Contains(t, b.warned[0], "reads like an image and is not packed: ")
+	require.NotContains(t, b.warned[0], "could not be found out")
 	b.warned = nil
 	require.Equal(t, img.Descriptor.Digest, b.mustBuild(locked).Descriptor.Digest)
 	require.Len(t, b.warned, 1)
+}
+
+// A registry that does not answer ends no build for what only reads like an image, but it is said that nobody was asked.
+func TestCandidates_NobodyAnswers(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, map[string]string{"Kubefile": "FROM scratch\nCOPY pod.yaml manifests/\n", "pod.yaml": `apiVersion: v1
+kind: Pod
+metadata: {name: x}
+spec:
+  containers:
+  - name: x
+    image: auto
+    env:
+    - {name: RELATED_IMAGE_A, value: "127.0.0.1:1/shop:1"}
+`})
+	require.Empty(t, imageNames(b.mustBuild()))
+	all := strings.Join(b.warned, "\n")
+	require.Contains(t, all, "127.0.0.1:1/shop:1 (manifests/pod.yaml:9) reads like an image and is not packed; whether it exists could not be found out: ")
+	require.Contains(t, all, "connection refused")
+}
+
+// What is said of the rootfs of one platform is said once, though it is true of all.
+func TestWarnings_OnceForAllPlatforms(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, map[string]string{"Kubefile": "FROM scratch\nCOPY pod.yaml manifests/\n", "pod.yaml": `apiVersion: v1
+kind: Pod
+metadata: {name: x}
+spec: {containers: [{name: x, image: auto}]}
+`})
+	both := func(o *build.Options) {
+		o.Platforms = []ocispec.Platform{{OS: "linux", Architecture: "amd64"}, {OS: "linux", Architecture: "arm64"}}
+	}
+	b.mustBuild(both)
+	require.Len(t, b.warned, 1)
+	b.warned = nil
+	o := b.options()
+	both(&o)
+	_, err := build.ResolveLock(t.Context(), o)
+	require.NoError(t, err)
+	require.Len(t, b.warned, 1, "it looks into one platform after the other")
 }

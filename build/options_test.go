@@ -57,7 +57,10 @@ func TestTarget(t *testing.T) {
 	img = b.mustBuild(func(o *build.Options) { o.Target = "0" })
 	require.Equal(t, []string{"Metadata", "one"}, names(b.files(img, 0)))
 	_, err := b.build(func(o *build.Options) { o.Target = "four" })
-	require.EqualError(t, err, `Kubefile has no stage "four": it has one, two, 2`)
+	require.EqualError(t, err, `Kubefile has no stage "four": it has one (line 1), two (line 3), 2 (line 5, without a name)`)
+	var hint interface{ Hint() string }
+	require.ErrorAs(t, err, &hint)
+	require.Contains(t, hint.Hint(), "FROM … AS NAME")
 }
 
 func TestLite(t *testing.T) {

@@ -22,9 +22,17 @@ import (
 type Preview struct {
 	Platform  ocispec.Platform
 	Images    []imagelist.Image          // that the Kubefile's files and --image-list ask for
+	Ignored   []IgnoredImage             // that they ask for, and --ignored-image-list leaves out
 	Inherited []clusterimage.PackedImage // that only the base packs
 	Problems  []imagelist.Problem
 	Unseen    []Unseen // what may ask for more
+}
+
+// IgnoredImage is an image that is not packed, and the pattern that says so.
+type IgnoredImage struct {
+	imagelist.Image
+	Pattern string
+	At      imagelist.Origin // of the pattern
 }
 
 // PreviewImages looks for the images that a build would pack, once for each platform, without building and without a
@@ -76,13 +84,25 @@ func (s *sketcher) preview(ctx context.Context, o Options, in *inputs, p ocispec
 	if err != nil {
 		return Preview{}, err
 	}
-	out.Images = imagelist.Merge(found.Images, in.listed)
+	out.Images, out.Ignored = sift(in.ignored, imagelist.Merge(found.Images, in.listed))
 	out.Problems, out.Unseen = found.Problems, s.unseen
 	packs := func(i clusterimage.PackedImage) bool {
 		return slices.ContainsFunc(out.Images, func(have imagelist.Image) bool { return have.Name == i.Name })
 	}
 	out.Inherited = slices.DeleteFunc(out.Inherited, packs)
 	return out, nil
+}
+
+// sift takes out what is not packed.
+func sift(ignored *imagelist.Ignored, images []imagelist.Image) (packed []imagelist.Image, out []IgnoredImage) {
+	for _, image := range images {
+		if pattern, at := ignored.Match(image.Name); pattern != "" {
+			out = append(out, IgnoredImage{image, pattern, at})
+			continue
+		}
+		packed = append(packed, image)
+	}
+	return packed, out
 }
 
 // base looks into the image at the bottom of the target stage.

@@ -108,6 +108,9 @@ func checkApp(app *App) error {
 		if scheme, _, ok := strings.Cut(source, "://"); ok && !isURL(source) {
 			return &markedError{written, fmt.Errorf("%s %s: the scheme %s:// is not known; local://, http:// and https:// are", app.Word, app.Name, shorten(scheme))}
 		}
+		if strings.HasPrefix(source, "--") {
+			return &markedError{written, fmt.Errorf("%s %s: %s stands behind the name: flags stand before it, %s %s %s …", app.Word, app.Name, source, app.Word, source, app.Name)}
+		}
 		if !isURL(source) {
 			return &markedError{written, fmt.Errorf("%s %s: %s has no scheme in front (did you mean local://%s?)", app.Word, app.Name, source, source)}
 		}

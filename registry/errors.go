@@ -5,6 +5,7 @@ package registry
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -89,22 +90,71 @@ func (e *SchemaOneError) Hint() string {
 	return "have it pushed again with a current tool, e.g. docker pull and docker push, or skopeo copy --format v2s2"
 }
 
-// ImageError is the failure of one image; it names the image, and the mirror
-// that was asked where there is one.
+// ImageError is the failure of one image; it names the image, the mirror that
+// was asked where there is one, and the files that ask for the image.
 type ImageError struct {
 	Image string
 	Via   string
-	Err   error
+	// Origins are those of the ImageRequest: FILE:LINE, the first one first.
+	Origins []string
+	Err     error
 }
 
 func (e *ImageError) Error() string {
-	if e.Via != "" {
-		return fmt.Sprintf("%s (asked of mirror %s): %v", e.Image, e.Via, e.Err)
+	text := e.Err.Error()
+	if !namesImage(e.Err) {
+		text = label(e.Image, e.Via) + ": " + text
 	}
-	return fmt.Sprintf("%s: %v", e.Image, e.Err)
+	switch more := len(e.Origins) - 1; {
+	case more > 0:
+		return fmt.Sprintf("%s and %d more: %s", e.Origins[0], more, text)
+	case more == 0:
+		return e.Origins[0] + ": " + text
+	}
+	return text
 }
 
 func (e *ImageError) Unwrap() error { return e.Err }
+
+// Hint tells the user what to do, where that is known. The platforms of what a file asks for can be chosen there.
+func (e *ImageError) Hint() string {
+	if missing, ok := errors.AsType[*clusterimage.PlatformError](e.Err); ok && len(e.Origins) > 0 {
+		have := "OS/ARCH"
+		if len(missing.Have) > 0 {
+			have = missing.Have[0]
+		}
+		return fmt.Sprintf("in a list of images, platform=%s behind the name packs it for that platform alone; or build for fewer platforms (--platform), or leave the image out (--ignored-image-list)", have)
+	}
+	var h interface{ Hint() string }
+	if errors.As(e.Err, &h) {
+		return h.Hint()
+	}
+	var connection *net.OpError
+	var lookup *net.DNSError
+	if errors.As(e.Err, &connection) || errors.As(e.Err, &lookup) {
+		return "check the name of the registry, and that it can be reached"
+	}
+	return ""
+}
+
+// namesImage tells whether an error says itself which image it is about.
+func namesImage(err error) bool {
+	var (
+		named    *ImageError
+		wrong    *DigestError
+		old      *SchemaOneError
+		platform *clusterimage.PlatformError
+	)
+	return errors.As(err, &named) || errors.As(err, &wrong) || errors.As(err, &old) || errors.As(err, &platform)
+}
+
+// label is an image's name for messages, with the mirror where there is one.
+func label(image, via string) string {
+	if via != "" {
+		return fmt.Sprintf("%s (asked of mirror %s)", image, via)
+	}
+	return image
+}
 
 // IncompleteError says that an image cannot be pushed because the store has
 // only part of it.
@@ -146,6 +196,13 @@ func (e *StatusError) Hint() string {
 	}
 	return "check the registry and its log"
 }
+
+// openingError is a failure before anything was asked about an image: whatever its status, it says nothing of the image.
+type openingError struct{ err error }
+
+func (e *openingError) Error() string { return e.err.Error() }
+
+func (e *openingError) Unwrap() error { return e.err }
 
 // stallError says that no byte came for so long.
 type stallError struct {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
 	"syscall"
@@ -32,9 +33,22 @@ type ImageRequest struct {
 	// Digest is what Name stands for, an index or a manifest, where that is known: the tag is then not asked for, and the
 	// registry only for what the store lacks.
 	Digest digest.Digest
-	// Absent makes an image that does not exist no error: it is told why, and the result for it is the zero value. Failures
-	// that may pass (a busy registry) are errors all the same. It may be called from several goroutines.
-	Absent func(req ImageRequest, err error)
+	// Absent is told why an image cannot be had, and decides: with true it is no error, and the result for it is the zero value.
+	// IsAbsent, IsRefused and MayPass tell the reasons apart. It may be called from several goroutines.
+	Absent func(req ImageRequest, err error) bool
+}
+
+// fail says in an error of an image which files ask for it. Requests may share the error, so it is left as it is.
+func (r ImageRequest) fail(err error) error {
+	if len(r.Origins) == 0 {
+		return err
+	}
+	one := ImageError{Image: r.Name, Err: err}
+	if named, ok := err.(*ImageError); ok { //nolint:errorlint // what stands around one would be lost
+		one = *named
+	}
+	one.Origins = r.Origins
+	return &one
 }
 
 // errOtherImage ends transfers when the list of images turned out wrong.
@@ -75,13 +89,12 @@ func (c *Client) pack(ctx context.Context, st *store.Store, reqs []ImageRequest,
 	fail := func(i int, err error) {
 		mu.Lock()
 		defer mu.Unlock()
-		failed[i] = errors.Join(failed[i], err)
+		failed[i] = errors.Join(failed[i], reqs[i].fail(err))
 	}
 	for i, req := range reqs {
 		lookups.Go(func() error {
 			img, blobs, s, err := p.lookup(ctx, req)
-			if err != nil && req.Absent != nil && ctx.Err() == nil && !mayPass(err) {
-				req.Absent(req, err)
+			if err != nil && req.Absent != nil && ctx.Err() == nil && req.Absent(req, err) {
 				return nil
 			}
 			if err != nil {
@@ -199,8 +212,32 @@ func (c *Client) lookupDigest(ctx context.Context, st *store.Store, name string,
 	return s, doc, src.fail(err)
 }
 
-// mayPass tells whether a failure says nothing of whether the image exists.
-func mayPass(err error) bool {
+// IsAbsent tells whether a failure says that an image does not exist, or not for the platform. That its registry could not
+// be asked says nothing of it, and neither does a refusal.
+func IsAbsent(err error) bool {
+	if _, ok := errors.AsType[*clusterimage.PlatformError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*openingError](err); ok {
+		return false
+	}
+	if status, ok := errors.AsType[*StatusError](err); ok && status.Status == http.StatusNotFound {
+		return true
+	}
+	answer, ok := errors.AsType[*transport.Error](err)
+	return ok && slices.ContainsFunc(answer.Errors, func(d transport.Diagnostic) bool {
+		return d.Code == transport.ManifestUnknownErrorCode || d.Code == transport.NameUnknownErrorCode
+	})
+}
+
+// IsRefused tells whether a registry wants another login, as many do for what does not exist.
+func IsRefused(err error) bool {
+	status, ok := errors.AsType[*StatusError](err)
+	return ok && (status.Status == http.StatusUnauthorized || status.Status == http.StatusForbidden)
+}
+
+// MayPass tells whether the same question may soon have another answer: a registry is busy, or a disk is full.
+func MayPass(err error) bool {
 	if status, ok := errors.AsType[*StatusError](err); ok {
 		return transientStatus(status.Status)
 	}

@@ -5,6 +5,8 @@ package registry_test
 import (
 	"context"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 
@@ -81,10 +83,11 @@ func TestPackImages_Absent(t *testing.T) {
 	up.push(t, "a/b:1", image(t, "linux/amd64", layer(1, 1000)))
 	var mu sync.Mutex
 	told := map[string]string{}
-	absent := func(req registry.ImageRequest, err error) {
+	absent := func(req registry.ImageRequest, err error) bool {
 		mu.Lock()
 		defer mu.Unlock()
 		told[req.Name] = err.Error()
+		return true
 	}
 	reqs := []registry.ImageRequest{
 		{Name: up.host + "/a/b:1", Platform: amd64, Absent: absent},
@@ -101,4 +104,44 @@ func TestPackImages_Absent(t *testing.T) {
 	require.Len(t, told, 3)
 	require.Contains(t, told["127.0.0.1:1/x:1"], "connection refused")
 	require.Contains(t, told[up.host+"/a/b:1"], "has nothing for linux/s390x")
+}
+
+// That an image is not there is another thing than that nobody could say so.
+func TestPackImages_AbsentOrNotAsked(t *testing.T) {
+	t.Parallel()
+	up := newUpstream(t)
+	up.push(t, "a/b:1", image(t, "linux/amd64", layer(1, 1000)))
+	up.step(func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.Contains(r.URL.Path, "/secret/") {
+			w.WriteHeader(http.StatusUnauthorized)
+			return true
+		}
+		return false
+	})
+	other := httptest.NewServer(http.NotFoundHandler()) // answers, and is no registry
+	t.Cleanup(other.Close)
+	for _, test := range []struct {
+		name            string
+		platform        ocispec.Platform
+		absent, refused bool
+	}{
+		{name: up.host + "/no/such:1", platform: amd64, absent: true},
+		{name: up.host + "/a/b:1", platform: ocispec.Platform{OS: "linux", Architecture: "s390x"}, absent: true},
+		{name: up.host + "/secret/b:1", platform: amd64, refused: true},
+		{name: "127.0.0.1:1/x:1", platform: amd64},
+		{name: strings.TrimPrefix(other.URL, "http://") + "/x:1", platform: amd64},
+	} {
+		asked := false
+		_, err := newClient(t).PackImages(t.Context(), newStore(t), []registry.ImageRequest{{
+			Name: test.name, Platform: test.platform, Absent: func(_ registry.ImageRequest, err error) bool {
+				asked = true
+				require.Equal(t, test.absent, registry.IsAbsent(err), "%s: %v", test.name, err)
+				require.Equal(t, test.refused, registry.IsRefused(err), "%s: %v", test.name, err)
+				require.False(t, registry.MayPass(err), "%s: %v", test.name, err)
+				return false
+			},
+		}})
+		require.Error(t, err)
+		require.True(t, asked, test.name)
+	}
 }

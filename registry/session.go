@@ -18,8 +18,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/opencontainers/go-digest"
-
-	"github.com/sealerio/sealer/clusterimage"
 )
 
 // hostState is what a registry's first answer told: its scheme, and how it
@@ -146,22 +144,11 @@ func (s source) direct() source {
 func (s source) name() string { return s.named.String() }
 
 // label is the name for messages, with the mirror where there is one.
-func (s source) label() string {
-	if s.via != "" {
-		return fmt.Sprintf("%s (asked of mirror %s)", s.name(), s.via)
-	}
-	return s.name()
-}
+func (s source) label() string { return label(s.name(), s.via) }
 
 // fail names the image in an error; one that names it already is kept.
 func (s source) fail(err error) error {
-	var (
-		named    *ImageError
-		wrong    *DigestError
-		old      *SchemaOneError
-		platform *clusterimage.PlatformError
-	)
-	if err == nil || errors.As(err, &named) || errors.As(err, &wrong) || errors.As(err, &old) || errors.As(err, &platform) {
+	if err == nil || namesImage(err) {
 		return err
 	}
 	return &ImageError{Image: s.name(), Via: s.via, Err: err}
@@ -209,7 +196,7 @@ func (c *Client) session(ctx context.Context, src source, action string, mount .
 	}
 	h, err := c.host(ctx, src.host)
 	if err != nil {
-		return nil, err
+		return nil, &openingError{err}
 	}
 	auth, err := c.credentials(src, h)
 	if err != nil {
@@ -222,7 +209,7 @@ func (c *Client) session(ctx context.Context, src source, action string, mount .
 	}
 	rt, err := c.authorize(ctx, h, auth, slices.Compact(scopes))
 	if err != nil {
-		return nil, err
+		return nil, &openingError{err}
 	}
 	s = &session{c: c, src: src, host: h, client: &http.Client{Transport: rt}}
 	c.mu.Lock()

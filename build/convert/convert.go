@@ -94,7 +94,7 @@ func ToLLB(ctx context.Context, f *kubefile.File, o Options) (*Result, error) {
 	if o.Stage != "" {
 		var ok bool
 		if target, ok = f.LookupStage(o.Stage, len(f.Stages)); !ok {
-			return nil, newStageError(f, o.Stage)
+			return nil, NewStageError(f, o.Stage)
 		}
 	}
 	c := &converter{ctx: ctx, file: f, o: o, stages: make([]*stage, len(f.Stages)), images: map[string]Base{}}
@@ -109,19 +109,29 @@ func ToLLB(ctx context.Context, f *kubefile.File, o Options) (*Result, error) {
 // StageError is a stage that the Kubefile does not have.
 type StageError struct {
 	File, Stage string
-	Have        []string
+	Have        []string // each with its line
 }
 
-func newStageError(f *kubefile.File, stage string) *StageError {
+// NewStageError says which stages there are in place of one that is not.
+func NewStageError(f *kubefile.File, stage string) *StageError {
 	e := &StageError{File: f.Name, Stage: stage}
 	for _, s := range f.Stages {
-		e.Have = append(e.Have, s.String())
+		unnamed := ""
+		if s.Name == "" {
+			unnamed = ", without a name"
+		}
+		e.Have = append(e.Have, fmt.Sprintf("%s (line %d%s)", s, s.From.Lines().First, unnamed))
 	}
 	return e
 }
 
 func (e *StageError) Error() string {
-	return fmt.Sprintf("%s has no stage %q; it has %s", e.File, e.Stage, strings.Join(e.Have, ", "))
+	return fmt.Sprintf("%s has no stage %q: it has %s", e.File, e.Stage, strings.Join(e.Have, ", "))
+}
+
+// Hint tells the user what to do.
+func (e *StageError) Hint() string {
+	return "a stage gets its name from its line, FROM … AS NAME; one without a name is called by its number, from 0"
 }
 
 type converter struct {

@@ -89,7 +89,7 @@ func New(o Options) client.BuildFunc {
 		}
 		result, err := ui.Build(ctx, b.platform)
 		if err != nil {
-			return nil, b.locate(err)
+			return nil, b.locate(b.nameDownload(err))
 		}
 		return result.Finalize()
 	}
@@ -105,6 +105,9 @@ type builder struct {
 	ignore  []string // nil: dockerui's own
 	warn    func(context.Context, string, client.WarnOpts)
 	byURL   sync.Map // hosts of which documents can be had by URL only
+	// downloads are what was asked for by URL, by the solver's digest of it.
+	downloads sync.Map
+	said      sync.Map // warnings
 }
 
 // read gets the Kubefile and the ignore patterns.
@@ -142,7 +145,11 @@ func (b *builder) locate(err error) error {
 	})
 }
 
+// say warns once: most of what is said of one platform is true of all.
 func (b *builder) say(ctx context.Context, warning string) {
+	if _, again := b.said.LoadOrStore(warning, true); again {
+		return
+	}
 	switch {
 	case b.o.Warn != nil:
 		b.o.Warn(warning)
@@ -295,6 +302,7 @@ func (b *builder) solve(ctx context.Context, st llb.State, evaluate bool) (clien
 	if err != nil {
 		return nil, err
 	}
+	b.noteDownloads(def)
 	res, err := b.gateway.Solve(ctx, client.SolveRequest{Definition: def.ToPB(), Evaluate: evaluate, CacheImports: b.ui.CacheImports})
 	if err != nil {
 		return nil, err

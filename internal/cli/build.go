@@ -3,6 +3,8 @@
 package cli
 
 import (
+	"context"
+	"errors"
 	"path/filepath"
 	"sync"
 
@@ -150,9 +152,15 @@ func (l *lateTask) track(name string, total int64) registry.Tracker {
 	return l.task.Track(name, total)
 }
 
+// done ends the task. It has failed where a transfer did; what else ends a command, such as a lock that is no longer true,
+// is not its failure.
 func (l *lateTask) done(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	_, transfer := errors.AsType[*registry.ImageError](err)
+	if !transfer && !errors.Is(err, context.Canceled) {
+		err = nil
+	}
 	l.task.Done(err)
 }
 

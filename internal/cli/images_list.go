@@ -13,6 +13,7 @@ import (
 
 	"github.com/sealerio/sealer/build"
 	"github.com/sealerio/sealer/imagelist"
+	"github.com/sealerio/sealer/registry"
 )
 
 // discoveryFlags say how images are looked for.
@@ -47,10 +48,18 @@ func (o *discoveryFlags) apply(cmd *cobra.Command, out *build.Options) error {
 type wantedImage struct {
 	Name     string `json:"name"`
 	Platform string `json:"platform"`
-	// Status is wanted, candidate (packed if it exists) or inherited (from the base).
-	Status  string        `json:"status"`
-	App     string        `json:"app,omitempty"`
-	Origins []imageOrigin `json:"origins,omitempty"`
+	// Status is wanted, candidate (packed if it exists), ignored (not packed) or inherited (from the base).
+	Status    string          `json:"status"`
+	App       string          `json:"app,omitempty"`
+	Origins   []imageOrigin   `json:"origins,omitempty"`
+	IgnoredBy *ignoringOrigin `json:"ignoredBy,omitempty"`
+}
+
+// ignoringOrigin is the pattern of --ignored-image-list that leaves an image out.
+type ignoringOrigin struct {
+	File    string `json:"file"`
+	Line    int    `json:"line"`
+	Pattern string `json:"pattern"`
 }
 
 type imageOrigin struct {
@@ -78,6 +87,8 @@ func newImagesList(a *app) *cobra.Command {
 		kubefile, target     string
 		platforms, buildArgs []string
 		imageLists           []string
+		listsWithAuth        []string
+		ignoredLists         []string
 		output               string
 		discovery            discoveryFlags
 	}
@@ -89,7 +100,8 @@ CONTEXT (the current folder by default), in lists, manifests, charts and kustomi
 and in the base image, if the store has it. Nothing is built and no registry is asked.
 
 A candidate is a text that reads like an image, such as a variable of a container: a
-build packs it if it exists. What could not be read, and lines whose files only a build
+build packs it if it exists. An image is ignored where a pattern of --ignored-image-list fits
+its name; the pattern's file and line stand behind it. What could not be read, and lines whose files only a build
 makes, are told on stderr.`,
 		Example: `  sealer images list
   sealer images list -f deploy/Kubefile .
@@ -107,11 +119,13 @@ makes, are told on stderr.`,
 	f.StringSliceVar(&o.platforms, "platform", nil, "platforms to list for, such as linux/amd64,linux/arm64 (default: this machine's)")
 	f.StringArrayVar(&o.buildArgs, "build-arg", nil, "value of an ARG (NAME=VALUE, or NAME to take it from the environment; repeatable)")
 	f.StringArrayVar(&o.imageLists, "image-list", nil, "also list the images that this file names (repeatable)")
+	f.StringArrayVar(&o.listsWithAuth, "image-list-with-auth", nil, "also list the images of this YAML list; its users and passwords are not used (repeatable)")
+	f.StringArrayVar(&o.ignoredLists, "ignored-image-list", nil, "show images whose names fit a pattern of this file as ignored (repeatable)")
 	o.discovery.add(cmd)
 	addOutput(cmd, &o.output)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		defer a.close(&err)
-		options := build.Options{Kubefile: o.kubefile, Target: o.target, ImageLists: o.imageLists}
+		options := build.Options{Kubefile: o.kubefile, Target: o.target, ImageLists: o.imageLists, IgnoredLists: o.ignoredLists}
 		if len(args) > 0 {
 			options.ContextDir = args[0]
 		}
@@ -119,6 +133,9 @@ makes, are told on stderr.`,
 			return err
 		}
 		if options.BuildArgs, err = parseBuildArgs(cmd, o.buildArgs); err != nil {
+			return err
+		}
+		if err := readListsWithAuth(o.listsWithAuth, &options, &registry.Options{}); err != nil {
 			return err
 		}
 		if err := o.discovery.apply(cmd, &options); err != nil {
@@ -152,16 +169,11 @@ func wanted(previews []build.Preview) wantedList {
 	for _, p := range previews {
 		platform := platforms.Format(p.Platform)
 		for _, image := range p.Images {
-			row := wantedImage{Name: cmp.Or(image.Name, image.Source), Platform: platform, Status: "wanted", App: image.App}
-			if image.Platform != "" {
-				row.Platform = image.Platform
-			}
-			if image.Candidate {
-				row.Status = "candidate"
-			}
-			for _, o := range image.Origins {
-				row.Origins = append(row.Origins, imageOrigin{o.File, o.Line, o.Field})
-			}
+			list.Images = append(list.Images, wantedRow(image, platform))
+		}
+		for _, image := range p.Ignored {
+			row := wantedRow(image.Image, platform)
+			row.Status, row.IgnoredBy = "ignored", &ignoringOrigin{image.At.File, image.At.Line, image.Pattern}
 			list.Images = append(list.Images, row)
 		}
 		for _, image := range p.Inherited {
@@ -181,6 +193,17 @@ func wanted(previews []build.Preview) wantedList {
 	return list
 }
 
+func wantedRow(image imagelist.Image, platform string) wantedImage {
+	row := wantedImage{Name: cmp.Or(image.Name, image.Source), Platform: cmp.Or(image.Platform, platform), Status: "wanted", App: image.App}
+	if image.Candidate {
+		row.Status = "candidate"
+	}
+	for _, o := range image.Origins {
+		row.Origins = append(row.Origins, imageOrigin{o.File, o.Line, o.Field})
+	}
+	return row
+}
+
 func (l wantedList) write(t *table) {
 	t.line("IMAGE", "PLATFORM", "STATUS", "APP", "FROM")
 	for _, image := range l.Images {
@@ -191,7 +214,11 @@ func (l wantedList) write(t *table) {
 				origins[i] += " (" + o.Field + ")"
 			}
 		}
-		t.line(image.Name, image.Platform, image.Status, image.App, strings.Join(origins, ", "))
+		status := image.Status
+		if by := image.IgnoredBy; by != nil {
+			status = fmt.Sprintf("%s (%s:%d)", status, by.File, by.Line)
+		}
+		t.line(image.Name, image.Platform, status, image.App, strings.Join(origins, ", "))
 	}
 }
 
