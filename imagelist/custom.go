@@ -3,6 +3,7 @@
 package imagelist
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"regexp"
@@ -167,10 +168,10 @@ func (w *walk) parts(key string, node *yaml.Node) string {
 		return ""
 	}
 	from, sure := "repository", possible
-	tag, digest := first("tag", "imageTag"), first("digest", "sha")
+	tag, digest, registry := first("tag", "imageTag"), first("digest", "sha"), first("registry", "imageRegistry")
 	switch {
-	case strings.Contains(strings.ToLower(key), "image"):
-		sure = certain
+	case isImageWord(key):
+		sure, tag = certain, cmp.Or(tag, first("version"))
 	case first("repository") != "":
 	case first("baseImage") != "":
 		from, tag = "baseImage", first("tag", "version")
@@ -182,12 +183,15 @@ func (w *walk) parts(key string, node *yaml.Node) string {
 	if sure == certain && first(from) == "" {
 		from = "image"
 	}
+	if sure == certain && first(from) == "" && tag+digest+registry != "" {
+		from = "name"
+	}
 	at := field(node, from)
 	name := text(at)
 	if name == "" || strings.Contains(name, "://") || hasTag(name) {
 		return ""
 	}
-	if registry := first("registry", "imageRegistry"); registry != "" {
+	if registry != "" {
 		name = strings.TrimSuffix(registry, "/") + "/" + name
 	}
 	if tag != "" {
@@ -204,6 +208,12 @@ func (w *walk) parts(key string, node *yaml.Node) string {
 	}
 	w.joined(at, name, tag == "" && digest == "", sure)
 	return from
+}
+
+// isImageWord tells whether a map's name promises an image.
+func isImageWord(key string) bool {
+	key = strings.ToLower(key)
+	return strings.Contains(key, "image") || strings.HasSuffix(key, "img")
 }
 
 // joined adds the image that the parts make.

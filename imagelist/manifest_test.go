@@ -70,6 +70,36 @@ quay.io/plain/value:1 12
 quay.io/single/quoted:1 9
 quay.io/trailing/comment:1 8
 `},
+		"shapes that Kubernetes does not take": {`apiVersion: apps/v1
+kind: Deployment
+spec:
+  template:
+    spec:
+      containers: {image: quay.io/no/list:1, env: {RELATED_IMAGE_A: quay.io/no/list-either:1}}
+      initContainers:
+      - image: {repository: quay.io/no/string, tag: v1}
+---
+apiVersion: v1
+kind: Pod
+spec:
+- containers: [{image: quay.io/no/map:1}]
+`, `quay.io/no/list-either:1? 6
+quay.io/no/list:1 6
+quay.io/no/map:1 13
+quay.io/no/string:v1 8
+`},
+		"maps that are an image": {`apiVersion: example.com/v1
+kind: Shop
+spec:
+  a: {image: {registry: quay.io, name: by/name, tag: v1}}
+  b: {image: {registry: quay.io, name: without/tag}}
+  c: {img: {repository: quay.io/by/version, version: v1}}
+  d: {imagePullSecrets: [{name: login}], image: {name: left alone}}
+  e: {chart: {repository: quay.io/some/chart, name: x, version: v1}}
+`, `quay.io/by/name:v1 4
+quay.io/by/version:v1 6
+! m.yaml:5: the image "quay.io/without/tag" has no tag and no digest here: write it into imageList
+`},
 		"many documents, lists, cron jobs": {`# one
 ---
 apiVersion: batch/v1

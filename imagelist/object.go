@@ -85,6 +85,12 @@ func (w *walk) typed(node *yaml.Node, t reflect.Type) {
 		for _, child := range node.Content {
 			w.typed(child, t.Elem())
 		}
+	case node.Kind == yaml.MappingNode && t.Kind() == reflect.Slice: // a mistake: one thing where a list belongs
+		w.typed(node, t.Elem())
+	case node.Kind == yaml.SequenceNode && t.Kind() == reflect.Struct: // the other way round
+		for _, child := range node.Content {
+			w.typed(child, t)
+		}
 	case node.Kind == yaml.MappingNode && t.Kind() == reflect.Map:
 		for i := 1; i < len(node.Content); i += 2 {
 			w.typed(node.Content[i], t.Elem())
@@ -108,6 +114,8 @@ func (w *walk) typedPair(key string, value *yaml.Node, t reflect.Type) {
 	case key == "image" && isContainer(t):
 		if found := scalar(value); found != nil {
 			w.reference(value, found, certain, key)
+		} else {
+			w.value(key, value)
 		}
 	case key == "reference" && t == reflect.TypeFor[corev1.ImageVolumeSource]():
 		if found := scalar(value); found != nil {
@@ -161,6 +169,14 @@ func typeOf(t reflect.Type, name string) (reflect.Type, bool) {
 // variables takes the values of env.
 func (w *walk) variables(node *yaml.Node) {
 	node = w.behind(node)
+	if node.Kind == yaml.MappingNode { // a mistake: names and values where a list belongs
+		for i := 0; i+1 < len(node.Content); i += 2 {
+			if scalar(node.Content[i+1]) != nil {
+				w.variable(text(node.Content[i]), node.Content[i+1])
+			}
+		}
+		return
+	}
 	for _, one := range node.Content {
 		one = w.behind(one)
 		if name, value := field(one, "name"), field(one, "value"); name != nil && scalar(value) != nil {
