@@ -147,10 +147,11 @@ func (o *Options) complete() error {
 	if err := errors.Join(errs...); err != nil {
 		return &OptionsError{Err: err}
 	}
+	o.warnOfOtherPlatforms()
 	return nil
 }
 
-// completePlatforms also checks what is said of one of them.
+// completePlatforms takes this machine's where none is named.
 func (o *Options) completePlatforms() []error {
 	if len(o.Platforms) == 0 {
 		o.Platforms = []ocispec.Platform{{OS: "linux", Architecture: runtime.GOARCH}}
@@ -172,12 +173,16 @@ func (o *Options) completePlatforms() []error {
 			errs = append(errs, fmt.Errorf("platform %s: %w", id, err))
 		}
 	}
+	return errs
+}
+
+// warnOfOtherPlatforms tells of annotations that nothing gets: the same command may build other platforms elsewhere.
+func (o *Options) warnOfOtherPlatforms() {
 	for _, a := range o.Annotations {
-		if a.Platform != nil && !seen[platforms.FormatAll(*a.Platform)] {
-			errs = append(errs, fmt.Errorf("annotation manifest[%s]:%s: that platform is not built, but %s", platforms.FormatAll(*a.Platform), a.Key, formatPlatforms(o.Platforms)))
+		if a.Platform != nil && !slices.ContainsFunc(o.Platforms, platforms.OnlyStrict(*a.Platform).Match) {
+			o.Warn(fmt.Sprintf("the annotation manifest[%s]:%s is of no effect: only %s is built", platforms.FormatAll(*a.Platform), a.Key, formatPlatforms(o.Platforms)))
 		}
 	}
-	return errs
 }
 
 // once passes on a warning that was not there yet: most of what is said of one platform is true of all.

@@ -7,6 +7,7 @@ package build_test
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -26,12 +27,15 @@ func TestLabelsAnnotationsTypeAndNames(t *testing.T) {
 		require.NoError(t, err)
 		annotations = append(annotations, a)
 	}
+	var warned []string
 	r, err := b.build(func(o *build.Options) {
+		o.Warn = func(text string) { warned = append(warned, text) }
 		o.Labels = map[string]string{"b": "flag", clusterimage.LabelClusterRuntimeVersion: "v1.30.1"}
 		o.Annotations, o.Type = annotations, clusterimage.AppInstaller
 		o.Tags = []string{"other.example/name:2", "test/cluster:v1"}
 	})
 	require.NoError(t, err)
+	require.Contains(t, warned, "the annotation manifest[linux/s390x]:none is of no effect: only linux/"+runtime.GOARCH+" is built")
 	img := b.read(r)
 	require.Equal(t, "line", img.Rootfs[0].Config.Config.Labels["a"])
 	require.Equal(t, "flag", img.Rootfs[0].Config.Config.Labels["b"])

@@ -40,7 +40,7 @@ func (w *walk) data(node *yaml.Node, kind, key string) {
 		w.images, w.problems = append(w.images, images...), append(w.problems, problems...)
 	case len(images) > 0:
 		images = Merge(images)
-		w.problem(w.line(node), fmt.Sprintf("the %s %q names %d images, %s first, which are not packed: look into ConfigMaps too, or write them into imageList",
+		w.problem(w.line(node), fmt.Sprintf("the %s %q names %d images, %s first, which are not packed: pack them, too (--config-maps), or write them into imageList",
 			kind, shorten(text(field(fieldOf(node, "metadata"), "name"))), len(images), images[0].Name))
 	}
 }

@@ -203,7 +203,7 @@ data: {rule: "{{ $labels.x }}", image: quay.io/a/c:1}
 `, `quay.io/a/fixed:1 6
 ! m.yaml:9: the image depends on a template's values: write it into imageList
 ! m.yaml:10: the image depends on a template's values: write it into imageList
-! m.yaml:14: the ConfigMap "" names 1 images, quay.io/a/c:1 first, which are not packed: look into ConfigMaps too, or write them into imageList
+! m.yaml:14: the ConfigMap "" names 1 images, quay.io/a/c:1 first, which are not packed: pack them, too (--config-maps), or write them into imageList
 `},
 		"template without sense": {`a: b
   c: {{ .X }}

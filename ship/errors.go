@@ -156,6 +156,18 @@ func (e *NamelessError) Hint() string {
 	return "give it one with --tag NAME; its content is not read again. Of several images, each keeps its tag behind a NAME without one"
 }
 
+// PartsError says that parts of a split archive are missing, or not whole.
+type PartsError struct{ Err error }
+
+func (e *PartsError) Error() string { return e.Err.Error() }
+
+func (e *PartsError) Unwrap() error { return e.Err }
+
+// Hint tells the user what to do.
+func (e *PartsError) Hint() string {
+	return "all parts are needed in one folder: copy those that are named here once more"
+}
+
 // SeveralError says that one name was given for several images.
 type SeveralError struct {
 	Archive string

@@ -35,7 +35,7 @@ func scan(s *source, from, size int64) ([]item, error) {
 			return items, nil
 		}
 		if err != nil {
-			if len(items) == 0 && !errors.Is(err, io.ErrUnexpectedEOF) {
+			if len(items) == 0 && (!errors.Is(err, io.ErrUnexpectedEOF) || size < block) {
 				return nil, &ForeignError{Archive: s.name, Why: "it is no tar"}
 			}
 			if len(items) > 0 && errors.Is(err, io.ErrUnexpectedEOF) {

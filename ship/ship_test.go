@@ -285,6 +285,8 @@ func TestSave_Split(t *testing.T) {
 		}
 		_, err := ship.Load(ctx, newStore(t), base, ship.LoadOptions{})
 		require.ErrorIs(t, err, os.ErrNotExist)
+		var parts *ship.PartsError
+		require.ErrorAs(t, err, &parts)
 		require.ErrorContains(t, err, names[1])
 		require.ErrorContains(t, err, names[2])
 		for _, n := range []string{names[1], names[2]} {
@@ -470,4 +472,14 @@ func TestLoadStream_SmallBlobs(t *testing.T) {
 	_, err := ship.LoadStream(ctx, to, &buf, "standard input", ship.LoadOptions{})
 	require.NoError(t, err)
 	requireWhole(t, to, "a/b:1")
+}
+
+// A file that is smaller than a header of tar is no archive that was cut.
+func TestLoad_TinyFile(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "tiny")
+	require.NoError(t, os.WriteFile(file, []byte("12345678"), 0o600))
+	_, err := ship.Load(t.Context(), newStore(t), file, ship.LoadOptions{})
+	var foreign *ship.ForeignError
+	require.ErrorAs(t, err, &foreign)
 }

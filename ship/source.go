@@ -93,7 +93,7 @@ func openParts(base string, list partsList) (*source, error) {
 		errs = append(errs, s.add(filepath.Join(filepath.Dir(base), p.Name), p))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return nil, errors.Join(err, s.Close())
+		return nil, errors.Join(&PartsError{Err: err}, s.Close())
 	}
 	return s, nil
 }

@@ -93,7 +93,10 @@ func (e *Error) Unwrap() error { return e.Err }
 func (e *Error) Hint() string {
 	var damaged *clusterimage.DigestError
 	var format *FormatError
+	var daemon *DaemonError
 	switch {
+	case errors.As(e.Err, &daemon):
+		return daemon.Hint()
 	case errors.Is(e.Err, io.ErrUnexpectedEOF), errors.As(e.Err, &damaged):
 		return "the archive is cut short or damaged: copy it again, or save the images again"
 	case errors.As(e.Err, &format):

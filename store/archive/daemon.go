@@ -33,7 +33,7 @@ func (e *DaemonError) Unwrap() error { return e.Err }
 
 // Hint tells the user what to do.
 func (e *DaemonError) Hint() string {
-	return "DOCKER_HOST names another daemon (unix:// or tcp://, without TLS); docker save -o FILE and docker-archive:FILE need none"
+	return "start docker where it does not run; DOCKER_HOST names another daemon (unix:// or tcp://, without TLS); docker save -o FILE and docker-archive:FILE need none"
 }
 
 // OpenDaemon saves an image of a Docker daemon, as docker save does, and lists it. host is $DOCKER_HOST; "" is the local
