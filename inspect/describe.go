@@ -40,18 +40,33 @@ type Description struct {
 	Signatures  []signature.Signature `json:"signatures,omitempty"` // not verified
 }
 
-// Rootfs is one platform.
+// Rootfs is one platform. An ordinary image has no Extension.
 type Rootfs struct {
 	Platform string `json:"platform"`
 	Digest   string `json:"digest"`
 	// Absent: the store has other platforms only.
-	Absent    bool                   `json:"absent,omitempty"`
-	Created   *time.Time             `json:"created,omitempty"`
-	Labels    map[string]string      `json:"labels,omitempty"`
-	Env       []string               `json:"env,omitempty"`
-	Extension clusterimage.Extension `json:"clusterImage"`
-	Size      int64                  `json:"size"`
-	Layers    []ocispec.Descriptor   `json:"layers"`
+	Absent      bool                   `json:"absent,omitempty"`
+	Created     *time.Time             `json:"created,omitempty"`
+	Annotations map[string]string      `json:"annotations,omitempty"` // of the manifest
+	Labels      map[string]string      `json:"labels,omitempty"`
+	Env         []string               `json:"env,omitempty"`
+	Extension   clusterimage.Extension `json:"clusterImage,omitzero"`
+	Size        int64                  `json:"size"`
+	Layers      []ocispec.Descriptor   `json:"layers"`
+	// ConfigDigest and Config are the image's config: entrypoint, user, history, the layers uncompressed, and so on.
+	ConfigDigest string         `json:"configDigest,omitempty"`
+	Config       *ocispec.Image `json:"config,omitempty"`
+}
+
+func newRootfs(platform ocispec.Platform, desc ocispec.Descriptor, m ocispec.Manifest, config ocispec.Image) Rootfs {
+	r := Rootfs{
+		Platform: platforms.Format(platform), Digest: desc.Digest.String(), Created: config.Created, Annotations: m.Annotations,
+		Labels: config.Config.Labels, Env: config.Config.Env, Layers: m.Layers, ConfigDigest: m.Config.Digest.String(), Config: &config,
+	}
+	for _, l := range m.Layers {
+		r.Size += l.Size
+	}
+	return r
 }
 
 // Packed is a container image inside.
@@ -81,8 +96,7 @@ const (
 	annotationPredicate       = "in-toto.io/predicate-type"
 )
 
-// Describe reads an image's documents. Of an ordinary image it says only what
-// it is; of one of an older tool the layers are read too, where they are at hand.
+// Describe reads an image's documents. Of one of an older tool the layers are read too, where they are at hand.
 func Describe(ctx context.Context, s *Subject) (*Description, error) { return describe(ctx, s, true) }
 
 // Summarize is Describe without signatures, and without looking into layers.
@@ -96,6 +110,9 @@ func describe(ctx context.Context, s *Subject, all bool) (*Description, error) {
 	img, err := s.Image(ctx)
 	switch {
 	case errors.Is(err, clusterimage.ErrNotClusterImage):
+		if d.Rootfs, err = s.plain(ctx); err != nil {
+			return nil, err
+		}
 	case err != nil:
 		return nil, err
 	default:
@@ -123,12 +140,10 @@ func (d *Description) clusterImage(ctx context.Context, s *Subject, img *cluster
 	d.MediaType = img.Descriptor.MediaType
 	d.Annotations = img.Index.Annotations
 	for _, r := range img.Rootfs {
-		row := Rootfs{
-			Platform: platforms.Format(r.Platform), Digest: r.Descriptor.Digest.String(), Absent: r.Absent, Created: r.Config.Created,
-			Labels: r.Config.Config.Labels, Env: r.Config.Config.Env, Extension: r.Extension, Layers: r.Manifest.Layers,
-		}
-		for _, l := range r.Manifest.Layers {
-			row.Size += l.Size
+		row := absentRootfs(r.Platform, r.Descriptor)
+		if !r.Absent {
+			row = newRootfs(r.Platform, r.Descriptor, r.Manifest, r.Config)
+			row.Extension = r.Extension
 		}
 		d.Rootfs = append(d.Rootfs, row)
 	}

@@ -8,6 +8,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"testing"
 
@@ -137,6 +138,50 @@ func (b *bench) two() (base, shop *inspect.Subject) {
 		Type: clusterimage.KubeInstaller, Base: &clusterimage.Base{Name: "r.example/kubernetes:v1", Digest: base.Descriptor.Digest.String()},
 	}, []ocispec.Descriptor{bottom, top}, pause, nginx)
 	return base, shop
+}
+
+// What describes a platform is told of all images, and what the store has not is said to be absent.
+func TestDescribe(t *testing.T) {
+	ctx := context.Background()
+	b := newBench(t)
+	_, shop := b.two()
+	d, err := inspect.Describe(ctx, shop)
+	require.NoError(t, err)
+	img, err := shop.Image(ctx)
+	require.NoError(t, err)
+	require.Equal(t, img.Rootfs[0].Manifest.Config.Digest.String(), d.Rootfs[0].ConfigDigest)
+	require.Equal(t, "layers", d.Rootfs[0].Config.RootFS.Type)
+
+	plain := b.put(ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Annotations: map[string]string{"a": "b"},
+		Config: b.put(ocispec.MediaTypeImageConfig, ocispec.Image{
+			Platform: ocispec.Platform{OS: "linux", Architecture: "arm64", Variant: "v8"}, Config: ocispec.ImageConfig{Cmd: []string{"serve"}, User: "7"},
+		}),
+		Layers: []ocispec.Descriptor{b.layer(entry{path: "f", text: "f"})},
+	})
+	require.NoError(t, b.st.Tag(ctx, "r.example/plain:v1", plain))
+	d, err = inspect.Describe(ctx, b.subject("r.example/plain:v1"))
+	require.NoError(t, err)
+	require.Equal(t, inspect.KindImage, d.Kind)
+	require.Len(t, d.Rootfs, 1)
+	require.Equal(t, "linux/arm64/v8", d.Rootfs[0].Platform, "a manifest alone has it from its config")
+	require.Equal(t, map[string]string{"a": "b"}, d.Rootfs[0].Annotations)
+	require.Equal(t, []string{"serve"}, d.Rootfs[0].Config.Config.Cmd)
+	require.Len(t, d.Rootfs[0].Layers, 1)
+
+	here, absent := plain, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("x"), Size: 1}
+	here.Platform, absent.Platform = &ocispec.Platform{OS: "linux", Architecture: "arm64"}, &ocispec.Platform{OS: "linux", Architecture: "s390x"}
+	attestation := plain
+	attestation.Annotations = map[string]string{"vnd.docker.reference.digest": plain.Digest.String()}
+	index := b.put(ocispec.MediaTypeImageIndex, ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{here, absent, attestation},
+	})
+	require.NoError(t, b.st.Tag(ctx, "r.example/plain:v2", index))
+	d, err = inspect.Describe(ctx, b.subject("r.example/plain:v2"))
+	require.NoError(t, err)
+	require.Len(t, d.Rootfs, 2)
+	require.Equal(t, "linux/arm64 false, linux/s390x true",
+		fmt.Sprintf("%s %v, %s %v", d.Rootfs[0].Platform, d.Rootfs[0].Absent, d.Rootfs[1].Platform, d.Rootfs[1].Absent))
 }
 
 func TestTree(t *testing.T) {

@@ -6,12 +6,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 	"text/template"
 
 	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/spf13/cobra"
 
 	"github.com/sealerio/sealer/clusterimage"
@@ -100,7 +102,7 @@ func newInspect(a *app) *cobra.Command {
 		Short: "Show what an image holds",
 		Long: `inspect shows what a ClusterImage says of itself: platforms, runtime, applications, what is launched, the
 environment, its base, the container images inside with the place that asked for each, attestations and
-signatures (which 'sealer verify' checks). With --remote the image stays in its registry, and only its
+signatures (which 'sealer verify' checks); of an ordinary image, its platforms and their configs. With --remote the image stays in its registry, and only its
 documents are fetched. --format is a Go template over the fields that -o json shows, with their names in Go's
 spelling (.Images, .Rootfs); the function json prints a part as JSON.
 ` + ofArchives,
@@ -159,8 +161,9 @@ func writeDescription(t *table, d *inspect.Description) {
 	t.line("Digest:", d.Digest)
 	t.line("Kind:", d.Kind)
 	t.line("Size:", size(d.Size))
+	writePairs(t, "Annotation:", d.Annotations)
 	for _, r := range d.Rootfs {
-		writeRootfs(t, r)
+		writeRootfs(t, r, d.Kind == inspect.KindImage)
 	}
 	for _, at := range d.Attested {
 		t.line("Attestation:", short(at.Digest)+"  "+strings.Join(at.Predicates, ", "))
@@ -178,15 +181,25 @@ func writeDescription(t *table, d *inspect.Description) {
 	}
 }
 
-func writeRootfs(t *table, r inspect.Rootfs) {
+func writeRootfs(t *table, r inspect.Rootfs, plain bool) {
+	title := "Rootfs:"
+	if plain {
+		title = "Platform:"
+	}
 	if r.Absent {
-		t.line("Rootfs:", r.Platform+"  "+r.Digest+"  (not here)")
+		t.line(title, r.Platform+"  "+r.Digest+"  (not here)")
 		return
 	}
-	t.line("Rootfs:", r.Platform+"  "+r.Digest)
-	t.line("  Runtime:", strings.TrimSpace(r.Labels[clusterimage.LabelClusterRuntime]+" "+r.Labels[clusterimage.LabelClusterRuntimeVersion]))
-	t.line("  Type:", r.Extension.Type)
+	t.line(title, r.Platform+"  "+r.Digest)
+	if !plain {
+		t.line("  Runtime:", strings.TrimSpace(r.Labels[clusterimage.LabelClusterRuntime]+" "+r.Labels[clusterimage.LabelClusterRuntimeVersion]))
+		t.line("  Type:", r.Extension.Type)
+	}
 	t.line("  Size:", fmt.Sprintf("%s in %d layers", size(r.Size), len(r.Layers)))
+	writePairs(t, "  Annotation:", r.Annotations)
+	if plain {
+		writeProcess(t, r.Config.Config)
+	}
 	if b := r.Extension.Base; b != nil {
 		t.line("  Base:", b.Name+"  "+short(b.Digest))
 	}
@@ -199,13 +212,25 @@ func writeRootfs(t *table, r inspect.Rootfs) {
 	for _, c := range r.Extension.Launch.Cmds {
 		t.line("  Command:", c)
 	}
-	env := make([]string, 0, len(r.Extension.Env))
-	for k, v := range r.Extension.Env {
-		env = append(env, k+"="+v)
+	writePairs(t, "  Env:", r.Extension.Env)
+}
+
+// writeProcess prints what a container of the image runs.
+func writeProcess(t *table, c ocispec.ImageConfig) {
+	if words := slices.Concat(c.Entrypoint, c.Cmd); len(words) > 0 {
+		t.line("  Command:", strings.Join(words, " "))
 	}
-	slices.Sort(env)
-	for _, kv := range env {
+	if c.User != "" {
+		t.line("  User:", c.User)
+	}
+	for _, kv := range c.Env {
 		t.line("  Env:", kv)
+	}
+}
+
+func writePairs(t *table, title string, pairs map[string]string) {
+	for _, k := range slices.Sorted(maps.Keys(pairs)) {
+		t.line(title, k+"="+pairs[k])
 	}
 }
 
