@@ -48,7 +48,7 @@ var allowed = map[string][]string{
 	"clusterfile":      {"internal/secret"},
 	"rootfs-templates": {},
 	"contexts":         {"imagelist", "rootfs-templates"},
-	"store":            {"clusterimage", "internal/atomicfile"},
+	"store":            {"clusterimage", "internal/atomicfile", "internal/process"},
 	"rootfs":           {"clusterimage", "store", "internal/atomicfile"},
 	"store/archive":    {"clusterimage", "store"},
 	"join":             {"clusterimage", "store"},
@@ -66,7 +66,7 @@ var allowed = map[string][]string{
 	"build/policy":   {"signature"},
 	"build/sbom":     {"build/flatten"},
 	"build/toolbox":  {},
-	"build/engine":   {"internal/atomicfile"},
+	"build/engine":   {"internal/atomicfile", "internal/process"},
 	"build/convert":  {"kubefile", "clusterimage"},
 	"build/frontend": {"build/convert", "clusterfile", "clusterimage/layout", "kubefile", "imagelist", "imagelist/chart", "clusterimage"},
 	"build": {
@@ -108,6 +108,7 @@ var allowed = map[string][]string{
 	"internal/secret":      {},
 	"internal/sourceerror": {},
 	"internal/swarm":       {},
+	"internal/process":     {},
 	"internal/version":     {},
 	"internal/vip":         {},
 }
