@@ -56,10 +56,15 @@ func looksSecret(line string) bool {
 // Errors are all mistakes of a Clusterfile, in the order of their lines.
 type Errors []*PositionError
 
-func (e Errors) Error() string {
+func (e Errors) Error() string { return e.join((*PositionError).Error) }
+
+// Show is the message with the lines that are meant.
+func (e Errors) Show() string { return e.join((*PositionError).Show) }
+
+func (e Errors) join(text func(*PositionError) string) string {
 	lines := make([]string, len(e))
 	for i, p := range e {
-		lines[i] = p.Error()
+		lines[i] = text(p)
 	}
 	return strings.Join(lines, "\n")
 }

@@ -77,18 +77,37 @@ func (e *exitStatusError) Error() string { return fmt.Sprintf("exit status %d", 
 
 // printError shows the error, the source lines it carries and the hint, each once.
 func printError(w io.Writer, err error) {
-	text := err.Error()
-	var shower interface{ Show() string }
-	if errors.As(err, &shower) {
-		text = shower.Show()
-	}
-	_, _ = fmt.Fprintf(w, "sealer: %s\n", strings.TrimRight(text, "\n"))
+	_, _ = fmt.Fprintf(w, "sealer: %s\n", strings.TrimRight(show(err), "\n"))
 	var hinter interface{ Hint() string }
 	if errors.As(err, &hinter) {
 		if hint := hinter.Hint(); hint != "" {
 			_, _ = fmt.Fprintf(w, "hint: %s\n", hint)
 		}
 	}
+}
+
+// show is an error's text, with source lines in place of what carries them. Of errors that were joined, all are shown.
+func show(err error) string {
+	if one, ok := err.(interface{ Show() string }); ok { //nolint:errorlint // what is in it is looked at below
+		return one.Show()
+	}
+	var inside interface{ Show() string }
+	if !errors.As(err, &inside) {
+		return err.Error()
+	}
+	switch e := err.(type) { //nolint:errorlint // each level is looked at by itself
+	case interface{ Unwrap() error }:
+		return show(e.Unwrap())
+	case interface{ Unwrap() []error }:
+		var texts, shown []string
+		for _, one := range e.Unwrap() {
+			texts, shown = append(texts, one.Error()), append(shown, show(one))
+		}
+		if strings.Join(texts, "\n") == err.Error() {
+			return strings.Join(shown, "\n")
+		}
+	}
+	return inside.Show()
 }
 
 // exactArgs is cobra's ExactArgs with a usage error that names what is missing.
