@@ -166,6 +166,9 @@ func (s *source) hosts(f *File, spec *node) {
 			template.Labels = map[string]string{}
 			for i, k := range labels.keys {
 				template.Labels[k], _ = labels.values[i].scalar.(string)
+				if err := checkLabel("label", k, template.Labels[k]); err != nil {
+					s.fail(labels.keyNodes[i], "%w", err)
+				}
 			}
 		}
 		for i, text := range g.texts("taints") {

@@ -142,6 +142,9 @@ func ParseTaint(s string) (Taint, error) {
 		return Taint{}, fmt.Errorf("%q: the effect %q is not one of NoSchedule, PreferNoSchedule, NoExecute%s",
 			s, effect, near(effect, []string{"NoSchedule", "PreferNoSchedule", "NoExecute"}))
 	}
+	if err := checkLabel("taint", key, value); err != nil {
+		return Taint{}, err
+	}
 	return Taint{Key: key, Value: value, Effect: effect, Remove: remove}, nil
 }
 

@@ -189,8 +189,12 @@ func checkSaid(t PluginType, text string) error {
 		}
 	case Label:
 		for _, pair := range words(text) {
-			if key, _, ok := strings.Cut(pair, "="); !ok || key == "" {
+			key, value, ok := strings.Cut(pair, "=")
+			if !ok || key == "" {
 				return fmt.Errorf("%q is not a label: write key=value", pair)
+			}
+			if err := checkLabel("label", key, value); err != nil {
+				return err
 			}
 		}
 	case TaintPlg:
