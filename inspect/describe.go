@@ -110,8 +110,8 @@ func describe(ctx context.Context, s *Subject, all bool) (*Description, error) {
 	img, err := s.Image(ctx)
 	switch {
 	case errors.Is(err, clusterimage.ErrNotClusterImage):
-		if d.Rootfs, err = s.plain(ctx); err != nil {
-			return nil, err
+		if err := d.plain(ctx, s); err != nil {
+			return nil, fmt.Errorf("reading %s: %w", s.Name, err)
 		}
 	case err != nil:
 		return nil, err

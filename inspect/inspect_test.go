@@ -175,11 +175,13 @@ func TestDescribe(t *testing.T) {
 	attestation.Annotations = map[string]string{"vnd.docker.reference.digest": plain.Digest.String()}
 	index := b.put(ocispec.MediaTypeImageIndex, ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{here, absent, attestation},
+		Annotations: map[string]string{"of": "index"},
 	})
 	require.NoError(t, b.st.Tag(ctx, "r.example/plain:v2", index))
 	d, err = inspect.Describe(ctx, b.subject("r.example/plain:v2"))
 	require.NoError(t, err)
 	require.Len(t, d.Rootfs, 2)
+	require.Equal(t, map[string]string{"of": "index"}, d.Annotations)
 	require.Equal(t, "linux/arm64 false, linux/s390x true",
 		fmt.Sprintf("%s %v, %s %v", d.Rootfs[0].Platform, d.Rootfs[0].Absent, d.Rootfs[1].Platform, d.Rootfs[1].Absent))
 }

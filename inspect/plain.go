@@ -4,7 +4,6 @@ package inspect
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
@@ -13,16 +12,15 @@ import (
 	"github.com/sealerio/sealer/clusterimage"
 )
 
-// plain are the platforms of an ordinary image.
-func (s *Subject) plain(ctx context.Context) ([]Rootfs, error) {
-	out := []Rootfs{}
+// plain describes an ordinary image: its platforms.
+func (d *Description) plain(ctx context.Context, s *Subject) error {
 	list := []ocispec.Descriptor{s.Descriptor}
 	if clusterimage.IsIndex(s.Descriptor.MediaType) {
 		var index ocispec.Index
 		if err := clusterimage.ReadJSON(ctx, s.Content, s.Descriptor, &index); err != nil {
-			return nil, fmt.Errorf("reading %s: %w", s.Name, err)
+			return err
 		}
-		list = index.Manifests
+		list, d.Annotations = index.Manifests, index.Annotations
 	}
 	for _, desc := range list {
 		if !clusterimage.IsManifest(desc.MediaType) || desc.Annotations[annotationReferenceDigest] != "" {
@@ -30,13 +28,13 @@ func (s *Subject) plain(ctx context.Context) ([]Rootfs, error) {
 		}
 		row, ok, err := s.plainPlatform(ctx, desc)
 		if err != nil {
-			return nil, fmt.Errorf("reading %s: %w", s.Name, err)
+			return err
 		}
 		if ok {
-			out = append(out, row)
+			d.Rootfs = append(d.Rootfs, row)
 		}
 	}
-	return out, nil
+	return nil
 }
 
 // plainPlatform is one of them; ok is false for what is no container image but uses the same documents, as signatures do.

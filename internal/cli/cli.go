@@ -88,7 +88,7 @@ func printError(w io.Writer, err error) {
 
 // show is an error's text, with source lines in place of what carries them. Of errors that were joined, all are shown.
 func show(err error) string {
-	if one, ok := err.(interface{ Show() string }); ok { //nolint:errorlint // what is in it is looked at below
+	if one, ok := err.(interface{ Show() string }); ok {
 		return one.Show()
 	}
 	var inside interface{ Show() string }
