@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -93,6 +94,9 @@ func (e *LockVersionError) Hint() string {
 	return "use the sealer that wrote it, or write it again with sealer lock"
 }
 
+// unknownField is how the YAML library says it, with the name of a Go type.
+var unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
+
 // ParseLock reads a lock. Unknown keys and unknown versions are refused: what they mean would be ignored.
 func ParseLock(file string, src []byte) (Lock, error) {
 	if len(src) > MaxFile {
@@ -114,7 +118,7 @@ func ParseLock(file string, src []byte) (Lock, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(src))
 	dec.KnownFields(true)
 	if err := dec.Decode(&lock); err != nil && !errors.Is(err, io.EOF) {
-		return Lock{}, fmt.Errorf("reading %q: %w", file, err)
+		return Lock{}, fmt.Errorf("reading %q: %s", file, unknownField.ReplaceAllString(err.Error(), "unknown field $1"))
 	}
 	var errs []error
 	seen := map[string]bool{}

@@ -88,7 +88,7 @@ func TestParseLock_Refused(t *testing.T) {
 		"":                                `reading "l": it has no version: it is no lock`,
 		"images: []":                      `reading "l": it has no version: it is no lock`,
 		"version: 2\nimages: []":          `reading "l": it is a lock of version 2, this sealer reads version 1`,
-		"version: 1\nimage: []":           "field image not found",
+		"version: 1\nimage: []":           "line 2: unknown field image",
 		"version: 1\nimages: [{name: a}]": `image a for  stands there twice, or is not whole`,
 		"version: 1\nimages: [{name: a, platform: p, digest: sha256:x}]":                                `digest "sha256:x"`,
 		"version: 1\nimages: [{name: a, platform: p, digest: '" + good + "', index: 'x'}]":              `digest "x"`,
