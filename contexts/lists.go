@@ -46,7 +46,7 @@ func (e *NoListError) Hint() string {
 	case "k3s":
 		return "give --image-list FILE: k3s-images.txt of the release; or lay it, or k3s-airgap-images-ARCH.tar.zst, into the folder of --from"
 	case "k0s":
-		return "give --image-list FILE: what `k0s airgap list-images` prints with this version"
+		return "give --image-list FILE: what `k0s airgap list-images --all` prints with this version"
 	default:
 		return "give --image-list FILE: what `kubeadm config images list --kubernetes-version " + e.Version + "` prints with the kubeadm of this version"
 	}

@@ -139,6 +139,9 @@ func (p *plan) downloaded(ctx context.Context, k *kubefileData) error {
 		return p.takeList(k, p.o.ImageList)
 	case asked:
 		k.ListCommand = "bin/" + strings.Join(listCommand(p.o.Runtime, p.o.Version), " ")
+		if p.o.Runtime == "k0s" {
+			k.ListCommand += " | grep -Ev '" + k0sExtras + "'"
+		}
 		p.result.Images = k.ListCommand + ", while the image is built"
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	goruntime "runtime"
 	"slices"
 	"strings"
@@ -240,9 +241,21 @@ func (p *plan) suppliedImages(ctx context.Context, k *kubefileData) error {
 		if err != nil {
 			return fmt.Errorf("asking for the list of images: %w", err)
 		}
+		if p.o.Runtime == "k0s" {
+			text = withoutK0sExtras(text)
+		}
 		return p.list(k, text, strings.Join(args, " "))
 	}
 	return p.knownImages(k)
+}
+
+// k0sExtras are images of k0s for settings that a Clusterfile has to ask for. Those of the load balancers that nodes have are
+// not among them: clusters of several control planes have these unless told otherwise.
+const k0sExtras = "/(calico-|pushgateway-|traefik)"
+
+func withoutK0sExtras(list string) string {
+	extra := regexp.MustCompile(k0sExtras)
+	return strings.Join(slices.DeleteFunc(strings.Split(list, "\n"), extra.MatchString), "\n")
 }
 
 // listCommand prints the images that a distribution needs; nil: it has none.
@@ -251,7 +264,7 @@ func listCommand(runtime, version string) []string {
 	case "kubernetes":
 		return []string{"kubeadm", "config", "images", "list", "--kubernetes-version", version}
 	case "k0s":
-		return []string{"k0s", "airgap", "list-images"}
+		return []string{"k0s", "airgap", "list-images", "--all"}
 	}
 	return nil
 }

@@ -53,7 +53,7 @@ func main() {
 	text, ok := map[string]string{
 		"k3s --version":            "k3s version v1.36.1+k3s1 (0123abcd)\ngo version go1.26.1",
 		"k0s version":              "v1.36.3+k0s.2",
-		"k0s airgap list-images":   "quay.io/k0sproject/pause:3.10.2-0",
+		"k0s airgap list-images --all": "quay.io/k0sproject/pause:3.10.2-0\nquay.io/k0sproject/calico-node:v3.32.1-2", // that is not to be packed
 		"kubeadm version -o short": "v1.36.3",
 		"kubeadm config images list --kubernetes-version v1.36.3": "registry.k8s.io/kube-apiserver:v1.36.3",
 		"kubelet --version":        "Kubernetes v1.36.3",
@@ -234,7 +234,7 @@ func TestNew_From(t *testing.T) {
 	t.Run("k0s", func(t *testing.T) {
 		result := b.write("--runtime", "k0s", "--platform", bothPlatforms, "--from", b.folder("k0s-v1.36.3+k0s.2-ARCH"), "k0s")
 		require.Equal(t, k0sVersion, result.Version)
-		require.Equal(t, "k0s airgap list-images", result.Images)
+		require.Equal(t, "k0s airgap list-images --all", result.Images)
 		require.Contains(t, b.build(result), k0sImage)
 	})
 	t.Run("kubernetes", func(t *testing.T) {

@@ -87,6 +87,37 @@ done
 mv -f "$4.part" "$4"
 `
 
+// checkDropIns looks at the drop-ins that there will be: the image's, and those that others have put on the host. $4 lists what an earlier
+// image brought, and $5 is ours, both of which are replaced.
+const checkDropIns = `set -eu
+status=0
+for f in "$1"/etc/containerd.d/*.toml "$2"/*.toml; do
+	[ -f "$f" ] || continue
+	name=${f##*/}
+	case $f in
+	"$5") continue ;;
+	"$2"/*) if [ -f "$1/etc/containerd.d/$name" ] || grep -qxF "$name" "$4" 2>/dev/null; then continue; fi ;;
+	esac
+	if ! grep -Eq "^version *= *$3( |#|\$)" "$f"; then
+		echo "$f must begin with version = $3, for the containerd of the new k0s" >&2
+		status=1
+	fi
+done
+exit $status
+`
+
+// dropInFormat is the version of its configuration that the containerd of the image's k0s reads.
+func dropInFormat(c *runtime.Cluster) (string, error) {
+	minor, err := minorOf(version(c))
+	if err != nil {
+		return "", err
+	}
+	if minor >= containerd2 {
+		return "3", nil
+	}
+	return "2", nil
+}
+
 // registryStep needs no restart: containerd reads hosts.toml at every pull, and k0s has containerd read new drop-ins.
 func registryStep(c *runtime.Cluster, h *runtime.Host) runtime.Step {
 	return runtime.Step{
@@ -109,13 +140,9 @@ func registryStep(c *runtime.Cluster, h *runtime.Host) runtime.Step {
 			if err != nil {
 				return err
 			}
-			minor, err := minorOf(version(c))
+			format, err := dropInFormat(c)
 			if err != nil {
 				return err
-			}
-			format := "2"
-			if minor >= containerd2 {
-				format = "3"
 			}
 			if err := run(ctx, h, log, "sh", "-c", copyDropIns, "sh", path.Clean(h.Rootfs), dropIns, format, keptDir+"/drop-ins"); err != nil {
 				return err

@@ -206,10 +206,17 @@ func place(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writ
 	if !there {
 		return &ImageError{What: "it has no bin/k0s", Fix: "put k0s into bin/ of the Kubefile's context and build again"}
 	}
-	if err := run(ctx, h, log, "sh", "-c", placeScript, "sh", source, k0sBin, kubectlBin); err != nil {
+	if err := checkProgram(ctx, c, h); err != nil {
 		return err
 	}
-	out, err := host.Output(ctx, h.Runner, host.Command{Argv: call(30*time.Second, "version")})
+	return run(ctx, h, log, "sh", "-c", placeScript, "sh", source, k0sBin, kubectlBin)
+}
+
+// checkProgram runs the image's k0s once: it may be of another version than its image says, or for another machine.
+func checkProgram(ctx context.Context, c *runtime.Cluster, h *runtime.Host) error {
+	argv := call(30*time.Second, "version")
+	argv[4] = path.Join(h.Rootfs, "bin", "k0s")
+	out, err := host.Output(ctx, h.Runner, host.Command{Argv: argv})
 	if err != nil {
 		return err
 	}

@@ -14,12 +14,27 @@ import (
 )
 
 // Upgrade replaces k0s between a stop and a start; drop-ins for its containerd change in between too, since neither k0s
-// starts with those of the other. Before anything stops, the new k0s looks at the configuration.
+// starts with those of the other. Before anything stops, the new k0s is asked for its version, drop-ins are looked at, and it
+// looks at the configuration.
 func (d Distribution) Upgrade(c *runtime.Cluster, h *runtime.Host) (running, drained []runtime.Step) {
 	upgraded := func(ctx context.Context) (bool, error) { return d.upgraded(ctx, h) }
 	balance := func(ctx context.Context) (bool, error) { return balancesOn(ctx, c, h) }
+	running = []runtime.Step{{
+		Name: "looking at what the new k0s would find",
+		Done: upgraded,
+		Do: func(ctx context.Context, log io.Writer) error {
+			if err := checkProgram(ctx, c, h); err != nil {
+				return err
+			}
+			format, err := dropInFormat(c)
+			if err != nil {
+				return err
+			}
+			return run(ctx, h, log, "sh", "-c", checkDropIns, "sh", path.Clean(h.Rootfs), dropIns, format, keptDir+"/drop-ins", dropIn)
+		},
+	}}
 	if isController(h) {
-		running = []runtime.Step{{
+		running = append(running, runtime.Step{
 			Name: "having the new k0s look at the configuration",
 			Done: upgraded,
 			Do: func(ctx context.Context, log io.Writer) error {
@@ -29,7 +44,7 @@ func (d Distribution) Upgrade(c *runtime.Cluster, h *runtime.Host) (running, dra
 				}
 				return validateConfig(ctx, c, h, data, path.Join(h.Rootfs, "bin", "k0s"), log)
 			},
-		}}
+		})
 	}
 	placing := runtime.Step{
 		Name: "replacing k0s",

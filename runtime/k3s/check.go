@@ -12,6 +12,7 @@ import (
 
 	"github.com/Masterminds/semver/v3"
 
+	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/runtime"
 )
 
@@ -87,6 +88,11 @@ func (d Distribution) checkImage(c *runtime.Cluster) []runtime.Problem {
 			Check: "version", What: fmt.Sprintf("the image holds k3s %s; this sealer installs 1.%d to 1.%d", c.Metadata.ClusterRuntimeVersion, oldestMinor, newestMinor),
 			Fix: "use an image with one of these versions",
 		})
+	case version.Minor() == 32 && version.Patch() == 2:
+		problems = append(problems, runtime.Problem{
+			Check: "version", What: fmt.Sprintf("the image holds k3s %s, which ignores a registry for images of all names", c.Metadata.ClusterRuntimeVersion),
+			Fix: "use an image with k3s 1.32.3 or later",
+		})
 	default:
 		problems = append(problems, checkKeys(c, version)...)
 	}
@@ -99,6 +105,14 @@ func (d Distribution) checkImage(c *runtime.Cluster) []runtime.Problem {
 		}
 	}
 	return problems
+}
+
+// ownDatastore tells whether datastore-endpoint names a datastore within k3s itself: SQLite, or NATS that k3s runs.
+// See https://docs.k3s.io/datastore#datastore-endpoint-format-and-functionality and https://github.com/k3s-io/kine/blob/master/examples/nats.md
+func ownDatastore(c *runtime.Cluster) (scheme string, own bool) {
+	endpoint, _ := c.File.K3s.Server["datastore-endpoint"].(host.Secret)
+	scheme, rest, _ := strings.Cut(endpoint.Reveal(), ":")
+	return scheme, scheme == "sqlite" || scheme == "nats" && !strings.Contains(rest, "noEmbed")
 }
 
 // checkKeys finds keys that the image's k3s does not know yet.
@@ -159,6 +173,12 @@ func checkClusterfile(c *runtime.Cluster) []runtime.Problem {
 		problems = append(problems, runtime.Problem{
 			Check: "datastore", What: fmt.Sprintf("cluster-init is false, and %d control planes cannot share SQLite", len(c.ControlPlanes())),
 			Fix: "leave cluster-init out, or name an external datastore with datastore-endpoint",
+		})
+	}
+	if scheme, own := ownDatastore(c); own && len(c.ControlPlanes()) > 1 {
+		problems = append(problems, runtime.Problem{
+			Check: "datastore", What: fmt.Sprintf("%d control planes cannot share the datastore %s://, which each has for itself", len(c.ControlPlanes()), scheme),
+			Fix: "leave datastore-endpoint out for etcd, or name a database that all of them reach",
 		})
 	}
 	if slices.ContainsFunc(c.Hosts, func(h *runtime.Host) bool { return onDocker(c, h) }) {

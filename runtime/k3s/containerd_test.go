@@ -65,7 +65,7 @@ func TestContainerd(t *testing.T) {
 func TestContainerdNetwork(t *testing.T) {
 	c, _ := newCluster(t, oneHost, "---\napiVersion: sealer.io/v2\nkind: K3s\nserver: {container-runtime-endpoint: /run/containerd/containerd.sock}\n")
 	c.Hosts[0].Facts.Containerd = &runtime.Containerd{Socket: "/run/containerd/containerd.sock", Version: "2.0.1", Config: &runtime.ContainerdConfig{CertsDir: "/srv", Sandbox: "rancher/mirrored-pause:3.6", CNIConf: "/etc/cni/net.d"}}
-	for version, plugins := range map[string]string{"v1.31.6+k3s1": "data/current/bin", "v1.31.7+k3s1": "data/cni", "v1.32.2+k3s1": "data/current/bin", "v1.33.0+k3s1": "data/cni"} {
+	for version, plugins := range map[string]string{"v1.31.6+k3s1": "data/current/bin", "v1.31.7+k3s1": "data/cni", "v1.32.1+k3s1": "data/current/bin", "v1.33.0+k3s1": "data/cni"} {
 		c.Metadata.ClusterRuntimeVersion = version
 		problems := quick().Check(c)
 		require.Len(t, problems, 1, version)

@@ -120,9 +120,11 @@ func newSecret() (host.Secret, error) {
 func secrets(c *runtime.Cluster, t tokens) []host.Secret {
 	list := []host.Secret{t.server, t.agent, c.Registry.Password}
 	if c.File.K3s != nil {
-		for _, v := range c.File.K3s.Server {
-			if s, ok := v.(host.Secret); ok {
-				list = append(list, s)
+		for _, keys := range []settings{c.File.K3s.Server, c.File.K3s.Agent} {
+			for _, v := range keys {
+				if s, ok := v.(host.Secret); ok {
+					list = append(list, s)
+				}
 			}
 		}
 	}

@@ -110,10 +110,7 @@ func (d Distribution) install(ctx context.Context, c *runtime.Cluster, h *runtim
 	if err := host.WriteFile(ctx, h.Runner, uninstaller, uninstallScript, 0o700); err != nil {
 		return err
 	}
-	if err := run(ctx, h, log, "sh", "-c", placeBinary, "sh", path.Join(h.Rootfs, "bin/k3s"), binary); err != nil {
-		return err
-	}
-	if err := d.checkVersion(ctx, c, h); err != nil {
+	if err := d.place(ctx, c, h, log); err != nil {
 		return err
 	}
 	packed := path.Join(h.Rootfs, "scripts/k3s-install.sh")
@@ -139,9 +136,11 @@ func installer(script, command string) []string {
 	}
 }
 
-// checkVersion runs the program once: it may be of another version than its image says, or for another machine.
-func (d Distribution) checkVersion(ctx context.Context, c *runtime.Cluster, h *runtime.Host) error {
-	out, err := host.Output(ctx, h.Runner, host.Command{Argv: []string{binary, "--version"}})
+// place puts the image's program where it belongs, after it ran once: it may be of another version than its image says, or for another
+// machine.
+func (d Distribution) place(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writer) error {
+	source := path.Join(h.Rootfs, "bin/k3s")
+	out, err := host.Output(ctx, h.Runner, host.Command{Argv: []string{source, "--version"}})
 	if err != nil {
 		return err
 	}
@@ -150,7 +149,7 @@ func (d Distribution) checkVersion(ctx context.Context, c *runtime.Cluster, h *r
 		line, _, _ := strings.Cut(string(out), "\n")
 		return fmt.Errorf("%s: the image says that it holds k3s %s, and its bin/k3s says %q", h, want, line)
 	}
-	return nil
+	return run(ctx, h, log, "sh", "-c", placeBinary, "sh", source, binary)
 }
 
 // ownFiles are the paths in the rootfs that settings name.

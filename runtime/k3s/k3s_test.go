@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -552,9 +553,36 @@ func TestCheck(t *testing.T) {
 	}
 	require.Empty(t, check(c), "what the Clusterfile accepts is accepted")
 
-	for _, version := range []string{"", "v1.30.2+k3s1", "v1.38.0+k3s1", "stable"} {
+	for _, version := range []string{"", "v1.30.2+k3s1", "v1.38.0+k3s1", "v1.32.2+k3s1", "stable"} {
 		c.Metadata.ClusterRuntimeVersion = version
 		require.Len(t, check(c), 1, version)
+	}
+}
+
+// Control planes share no datastore that is within each of them.
+func TestCheck_Datastore(t *testing.T) {
+	for endpoint, own := range map[string]bool{
+		"sqlite:///var/lib/x.db": true, "sqlite://": true, "nats://": true, "nats://10.0.0.9?noEmbed=true": false,
+		"postgres://k3s:hunter2@10.0.0.9/k3s": false, "https://10.0.0.9:2379": false,
+	} {
+		for layout, several := range map[string]bool{oneHost: false, threeHosts: true} {
+			c, _ := newCluster(t, layout, "---\napiVersion: sealer.io/v2\nkind: K3s\nserver: {datastore-endpoint: \""+endpoint+"\"}\n")
+			found := slices.ContainsFunc(quick().Check(c), func(p runtime.Problem) bool { return p.Check == "datastore" })
+			require.Equal(t, own && several, found, "%s, several: %v", endpoint, several)
+		}
+	}
+}
+
+// The program is looked at before it is placed, each time.
+func TestUpgrade_AnotherVersion(t *testing.T) {
+	c, hosts := newCluster(t, oneHost, "")
+	c.Metadata.ClusterRuntimeVersion = "v1.36.3+k3s1"
+	hosts[0].On("^cmp ", hosttest.Answer{Code: 1}).On("k3s --version", hosttest.Answer{Stdout: "k3s version v1.37.0+k3s1 (abc)\n"})
+	for range 2 {
+		running, _ := quick().Upgrade(c, c.Hosts[0])
+		_, err := do(t, running)
+		require.ErrorContains(t, err, `the image says that it holds k3s v1.36.3+k3s1, and its bin/k3s says "k3s version v1.37.0+k3s1 (abc)"`)
+		require.NotContains(t, lines(hosts[0]), "set -eu", "nothing is placed")
 	}
 }
 

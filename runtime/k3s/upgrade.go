@@ -23,10 +23,7 @@ func (d Distribution) Upgrade(c *runtime.Cluster, h *runtime.Host) (running, dra
 			if err := host.WriteFile(ctx, h.Runner, uninstaller, uninstallScript, 0o700); err != nil {
 				return err
 			}
-			if err := run(ctx, h, log, "sh", "-c", placeBinary, "sh", path.Join(h.Rootfs, "bin/k3s"), binary); err != nil {
-				return err
-			}
-			return d.checkVersion(ctx, c, h)
+			return d.place(ctx, c, h, log)
 		},
 	}}
 	if c.Registry.External { // the new image may have images of other domains

@@ -242,7 +242,7 @@ remove_routes() {
 
 # remove_rules: packet filter rules of kube-proxy, kubelet and the CNI plugins; what others have made stays.
 remove_rules() {
-	ours='KUBE-|CNI-|CNI_|cali-|cali:|flannel|CILIUM_'
+	ours='KUBE-|CNI-|CNI_|cali-|cali:|flannel|FLANNEL-|CILIUM_'
 	for tool in iptables ip6tables iptables-legacy ip6tables-legacy; do
 		command -v "$tool-save" >/dev/null || continue
 		rules=$("$tool-save" 2>/dev/null) || continue

@@ -107,8 +107,8 @@ fi
 for tool in iptables ip6tables; do
 	command -v "$tool-save" >/dev/null || continue
 	rules=$("$tool-save" 2>/dev/null) || continue
-	if printf '%s\n' "$rules" | grep -Eq 'KUBE-|CNI-|flannel'; then
-		printf '%s\n' "$rules" | grep -Ev 'KUBE-|CNI-|flannel' | "$tool-restore" || :
+	if printf '%s\n' "$rules" | grep -Eq 'KUBE-|CNI-|flannel|FLANNEL-'; then
+		printf '%s\n' "$rules" | grep -Ev 'KUBE-|CNI-|flannel|FLANNEL-' | "$tool-restore" || :
 	fi
 done
 
