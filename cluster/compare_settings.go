@@ -238,7 +238,7 @@ const maxShown = 60
 
 // shown is a value for people; nothing where it is a secret, or long.
 func shown(key string, v any) string {
-	if _, secret := v.(host.Secret); secret || v == nil || telling(key) {
+	if v == nil || tells(key, v) {
 		return ""
 	}
 	data, err := json.Marshal(v)
@@ -265,10 +265,27 @@ func same(a, b any) bool {
 	return err1 == nil && err2 == nil && plain(ja) == plain(jb)
 }
 
+// tells: the value is a secret, or has one in it.
+func tells(key string, v any) bool {
+	switch v := v.(type) {
+	case host.Secret:
+		return true
+	case []any:
+		return slices.ContainsFunc(v, func(one any) bool { return tells(key, one) })
+	case map[string]any:
+		for key, one := range v {
+			if tells(key, one) {
+				return true
+			}
+		}
+	}
+	return telling(key)
+}
+
 // telling: by its name the key has a secret, also where its document has no type for such.
 func telling(key string) bool {
 	key = strings.ToLower(key)
-	return slices.ContainsFunc([]string{"secret", "passw", "token", "credential", "datasource"}, func(word string) bool { return strings.Contains(key, word) })
+	return slices.ContainsFunc([]string{"secret", "passw", "token", "credential", "datasource", "authpass"}, func(word string) bool { return strings.Contains(key, word) })
 }
 
 // sameList: no list says nothing, and an empty one that there is to be none.

@@ -169,14 +169,7 @@ func define(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
 	}
 	data, err := marshalDefinition(c.File)
 	// Keys can be read by all on the host: none is made from a password.
-	public := *c.File
-	public.Registry.Password, public.Registry.CAKey = "", ""
-	if e := public.Registry.External; e != nil {
-		open := *e
-		open.Password = ""
-		public.Registry.External = &open
-	}
-	key, keyErr := marshalDefinition(&public)
+	key, keyErr := marshalDefinition(c.File.Public())
 	err = errors.Join(err, keyErr)
 	sum := sha256.Sum256(key)
 	return []runtime.Step{{

@@ -132,7 +132,7 @@ func (f *File) Marshal() ([]byte, error) {
 		docs = append(docs, f.Kubeadm[kind])
 	}
 	if f.K0s != nil {
-		docs = append(docs, f.K0s)
+		docs = append(docs, writtenK0s(f.K0s))
 	}
 	if k := f.K3s; k != nil {
 		d := object("apiVersion", "sealer.io/v2", "kind", "K3s", "server", writtenKeys(k.Server), "agent", writtenKeys(k.Agent))

@@ -102,6 +102,7 @@ func (s *source) document(f *File, doc *node, seen map[string]*node, shapes sche
 		s.config(f, doc)
 	case "ClusterConfig":
 		f.K0s, _ = doc.plain().(map[string]any)
+		s.k0sClear(doc)
 	case "Application":
 		s.application(f, doc)
 	case "Plugin":

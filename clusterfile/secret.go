@@ -111,6 +111,16 @@ func (f *File) ResolveSecrets(get func(Reference) (Secret, error)) error {
 			}
 		}
 	}
+	if f.K0s != nil {
+		resolved, err := mapK0sSecrets(f.K0s, func(s Secret) (string, error) {
+			err := resolve(&s)
+			return s.Reveal(), err
+		})
+		if err != nil {
+			return err
+		}
+		f.K0s, _ = resolved.(map[string]any)
+	}
 	for i := range f.Hosts {
 		login := &f.Hosts[i].SSH
 		secrets := []*Secret{&login.Password, &login.KeyPassword, &login.SudoPassword}
