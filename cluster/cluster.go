@@ -140,7 +140,7 @@ func (r *run) connect(ctx context.Context, named *clusterfile.File) (func() erro
 		return nil, errors.Join(&ConnectError{missing}, closeHosts())
 	}
 	if len(c.ControlPlanes()) == 0 {
-		return nil, errors.Join(noContact(c), closeHosts())
+		return nil, errors.Join(noContact(c, nil), closeHosts())
 	}
 	r.cluster = c
 	if r.applied != nil {

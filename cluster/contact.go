@@ -35,6 +35,7 @@ func findContact(ctx context.Context, c *runtime.Cluster, d runtime.Distribution
 type NoContactError struct {
 	Cluster string
 	Asked   []string
+	look    string // where on the hosts
 }
 
 func (e *NoContactError) Error() string {
@@ -46,14 +47,21 @@ func (e *NoContactError) Error() string {
 
 // Hint says where to look.
 func (e *NoContactError) Hint() string {
-	return "look at journalctl -u kubelet and crictl ps -a on the control planes; a cluster that has lost the majority of its etcd needs a snapshot"
+	if e.look == "" {
+		return "see that the operator's machine reaches the control planes by SSH"
+	}
+	return "look at " + e.look + " on the control planes; a cluster that has lost the majority of its etcd needs a snapshot"
 }
 
-func noContact(c *runtime.Cluster, without ...*runtime.Host) error {
+// noContact is that none of d's control planes answers; d is nil where it is not known.
+func noContact(c *runtime.Cluster, d runtime.Distribution, without ...*runtime.Host) error {
 	e := &NoContactError{Cluster: c.File.Name}
 	for _, h := range c.ControlPlanes() {
 		if h.Lost == nil && !slices.Contains(without, h) {
 			e.Asked = append(e.Asked, h.String())
+			if d != nil && e.look == "" {
+				e.look = d.Service(h).LogSource()
+			}
 		}
 	}
 	return e

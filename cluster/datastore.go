@@ -126,7 +126,7 @@ func Snapshot(ctx context.Context, o DatastoreOptions) (err error) {
 		return err
 	}
 	if d.cluster.Contact == nil {
-		return noContact(d.cluster)
+		return noContact(d.cluster, d.distribution)
 	}
 	h := d.cluster.Contact
 	file := path.Join(SnapshotDir, d.cluster.File.Name+"-"+time.Now().UTC().Format("20060102T150405Z")+".db")

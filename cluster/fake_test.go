@@ -79,7 +79,10 @@ func (distribution) Prefetch(_ *runtime.Cluster, h *runtime.Host) []runtime.Step
 	return verb(h, "prefetch")
 }
 func (distribution) Join(_ *runtime.Cluster, h *runtime.Host) []runtime.Step { return verb(h, "join") }
-func (distribution) KubeletVersion(c *runtime.Cluster) string                { return c.KubeVersion() }
+func (distribution) Service(h *runtime.Host) runtime.Service {
+	return runtime.Service{Host: h, Name: "fake-node"}
+}
+func (distribution) KubeletVersion(c *runtime.Cluster) string { return c.KubeVersion() }
 func (distribution) Upgrade(_ *runtime.Cluster, h *runtime.Host) (running, drained []runtime.Step) {
 	return verb(h, "upgrade-running"), verb(h, "upgrade-drained")
 }

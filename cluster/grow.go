@@ -130,7 +130,7 @@ func (r *run) look(ctx context.Context) error {
 	r.cluster.Contact = contact
 	// A first control plane that is only down may still come; another one would found a second cluster.
 	if contact == nil && !r.begun(r.cluster.First()) && (len(r.lost) > 0 || slices.ContainsFunc(r.cluster.Hosts, r.joined)) {
-		return noContact(r.cluster)
+		return noContact(r.cluster, r.distribution)
 	}
 	return nil
 }

@@ -186,11 +186,11 @@ func (r *run) recallContact(ctx context.Context, without ...*runtime.Host) (*run
 		r.distribution = d
 		contact, err := findContact(ctx, r.cluster, d, without...)
 		if err == nil && contact == nil {
-			err = noContact(r.cluster, without...)
+			err = noContact(r.cluster, d, without...)
 		}
 		return contact, err
 	}
-	return nil, noContact(r.cluster, without...)
+	return nil, noContact(r.cluster, nil, without...)
 }
 
 // over is what the cluster was made from, with the hosts that it has now. A host that comes back in another role is a new one.

@@ -89,7 +89,7 @@ func TestFindContact(t *testing.T) {
 	h, err = findContact(t.Context(), c, d, c.Hosts[1])
 	require.NoError(t, err)
 	require.Same(t, c.Hosts[2], h)
-	require.EqualError(t, noContact(c, c.Hosts[1]), `no control plane of the cluster "my-cluster" answers; asked were 10.0.0.1, 10.0.0.3`)
+	require.EqualError(t, noContact(c, nil, c.Hosts[1]), `no control plane of the cluster "my-cluster" answers; asked were 10.0.0.1, 10.0.0.3`)
 
 	c.Hosts[2].Facts.State = nil
 	h, err = findContact(t.Context(), c, d, c.Hosts[1])

@@ -50,7 +50,7 @@ func (v *View) Status(ctx context.Context) (*Status, error) {
 	s := &Status{Cluster: c.File.Name, Runtime: v.distribution.Name(), ImageDigest: c.Digest, Drift: []string{}, Unwell: []string{}}
 	var list struct{ Items []kube.Node }
 	if c.Contact == nil {
-		s.Unwell = append(s.Unwell, noContact(c).Error())
+		s.Unwell = append(s.Unwell, noContact(c, v.distribution).Error())
 	} else {
 		s.Contact = c.Contact.String()
 		data, err := v.kubectl(ctx, "get", "nodes", "--output", "json")

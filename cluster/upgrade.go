@@ -255,7 +255,7 @@ func (u *upgrade) choose(ctx context.Context, ph phase) error {
 			h = busy[0] // the only one
 		}
 		if h == nil {
-			return noContact(u.cluster)
+			return noContact(u.cluster, u.distribution)
 		}
 		u.cluster.Contact = h
 		return nil

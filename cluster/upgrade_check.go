@@ -43,7 +43,7 @@ func (u *upgrade) look(ctx context.Context, id string) error {
 		return err
 	}
 	if contact == nil {
-		return noContact(c)
+		return noContact(c, u.distribution)
 	}
 	c.Contact, u.contact = contact, contact
 	list, err := u.api().Nodes(ctx)

@@ -233,14 +233,17 @@ func (u *upgrade) uncordon(ctx context.Context, h *runtime.Host, log io.Writer) 
 }
 
 // VersionError is a node that does not come back with the version it was upgraded to.
-type VersionError struct{ Node, Have, Want string }
+type VersionError struct {
+	Node, Have, Want string
+	look             string // where
+}
 
 func (e *VersionError) Error() string {
 	return fmt.Sprintf("the node %s reports %s, not %s", e.Node, e.Have, e.Want)
 }
 
 // Hint says where to look.
-func (e *VersionError) Hint() string { return "look at journalctl -u kubelet on the host" }
+func (e *VersionError) Hint() string { return e.look }
 
 // settled is how often in a row a control plane has to be well, and settledLate where it may start anew once more.
 const settled, settledLate = 2, 8
@@ -260,7 +263,7 @@ func (u *upgrade) waitNode(ctx context.Context, h *runtime.Host, log io.Writer) 
 			return err
 		}
 		if have := n.Status.NodeInfo.KubeletVersion; have != u.target {
-			return &VersionError{Node: n.Metadata.Name, Have: have, Want: u.target}
+			return &VersionError{Node: n.Metadata.Name, Have: have, Want: u.target, look: u.distribution.Service(h).Hint()}
 		}
 		if why := readiness(n); why != "" {
 			return &NotReadyError{u.ReadyTimeout, []string{fmt.Sprintf("%s (%s): %s", h, n.Metadata.Name, why)}}

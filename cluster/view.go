@@ -145,7 +145,7 @@ func (v *View) Close() error { return v.closeHosts() }
 // contact is a control plane that answers.
 func (v *View) contact() (*runtime.Host, error) {
 	if v.cluster.Contact == nil {
-		return nil, noContact(v.cluster)
+		return nil, noContact(v.cluster, v.distribution)
 	}
 	return v.cluster.Contact, nil
 }

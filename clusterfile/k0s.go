@@ -55,6 +55,28 @@ func writtenK0s(document map[string]any) map[string]any {
 	return object
 }
 
+// Secrets are those that the file holds, other than the hosts' logins.
+func (f *File) Secrets() []Secret {
+	list := []Secret{f.Registry.Password, f.Registry.CAKey}
+	if f.Registry.External != nil {
+		list = append(list, f.Registry.External.Password)
+	}
+	if f.K3s != nil {
+		for _, keys := range []map[string]any{f.K3s.Server, f.K3s.Agent} {
+			for _, value := range keys {
+				if s, ok := value.(Secret); ok {
+					list = append(list, s)
+				}
+			}
+		}
+	}
+	_, _ = mapK0sSecrets(f.K0s, func(s Secret) (string, error) { // it has no error of its own
+		list = append(list, s)
+		return "", nil
+	})
+	return list
+}
+
 // Public is the file without its secrets.
 func (f *File) Public() *File {
 	public := *f

@@ -121,11 +121,16 @@ func (s Service) asks(ctx context.Context, argv ...string) (bool, error) {
 	return err == nil, err
 }
 
+// logFile is where the service writes under OpenRC.
+func (s Service) logFile(extension string) string {
+	return "/var/log/" + cmp.Or(s.LogName, s.Name) + "." + extension
+}
+
 // Log is the end of what the service has written, at most so many lines; empty where it cannot be had.
 func (s Service) Log(ctx context.Context, lines int) string {
 	argv := []string{"journalctl", "--unit", s.Name, "--lines", strconv.Itoa(lines), "--no-pager", "--output", "cat"}
 	if s.openRC() {
-		argv = []string{"sh", "-c", `tail -q -n "$2" /var/log/"$1".log /var/log/"$1".err 2>/dev/null`, "sh", cmp.Or(s.LogName, s.Name), strconv.Itoa(lines)}
+		argv = []string{"sh", "-c", `tail -q -n "$1" "$2" "$3" 2>/dev/null`, "sh", strconv.Itoa(lines), s.logFile("log"), s.logFile("err")}
 	}
 	out, err := host.Output(ctx, s.Host.Runner, host.Command{Argv: argv})
 	if err != nil {

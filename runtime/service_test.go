@@ -105,7 +105,7 @@ func TestService_OpenRC(t *testing.T) {
 func TestService_Log(t *testing.T) {
 	r := hosttest.New("h").On("journalctl --unit x --lines 5", hosttest.Answer{Stdout: "a\nb\n"})
 	require.Equal(t, "a\nb", runtime.Service{Host: &runtime.Host{Runner: r}, Name: "x"}.Log(t.Context(), 5))
-	open := &runtime.Host{Runner: hosttest.New("h").On("sh k0s 5$", hosttest.Answer{Stdout: "c\n"}), Facts: runtime.Facts{Init: runtime.OpenRC}}
+	open := &runtime.Host{Runner: hosttest.New("h").On("sh 5 /var/log/k0s.log /var/log/k0s.err$", hosttest.Answer{Stdout: "c\n"}), Facts: runtime.Facts{Init: runtime.OpenRC}}
 	require.Equal(t, "c", runtime.Service{Host: open, Name: "k0scontroller", LogName: "k0s"}.Log(t.Context(), 5))
 	r.On("journalctl", hosttest.Answer{Code: 1})
 	require.Empty(t, runtime.Service{Host: &runtime.Host{Runner: r}, Name: "x"}.Log(t.Context(), 5))

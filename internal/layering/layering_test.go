@@ -81,7 +81,7 @@ var allowed = map[string][]string{
 
 	"host":                {"internal/secret"},
 	"host/hosttest":       {"host"},
-	"runtime":             {"clusterfile", "clusterimage", "host", "internal/progress"},
+	"runtime":             {"clusterfile", "clusterimage", "host", "internal/progress", "internal/redact"},
 	"runtime/k0s":         {"clusterfile", "clusterimage", "host", "runtime"},
 	"runtime/k3s":         {"clusterfile", "clusterimage", "host", "runtime"},
 	"runtime/kubernetes":  {"clusterfile", "clusterimage", "host", "rootfs-templates", "runtime"},

@@ -68,7 +68,7 @@ func New(secrets ...string) *Redactor {
 }
 
 // names of settings whose values are secrets.
-const names = `passw(?:or)?d|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|client-key-data|client-certificate-data|certificate-key|credential|htpasswd`
+const names = `passw(?:or)?d|auth[-_]?pass|passphrase|secret|token|api[-_]?key|access[-_]?key|private[-_]?key|client-key-data|client-certificate-data|certificate-key|credential|htpasswd`
 
 // value is that of a setting: in quotes, in quotes that stand in a text, or one word.
 const value = `\[redacted\]|"(?:[^"\\\n]|\\.)*"|\\"[^"\n]*?\\"|'[^'\n]*'|[^\s"',;}\]]+`

@@ -39,7 +39,7 @@ func (d Distribution) Renew(c *runtime.Cluster, h *runtime.Host) []runtime.Step 
 			if err := markRestart(ctx, h, log); err != nil {
 				return err
 			}
-			return d.start(ctx, h, "", func(ctx context.Context) (bool, error) { return d.isNode(ctx, c, h) }, log)
+			return d.start(ctx, c, h, "", func(ctx context.Context) (bool, error) { return d.isNode(ctx, c, h) }, log)
 		},
 	}, runtime.FreshRootKubeconfig(h, keptDir, adminConf)}
 }
@@ -56,7 +56,7 @@ func (d Distribution) ServerNames(c *runtime.Cluster, h *runtime.Host) []runtime
 			Name: "restarting k0s with the new names",
 			Done: func(ctx context.Context) (bool, error) { return d.settled(ctx, c, h) },
 			Do: func(ctx context.Context, log io.Writer) error {
-				return d.start(ctx, h, "", func(ctx context.Context) (bool, error) { return d.isNode(ctx, c, h) }, log)
+				return d.start(ctx, c, h, "", func(ctx context.Context) (bool, error) { return d.isNode(ctx, c, h) }, log)
 			},
 		},
 		runtime.FreshRootKubeconfig(h, keptDir, adminConf),

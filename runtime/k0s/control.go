@@ -212,8 +212,8 @@ func (d Distribution) initialise(ctx context.Context, c *runtime.Cluster, h *run
 		return &StuckError{Host: h.String(), Joined: joined[0].String(), Lost: true}
 	}
 	ready := func(ctx context.Context) (bool, error) { return d.isNode(ctx, c, h) }
-	err = d.start(ctx, h, "", ready, log)
-	var late *StartError
+	err = d.start(ctx, c, h, "", ready, log)
+	var late *runtime.StartError
 	if !begun || !errors.As(err, &late) {
 		return err
 	}
@@ -230,12 +230,12 @@ func (d Distribution) initialise(ctx context.Context, c *runtime.Cluster, h *run
 	if err := installUnit(ctx, h, installFlags(c, h, false), log); err != nil {
 		return err
 	}
-	return d.start(ctx, h, "", ready, log)
+	return d.start(ctx, c, h, "", ready, log)
 }
 
 // start starts k0s, or restarts it where it runs with an older configuration, and waits until ready. guard is
 // shell text that must hold right before.
-func (d Distribution) start(ctx context.Context, h *runtime.Host, guard string, ready func(context.Context) (bool, error), log io.Writer) error {
+func (d Distribution) start(ctx context.Context, c *runtime.Cluster, h *runtime.Host, guard string, ready func(context.Context) (bool, error), log io.Writer) error {
 	s := service(h)
 	s.Guard = guard
 	pending, err := succeeds(ctx, h.Runner, "test", "-e", restartMark)
@@ -249,69 +249,10 @@ func (d Distribution) start(ctx context.Context, h *runtime.Host, guard string, 
 	if err := begin(ctx, log); err != nil {
 		return err
 	}
-	if err := d.wait(ctx, s, ready); err != nil {
+	if err := s.Await(ctx, runtime.Patience{Timeout: d.timeout(), Interval: d.interval(), Secrets: c.File.Secrets()}, ready); err != nil {
 		return err
 	}
 	return run(ctx, h, log, "rm", "-f", restartMark)
-}
-
-var errTime = errors.New("the time is up")
-
-// wait asks until ready says yes; the error is a *StartError where the time is up, or the host has given the service up.
-func (d Distribution) wait(ctx context.Context, s runtime.Service, ready func(context.Context) (bool, error)) error {
-	waiting, cancel := context.WithTimeoutCause(ctx, d.timeout(), errTime)
-	defer cancel()
-	tick := time.NewTicker(d.interval())
-	defer tick.Stop()
-	for {
-		done, err := ready(waiting)
-		if err == nil && done {
-			return nil
-		}
-		if _, answered := errors.AsType[*host.ExitError](err); err != nil && !answered && waiting.Err() == nil {
-			return err // a program that failed may be too early
-		}
-		failed, err := s.Failed(waiting)
-		if err != nil && waiting.Err() == nil {
-			return err
-		}
-		if err == nil && failed {
-			return &StartError{Host: s.Host.String(), Service: s.Name, Log: s.Log(ctx, journalLines)}
-		}
-		select {
-		case <-tick.C:
-		case <-waiting.Done():
-			if cause := context.Cause(waiting); !errors.Is(cause, errTime) {
-				return cause
-			}
-			return &StartError{Host: s.Host.String(), Service: s.Name, After: d.timeout(), Log: s.Log(ctx, journalLines)}
-		}
-	}
-}
-
-const journalLines = 30
-
-// StartError is a k0s that does not come up.
-type StartError struct {
-	Host, Service string
-	After         time.Duration // 0: it has failed, and is not tried again
-	Log           string        // the end of what it wrote
-}
-
-func (e *StartError) Error() string {
-	msg := fmt.Sprintf("%s: %s has failed", e.Host, e.Service)
-	if e.After > 0 {
-		msg = fmt.Sprintf("%s: %s is not ready after %s", e.Host, e.Service, e.After)
-	}
-	if e.Log != "" {
-		msg += "; the end of its log:\n" + e.Log
-	}
-	return msg
-}
-
-// Hint says where to look.
-func (e *StartError) Hint() string {
-	return "look at journalctl -u " + e.Service + " and k0s status on the host"
 }
 
 // StuckError is a first control plane that cannot be started, and on which other hosts depend.

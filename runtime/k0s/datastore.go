@@ -137,7 +137,7 @@ func (d Distribution) Restore(c *runtime.Cluster, h *runtime.Host, file string) 
 		{
 			Name: "starting the control plane",
 			Do: func(ctx context.Context, log io.Writer) error {
-				return d.start(ctx, h, "", func(ctx context.Context) (bool, error) { return serves(ctx, h) }, log)
+				return d.start(ctx, c, h, "", func(ctx context.Context) (bool, error) { return serves(ctx, h) }, log)
 			},
 		},
 	}
@@ -200,7 +200,7 @@ func (d Distribution) rejoin(ctx context.Context, c *runtime.Cluster, h, o *runt
 	err = t.place(ctx, o)
 	if err == nil {
 		guard := fmt.Sprintf(guardToken, service(o).File())
-		err = d.start(ctx, o, guard, func(ctx context.Context) (bool, error) { return d.isNode(ctx, &from, o) }, log)
+		err = d.start(ctx, c, o, guard, func(ctx context.Context) (bool, error) { return d.isNode(ctx, &from, o) }, log)
 	}
 	return errors.Join(err, t.invalidate(ctx, &from))
 }

@@ -17,7 +17,7 @@ func (d Distribution) Health(c *runtime.Cluster, h *runtime.Host) []runtime.Prob
 	s := service(h)
 	probes := []runtime.Probe{{
 		Name: "k0s",
-		Fix:  "look at journalctl -u " + s.Name + " on the host",
+		Fix:  s.Hint(),
 		Ask: func(ctx context.Context) error {
 			st, answers, err := readStatus(ctx, h)
 			switch {
@@ -41,10 +41,10 @@ func (d Distribution) Health(c *runtime.Cluster, h *runtime.Host) []runtime.Prob
 			return h.Runner.Run(ctx, kubectl(20*time.Second, "--server", own, "get", "--raw", path, "--request-timeout", "10s"))
 		}}
 	}
-	probes = append(probes, get("API server", "/readyz", "look at journalctl -u "+s.Name+" on the host, for component=kube-apiserver"))
+	probes = append(probes, get("API server", "/readyz", s.Hint()+", for component=kube-apiserver"))
 	if ownEtcd(c) {
 		// The API server asks the etcd of its host alone, for an answer that a majority agrees to.
-		probes = append(probes, get(runtime.ProbeDatastore, "/readyz/etcd", "look at journalctl -u "+s.Name+" on the host, for component=etcd"))
+		probes = append(probes, get(runtime.ProbeDatastore, "/readyz/etcd", s.Hint()+", for component=etcd"))
 	}
 	return probes
 }

@@ -50,8 +50,8 @@ func (d Distribution) join(ctx context.Context, c *runtime.Cluster, h *runtime.H
 	if known || err != nil {
 		// It may be a member that was stopped, or that must take up a new configuration. Where the cluster does not answer, it may
 		// be that it waits for this very member: two of two are a majority.
-		starting := d.start(ctx, h, guard, member, log)
-		if late, _ := errors.AsType[*StartError](starting); late == nil {
+		starting := d.start(ctx, c, h, guard, member, log)
+		if late, _ := errors.AsType[*runtime.StartError](starting); late == nil {
 			return starting
 		}
 		if err != nil {
@@ -73,7 +73,7 @@ func (d Distribution) join(ctx context.Context, c *runtime.Cluster, h *runtime.H
 		err = markRestart(ctx, h, log) // a worker that waits with an old token has to look again
 	}
 	if err == nil {
-		err = d.start(ctx, h, guard, member, log)
+		err = d.start(ctx, c, h, guard, member, log)
 	}
 	// The file stays: k0s 1.35.1 does not start again without one that holds a token. This one is worth nothing from here on.
 	return errors.Join(err, t.invalidate(ctx, c))

@@ -111,6 +111,9 @@ func minorOf(version string) (int, error) {
 
 func isController(h *runtime.Host) bool { return h.Spec.Role == clusterfile.ControlPlane }
 
+// Service is k0s'.
+func (Distribution) Service(h *runtime.Host) runtime.Service { return service(h) }
+
 // service is what runs k0s on the host.
 func service(h *runtime.Host) runtime.Service {
 	s := runtime.Service{Host: h, Name: workerUnit, LogName: "k0s"} // its script for OpenRC names the files after the program

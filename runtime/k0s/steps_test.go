@@ -3,10 +3,13 @@
 package k0s_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -116,9 +119,9 @@ func TestJoin_KeepsSecrets(t *testing.T) {
 		}
 		out, err := do(t, quick().Join(c, c.Hosts[1]))
 		if fails {
-			var late *k0s.StartError
+			var late *runtime.StartError
 			require.ErrorAs(t, err, &late)
-			require.ErrorContains(t, err, "k0scontroller is not ready after 50ms; the end of its log:\nno route to host")
+			require.ErrorContains(t, err, "k0scontroller does not come up: it is not part of the cluster after 50ms; the last it wrote:\nno route to host")
 			require.Contains(t, late.Hint(), "journalctl -u k0scontroller")
 		} else {
 			require.NoError(t, err)
@@ -189,7 +192,24 @@ func TestStart_Failed(t *testing.T) {
 	runners[0].On("--no-block", hosttest.Answer{}).On("is-failed", hosttest.Answer{}).On("journalctl", hosttest.Answer{Stdout: "invalid config\n"})
 	d := k0s.New() // its time limit is minutes
 	_, err := do(t, d.Init(c, c.Hosts[0]))
-	require.ErrorContains(t, err, "10.0.0.1: k0scontroller has failed; the end of its log:\ninvalid config")
+	require.ErrorContains(t, err, "10.0.0.1: k0scontroller does not come up: it has failed; the last it wrote:\ninvalid config")
+}
+
+// One that systemd starts again and again, as k0s' unit has it, is not waited for until the time is up; its log keeps the cluster's secrets.
+func TestStart_Ends(t *testing.T) {
+	c, runners := newCluster(t, latest, one, "")
+	play(t, c, runners)
+	c.File.K0s = map[string]any{"spec": map[string]any{"storage": map[string]any{"kine": map[string]any{"dataSource": "postgres://db/k0s?sslkey=verysecret"}}}}
+	n := 0
+	runners[0].On("--no-block", hosttest.Answer{}).On("NRestarts", hosttest.Answer{Do: func(context.Context, hosttest.Call) hosttest.Answer {
+		n++
+		return hosttest.Answer{Stdout: fmt.Sprintln(n)}
+	}}).On("journalctl", hosttest.Answer{Stdout: "cannot open postgres://db/k0s?sslkey=verysecret\n"})
+	d := quick()
+	d.Timeout = time.Hour
+	_, err := do(t, d.Init(c, c.Hosts[0]))
+	require.ErrorContains(t, err, "10.0.0.1: k0scontroller does not come up: it has ended 4 times; the last it wrote:\ncannot open [redacted]")
+	require.NotContains(t, err.Error(), "verysecret")
 }
 
 // A lost host leaves through the control plane that is asked.

@@ -80,7 +80,7 @@ func (d Distribution) Upgrade(c *runtime.Cluster, h *runtime.Host) (running, dra
 				return d.settled(ctx, c, h)
 			},
 			Do: func(ctx context.Context, log io.Writer) error {
-				return d.start(ctx, h, "", func(ctx context.Context) (bool, error) {
+				return d.start(ctx, c, h, "", func(ctx context.Context) (bool, error) {
 					if done, err := d.upgraded(ctx, h); err != nil || !done {
 						return false, err
 					}

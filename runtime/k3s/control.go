@@ -118,17 +118,7 @@ func newSecret() (host.Secret, error) {
 
 // secrets are what k3s may write into its log by mistake.
 func secrets(c *runtime.Cluster, t tokens) []host.Secret {
-	list := []host.Secret{t.server, t.agent, c.Registry.Password}
-	if c.File.K3s != nil {
-		for _, keys := range []settings{c.File.K3s.Server, c.File.K3s.Agent} {
-			for _, v := range keys {
-				if s, ok := v.(host.Secret); ok {
-					list = append(list, s)
-				}
-			}
-		}
-	}
-	return list
+	return append(c.File.Secrets(), t.server, t.agent, c.Registry.Password)
 }
 
 // token is k3s' secure form, K10HASH::USER:SECRET: it names the cluster's CA, so that nobody else is joined

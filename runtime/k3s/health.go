@@ -14,7 +14,7 @@ func (d Distribution) Health(c *runtime.Cluster, h *runtime.Host) []runtime.Prob
 	s := service(h)
 	probes := []runtime.Probe{{
 		Name: s.Name,
-		Fix:  "see journalctl -u " + s.Name + " on the host",
+		Fix:  s.Hint(),
 		Ask: func(ctx context.Context) error {
 			active, err := s.Active(ctx)
 			if err == nil && !active {
@@ -35,7 +35,7 @@ func (d Distribution) Health(c *runtime.Cluster, h *runtime.Host) []runtime.Prob
 	get := func(name, path string) runtime.Probe {
 		return runtime.Probe{
 			Name: name,
-			Fix:  "see journalctl -u k3s on the host",
+			Fix:  s.Hint(),
 			Ask: func(ctx context.Context) error {
 				return h.Runner.Run(ctx, d.Kubectl().Command("--server", address(c, h), "get", "--raw", path, "--request-timeout", "10s"))
 			},

@@ -91,6 +91,9 @@ func command(h *runtime.Host) string {
 	return "agent"
 }
 
+// Service is k3s'.
+func (Distribution) Service(h *runtime.Host) runtime.Service { return service(h) }
+
 // service is named as k3s' installer names it.
 func service(h *runtime.Host) runtime.Service {
 	if isServer(h) {

@@ -269,7 +269,7 @@ func TestJoin_KeepsSecrets(t *testing.T) {
 			require.Equal(t, fails, err != nil)
 			if fails {
 				require.ErrorContains(t, err, "no route to host")
-				var start *k3s.StartError
+				var start *runtime.StartError
 				require.ErrorAs(t, err, &start)
 				require.Contains(t, start.Hint(), "journalctl -u k3s")
 			}

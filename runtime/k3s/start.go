@@ -5,11 +5,8 @@ package k3s
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/runtime"
@@ -31,9 +28,6 @@ const (
 func wasUp(ctx context.Context, h *runtime.Host) (bool, error) {
 	return succeeds(ctx, h, "test", "-e", keptDir+"/started")
 }
-
-// maxRestarts of a service that comes up by itself after a time: a server that joins may end until etcd lets it in.
-const maxRestarts = 4
 
 // runs: the service is active, and has been started with the files that are there now.
 func runs(ctx context.Context, h *runtime.Host) (bool, error) {
@@ -87,7 +81,8 @@ func (d Distribution) restart(ctx context.Context, h *runtime.Host, log io.Write
 		}
 		return ready(ctx)
 	}
-	if err := d.await(ctx, h, secrets, up); err != nil {
+	patience := runtime.Patience{Timeout: d.StartTimeout, Interval: d.Poll, Secrets: append(bare(secrets), secrets...)}
+	if err := service(h).Await(ctx, patience, up); err != nil { // systemctl would wait for ever on a k3s that cannot join
 		return err
 	}
 	return run(ctx, h, log, "sh", "-c", stampWrite, "sh", service(h).File(), keptDir)
@@ -102,115 +97,16 @@ func halt(ctx context.Context, h *runtime.Host, log io.Writer) error {
 	return run(ctx, h, log, argv...)
 }
 
-// await polls: systemctl would wait for ever on a k3s that cannot join.
-func (d Distribution) await(ctx context.Context, h *runtime.Host, secrets []host.Secret, ready func(context.Context) (bool, error)) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, d.StartTimeout, errTimeout)
-	defer cancel()
-	tick := time.NewTicker(d.Poll)
-	defer tick.Stop()
-	first := -1
-	for {
-		done, err := ready(ctx)
-		if err == nil && !done {
-			var n int
-			var failed bool
-			if n, failed, err = restarts(ctx, h); err == nil {
-				if first < 0 || n < first {
-					first = n
-				}
-				if failed || n-first >= maxRestarts {
-					return d.startError(ctx, h, n-first, secrets)
-				}
-			}
-		}
-		if err == nil && done {
-			return nil
-		}
-		if err != nil && ctx.Err() == nil {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			if !errors.Is(context.Cause(ctx), errTimeout) {
-				return context.Cause(ctx)
-			}
-			return d.startError(context.WithoutCancel(ctx), h, 0, secrets)
-		case <-tick.C:
+// bare are the secrets in tokens of the form K10HASH::USER:SECRET, which all forms of a token have.
+func bare(tokens []host.Secret) []host.Secret {
+	var list []host.Secret
+	for _, t := range tokens {
+		if _, rest, ok := strings.Cut(t.Reveal(), "::"); ok {
+			_, secret, _ := strings.Cut(rest, ":")
+			list = append(list, host.Secret(secret))
 		}
 	}
-}
-
-var errTimeout = errors.New("k3s did not come up in time")
-
-// restarts is how often systemd has started the service anew, and whether it has given up.
-func restarts(ctx context.Context, h *runtime.Host) (n int, failed bool, err error) {
-	failed, err = service(h).Failed(ctx)
-	if err != nil || h.Facts.Init == runtime.OpenRC {
-		return 0, failed, err
-	}
-	out, err := host.Output(ctx, h.Runner, host.Command{Argv: []string{"systemctl", "show", "--property=NRestarts", "--value", service(h).Name}})
-	if _, err := answer(err); err != nil {
-		return 0, failed, err
-	}
-	n, err = strconv.Atoi(strings.TrimSpace(string(out)))
-	if err != nil {
-		n = 0 // an old systemd does not count
-	}
-	return n, failed, nil
-}
-
-// StartError is a k3s that does not come up.
-type StartError struct {
-	Host, Service string
-	After         time.Duration // how long it was waited for; 0 where Restarts say enough
-	Restarts      int
-	Log           string // the end of what it has written
-}
-
-func (e *StartError) Error() string {
-	what := fmt.Sprintf("%s: %s does not come up: ", e.Host, e.Service)
-	if e.Restarts > 0 {
-		what += fmt.Sprintf("it has ended %d times", e.Restarts)
-	} else {
-		what += fmt.Sprintf("it is not part of the cluster after %s", e.After)
-	}
-	if e.Log != "" {
-		what += "; the last it wrote:\n" + e.Log
-	}
-	return what
-}
-
-// Hint says where to read more.
-func (e *StartError) Hint() string {
-	return "see journalctl -u " + e.Service + " (under OpenRC /var/log/" + e.Service + ".log) on the host"
-}
-
-func (d Distribution) startError(ctx context.Context, h *runtime.Host, n int, secrets []host.Secret) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	text := service(h).Log(ctx, 25)
-	for _, s := range secrets {
-		for _, form := range []string{s.Reveal(), bare(s)} {
-			if form != "" {
-				text = strings.ReplaceAll(text, form, "[redacted]")
-			}
-		}
-	}
-	e := &StartError{Host: h.String(), Service: service(h).Name, Restarts: n, Log: text}
-	if n == 0 {
-		e.After = d.StartTimeout
-	}
-	return e
-}
-
-// bare is the secret in a token of the form K10HASH::USER:SECRET, which all of its forms have.
-func bare(s host.Secret) string {
-	_, rest, ok := strings.Cut(s.Reveal(), "::")
-	if !ok {
-		return ""
-	}
-	_, secret, _ := strings.Cut(rest, ":")
-	return secret
+	return list
 }
 
 // apiReady asks the API server of a control plane itself.

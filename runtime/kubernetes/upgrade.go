@@ -25,6 +25,11 @@ const upgradeFile = "/etc/kubernetes/kubeadm-upgrade.yaml"
 // KubeletVersion is the version of Kubernetes.
 func (Distribution) KubeletVersion(c *runtime.Cluster) string { return c.KubeVersion() }
 
+// Service is the kubelet.
+func (Distribution) Service(h *runtime.Host) runtime.Service {
+	return runtime.Service{Host: h, Name: "kubelet"}
+}
+
 // Upgrade is kubeadm's order of things: https://kubernetes.io/docs/tasks/administer-cluster/kubeadm/kubeadm-upgrade.
 // While pods are in place, kubeadm of the new image, run from its rootfs, upgrades the control plane and the kubelet's
 // configuration. Once they are gone the programs are replaced, containerd's and the kubelet's among them.
