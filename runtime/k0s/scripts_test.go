@@ -62,11 +62,11 @@ rmdir /var/lib/sealer/k0s 2>/dev/null || :
 names >/run/after
 diff /run/before /run/after
 wait
-! grep -q /var/lib/kubelet /proc/self/mounts
+if grep -q /var/lib/kubelet /proc/self/mounts; then exit 1; fi
 [ ! -e /run/k0s ]
 if [ -n "$rules" ]; then
 	iptables-save | grep -q -- '--dport 9' # somebody else's stays
-	! iptables-save | grep -q KUBE
+	if iptables-save | grep -q KUBE; then exit 1; fi
 fi
 sh /run/scripts/clean.sh $own /usr/local/bin/kubectl # again
 `

@@ -62,7 +62,7 @@ func (Distribution) Marks() runtime.Marks {
 	return runtime.Marks{
 		Name: Name, Title: "k3s",
 		Started:  []string{serverToken, agentCert, dataDir + "/server", dataDir + "/data", dataDir + "/agent/containerd", configDir},
-		Programs: []string{binary},
+		Programs: []string{binary, "/etc/init.d/k3s", "/etc/init.d/k3s-agent"},
 		Units:    []string{"k3s.service", "k3s-agent.service"},
 	}
 }

@@ -23,5 +23,5 @@ load_modules
 set_kernel
 stop_firewall
 unmanage_links
-place_service_routes k0scontroller
+place_service_routes k0scontroller k0sworker
 say "the host is ready for k0s"

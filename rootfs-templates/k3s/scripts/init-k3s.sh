@@ -23,5 +23,5 @@ load_modules
 set_kernel
 stop_firewall
 unmanage_links
-place_service_routes k3s
+place_service_routes k3s k3s-agent
 say "the host is ready for k3s"

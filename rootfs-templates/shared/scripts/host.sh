@@ -154,7 +154,7 @@ service_routes() {
 	done
 }
 
-# place_service_routes UNIT: a service of systemd or OpenRC that makes the routes before UNIT starts, where some are wanted.
+# place_service_routes UNIT...: a service of systemd or OpenRC that makes the routes before these start, where some are wanted.
 place_service_routes() {
 	add=$(service_routes replace)
 	[ -n "$add" ] || return 0
@@ -163,7 +163,9 @@ place_service_routes() {
 		unit=$STATE/sealer-service-route.service
 		{
 			printf '[Unit]\nDescription=Route to the services of Kubernetes, on a host without a default route\n'
-			printf 'Wants=network-online.target\nAfter=network-online.target\nBefore=%s.service\n\n' "$1"
+			printf 'Wants=network-online.target\nAfter=network-online.target\n'
+			printf 'Before=%s.service\n' "$@"
+			printf '\n'
 			printf '[Service]\nType=oneshot\nRemainAfterExit=yes\n'
 			printf '%s\n' "$add" | sed 's/^/ExecStart=/'
 			printf '%s\n' "$del" | sed 's/^/ExecStop=-/'
@@ -177,7 +179,7 @@ place_service_routes() {
 		unit=$STATE/sealer-service-route
 		{
 			printf '#!/sbin/openrc-run\ndescription="Route to the services of Kubernetes, on a host without a default route"\n'
-			printf 'depend() {\n\tafter net\n\tbefore %s\n}\n' "$1"
+			printf 'depend() {\n\tafter net\n\tbefore %s\n}\n' "$*"
 			printf 'start() {\n%s\n}\nstop() {\n%s\n\treturn 0\n}\n' "$add" "$del"
 		} >"$unit"
 		place "$unit" /etc/init.d/sealer-service-route 0755
@@ -242,7 +244,7 @@ remove_routes() {
 
 # remove_rules: packet filter rules of kube-proxy, kubelet and the CNI plugins; what others have made stays.
 remove_rules() {
-	ours='KUBE-|CNI-|CNI_|cali-|cali:|flannel|FLANNEL-|CILIUM_'
+	ours='KUBE-|CNI-|CNI_|cali-|cali:|flannel|FLANNEL-|kube-router|CILIUM_'
 	for tool in iptables ip6tables iptables-legacy ip6tables-legacy; do
 		command -v "$tool-save" >/dev/null || continue
 		rules=$("$tool-save" 2>/dev/null) || continue

@@ -63,11 +63,13 @@ aside=/var/lib/rancher/.sealer-cni
 if [ -e "$note" ]; then clear_containerd; fi
 
 # stop_pods: processes of containers, and those that watch them, survive k3s.
+inner=true # false: this host is itself a pod of some cluster, and everything on it looks like one of ours
+if grep -q '/kubepods' /proc/1/cgroup 2>/dev/null; then inner=false; fi
 stop_pods() {
 	if [ -x "$bin/k3s-killall.sh" ]; then "$bin/k3s-killall.sh" || :; fi
 	for dir in /proc/[0-9]*; do
 		pid=${dir#/proc/}
-		if [ "$pid" != $$ ] && { grep -q kubepods "$dir/cgroup" || tr '\0' ' ' <"$dir/cmdline" | grep -q '/k3s/data/[^/ ]*/bin/'; }; then
+		if [ "$pid" != $$ ] && { { $inner && grep -q kubepods "$dir/cgroup"; } || tr '\0' ' ' <"$dir/cmdline" | grep -q '/k3s/data/[^/ ]*/bin/'; }; then
 			kill -9 "$pid"
 		fi
 	done 2>/dev/null
@@ -76,6 +78,32 @@ stop_pods() {
 	fi
 }
 stop_pods
+
+# Packet filter rules of k3s and of what it holds: kube-proxy, flannel, kube-router's network policies. k3s brings the programs where the host
+# has none, so this is done while its data is there.
+ours='KUBE-|CNI-|CNI_|flannel|FLANNEL-|kube-router'
+remove_rules() (
+	for dir in /var/lib/rancher/k3s/data/*/bin; do
+		if [ -d "$dir" ]; then PATH=$PATH:$dir:$dir/aux; fi
+	done
+	for tool in iptables ip6tables iptables-legacy ip6tables-legacy; do
+		command -v "$tool-save" >/dev/null || continue
+		rules=$("$tool-save" 2>/dev/null) || continue
+		if printf '%s\n' "$rules" | grep -Eq "$ours"; then
+			printf '%s\n' "$rules" | grep -Ev "$ours" | "$tool-restore" || :
+		fi
+	done
+	if command -v ipset >/dev/null; then
+		ipset list -name 2>/dev/null | grep -E '^(inet6:)?(KUBE-|kube-router-)' | while read -r set; do ipset destroy "$set" || :; done
+	fi
+	if command -v nft >/dev/null; then
+		nft list tables 2>/dev/null | while read -r _ family table; do
+			case $table in kube-proxy | cni_hostport | cni_plugins_masquerade) nft delete table "$family" "$table" || : ;; esac
+		done
+	fi
+	if [ -e /sys/class/net/kube-ipvs0 ] && command -v ipvsadm >/dev/null; then ipvsadm --clear || :; fi
+)
+remove_rules
 
 for script in k3s-uninstall.sh k3s-agent-uninstall.sh; do
 	[ -x "$bin/$script" ] || continue
@@ -104,14 +132,6 @@ elif [ -e /etc/systemd/system/sealer-default-route.service ]; then
 	systemctl disable --quiet --now sealer-default-route || :
 	rm -f /etc/systemd/system/sealer-default-route.service
 fi
-for tool in iptables ip6tables; do
-	command -v "$tool-save" >/dev/null || continue
-	rules=$("$tool-save" 2>/dev/null) || continue
-	if printf '%s\n' "$rules" | grep -Eq 'KUBE-|CNI-|flannel|FLANNEL-'; then
-		printf '%s\n' "$rules" | grep -Ev 'KUBE-|CNI-|flannel|FLANNEL-' | "$tool-restore" || :
-	fi
-done
-
 if [ -d /run/openrc ] && [ ! -d /run/systemd/system ]; then
 	for name in k3s k3s-agent; do
 		rc-update --quiet del "$name" default 2>/dev/null || :
