@@ -11,7 +11,9 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -88,28 +90,39 @@ func (p *plan) checksums(ctx context.Context, stages []stage) error {
 	}
 	fetched := map[string][]sumLine{}
 	unreachable := false
+	without := map[string]bool{} // files that are done without
 	for _, s := range stages {
 		for i := range s.Assets {
 			a := &s.Assets[i]
 			digest, err := named(given, a.URL)
 			a.URL, a.Sums = p.mirrored(a.URL), p.mirrored(a.Sums)
-			switch {
-			case err != nil:
-				errs = append(errs, err)
-			case digest == "" && len(p.o.Checksums) > 0:
-				errs = append(errs, fmt.Errorf("%s has no checksum of %s", strings.Join(p.o.Checksums, ", "), a.URL))
-			case digest == "" && !unreachable:
-				digest, err = p.released(ctx, *a, fetched)
-				if unreachable = isUnreachable(err); unreachable {
-					p.note("the releases' checksums cannot be fetched from here, so the build compares with them: %v", err)
-				} else {
-					errs = append(errs, err)
+			if err == nil && digest == "" {
+				switch {
+				case len(p.o.Checksums) > 0:
+					err = fmt.Errorf("%s has no checksum of %s", strings.Join(p.o.Checksums, ", "), a.URL)
+				case !unreachable:
+					digest, err = p.released(ctx, *a, fetched)
 				}
+			}
+			switch {
+			case isUnreachable(err):
+				unreachable = true
+				p.note("the releases' checksums cannot be fetched from here, so the build compares with them: %v", err)
+			case err != nil && a.Optional:
+				if !without[a.URL] {
+					p.note("%s is left out, and sealer does without: %v", path.Base(a.Dest), err)
+				}
+				without[a.URL] = true
+			default:
+				errs = append(errs, err)
 			}
 			if digest != "" {
 				a.Checksum = "sha256:" + digest
 			}
 		}
+	}
+	for i := range stages {
+		stages[i].Assets = slices.DeleteFunc(stages[i].Assets, func(a asset) bool { return without[a.URL] })
 	}
 	if unreachable { // all or none, so that nobody takes one for the other
 		for _, s := range stages {

@@ -21,6 +21,8 @@ type asset struct {
 	Unpack bool
 	// Checksum is sha256:…, "" where it is not known.
 	Checksum string
+	// Optional says that an image is fine without it.
+	Optional bool
 }
 
 // Folder is where its files go.
@@ -70,7 +72,11 @@ func (p *plan) assets(arch string) ([]asset, error) {
 	switch p.o.Runtime {
 	case "k3s":
 		base := "https://github.com/k3s-io/k3s/releases/download/" + tag + "/"
-		return []asset{{URL: base + k3sAsset(arch), Sums: base + "sha256sum-" + arch + ".txt", Listed: k3sAsset(arch), Dest: "bin/k3s"}}, nil
+		script := "https://raw.githubusercontent.com/k3s-io/k3s/" + tag + "/install.sh" // no part of the release: it lies beside its sources
+		return []asset{
+			{URL: base + k3sAsset(arch), Sums: base + "sha256sum-" + arch + ".txt", Listed: k3sAsset(arch), Dest: "bin/k3s"},
+			{URL: script, Sums: script + ".sha256sum", Listed: "install.sh", Dest: "scripts/k3s-install.sh", Optional: true},
+		}, nil
 	case "k0s":
 		base := "https://github.com/k0sproject/k0s/releases/download/" + tag + "/"
 		name := "k0s-" + p.o.Version + "-" + arch

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,6 +78,9 @@ func (r *releases) fill(b *newBench) {
 		k3s := "github.com/k3s-io/k3s/releases/download/" + k3sVersion + "/"
 		asset := map[string]string{"amd64": "k3s", "arm64": "k3s-arm64"}[arch]
 		r.put(k3s+asset, program, k3s+"sha256sum-"+arch+".txt", asset)
+		if script := "raw.githubusercontent.com/k3s-io/k3s/" + k3sVersion + "/install.sh"; r.files[script] == nil {
+			r.put(script, []byte("#!/bin/sh\n"), script+".sha256sum", "install.sh")
+		}
 		r.files[k3s+"k3s-images.txt"] = []byte("docker.io/rancher/mirrored-pause:3.6\n")
 		k0s := "github.com/k0sproject/k0s/releases/download/" + k0sVersion + "/"
 		r.put(k0s+"k0s-"+k0sVersion+"-"+arch, program, k0s+"sha256sums.txt", "k0s-"+k0sVersion+"-"+arch)
@@ -115,6 +119,10 @@ func TestNew_Downloads(t *testing.T) {
 			}
 			require.Contains(t, b.build(result), image)
 			files := b.files(result, runtime)
+			if runtime == "k3s" {
+				require.Contains(t, files, "scripts/k3s-install.sh")
+				require.Contains(t, files, "scripts/init-k3s.sh")
+			}
 			require.Contains(t, files, "bin/"+map[string]string{"k3s": "k3s", "k0s": "k0s", "kubernetes": "containerd-shim-runc-v2"}[runtime])
 		})
 		t.Run(runtime+" compared while it is built", func(t *testing.T) {
@@ -150,6 +158,23 @@ func TestNew_Downloads(t *testing.T) {
 		result := b.write("--runtime", "k0s", "--version", k0sVersion, "--mirror", server.URL, "--checksums", sums, "own")
 		r.off = false
 		require.Contains(t, b.build(result), k0sImage)
+	})
+	t.Run("without the install script", func(t *testing.T) {
+		sums := filepath.Join(b.dir, "k3s-sums")
+		require.NoError(t, os.WriteFile(sums, r.files["github.com/k3s-io/k3s/releases/download/"+k3sVersion+"/sha256sum-amd64.txt"], 0o600))
+		args := []string{"--runtime", "k3s", "--version", k3sVersion, "--platform", "linux/amd64", "--mirror", server.URL}
+		for name, more := range map[string][]string{"own": {"--checksums", sums}, "mirror": nil} {
+			if name == "mirror" { // it has the release alone
+				delete(r.files, "raw.githubusercontent.com/k3s-io/k3s/"+k3sVersion+"/install.sh.sha256sum")
+			}
+			result := b.write(append(append(slices.Clone(args), more...), "k3s-"+name)...)
+			require.Len(t, result.Notes, 1)
+			require.Contains(t, result.Notes[0], "k3s-install.sh is left out, and sealer does without: ")
+			for _, d := range result.Downloads {
+				require.NotContains(t, d.URL, "install.sh")
+				require.NotEmpty(t, d.Checksum)
+			}
+		}
 	})
 	t.Run("a version that was not released", func(t *testing.T) {
 		_, stderr, err := b.run("new", "--runtime", "k3s", "--version", "v1.36.9+k3s1", "--mirror", server.URL, "none")

@@ -38,6 +38,7 @@ mkdir -p "$dir"
 part=$dir/.sealer-backup
 rm -rf "$part"
 mkdir -m 0700 "$part"
+trap 'rm -rf "$part"' EXIT
 timeout -k 5 900 "$2" backup --save-path "$part"
 found=
 for f in "$part"/*.tar.gz; do
@@ -49,7 +50,6 @@ done
 chmod 0600 "$found"
 sync "$found" 2>/dev/null || sync
 mv -f "$found" "$1"
-rm -rf "$part"
 sync "$dir" 2>/dev/null || sync
 `
 

@@ -39,6 +39,7 @@ mv -f "$2" "$1"
 	saveSQLite = `set -eu
 umask 077
 dir=$(dirname "$1"); mkdir -p "$dir"
+trap 'rm -f "$1.new"' EXIT
 tar -czf "$1.new" -C /var/lib/rancher/k3s/server db token
 sync "$1.new" 2>/dev/null || sync
 mv -f "$1.new" "$1"

@@ -129,7 +129,7 @@ spec:
 EOF
 k0s config validate --config /etc/k0s/k0s.yaml
 k0s install controller -c /etc/k0s/k0s.yaml --enable-worker --ignore-pre-flight-checks
-! k0s install controller 2>/dev/null
+if k0s install controller 2>/dev/null; then exit 1; fi
 systemctl start k0scontroller`)
 	eventually(t, controller, "k0s status -o json")
 	eventually(t, controller, fmt.Sprintf(ready, "k0s", 1, "v1.36.3"))
@@ -137,6 +137,6 @@ systemctl start k0scontroller`)
 	sh(t, worker, "mkdir -p /etc/k0s\nprintf %s "+token+" >/etc/k0s/k0stoken\nk0s install worker --token-file /etc/k0s/k0stoken --ignore-pre-flight-checks\nsystemctl start k0sworker")
 	eventually(t, controller, fmt.Sprintf(ready, "k0s", 2, "v1.36.3"))
 
-	sh(t, controller, "! k0s reset 2>/dev/null\nk0s backup --save-path /root >&2\nrm /root/k0s_backup_*")
-	sh(t, worker, "! k0s start 2>/dev/null\nsystemctl stop k0sworker\nk0s reset >&2\ntest -e /etc/k0s/k0stoken\ntest ! -e /var/lib/k0s")
+	sh(t, controller, "if k0s reset 2>/dev/null; then exit 1; fi\nk0s backup --save-path /root >&2\nrm /root/k0s_backup_*")
+	sh(t, worker, "if k0s start 2>/dev/null; then exit 1; fi\nsystemctl stop k0sworker\nk0s reset >&2\ntest -e /etc/k0s/k0stoken\ntest ! -e /var/lib/k0s")
 }
