@@ -79,6 +79,7 @@ func (distribution) Prefetch(_ *runtime.Cluster, h *runtime.Host) []runtime.Step
 	return verb(h, "prefetch")
 }
 func (distribution) Join(_ *runtime.Cluster, h *runtime.Host) []runtime.Step { return verb(h, "join") }
+func (distribution) Minors() runtime.Minors                                  { return runtime.Minors{Newest: 99} }
 func (distribution) Service(h *runtime.Host) runtime.Service {
 	return runtime.Service{Host: h, Name: "fake-node"}
 }

@@ -30,6 +30,8 @@ type Options struct {
 	Runtime string
 	// Version is that of the distribution, such as v1.36.1+k3s1. With From it may be "": the programs are asked.
 	Version string
+	// Supported is asked whether the version can be installed, once it is known; nil: any can.
+	Supported func(distribution, version string) error
 	// Platforms to build for; the default is linux on this machine's architecture.
 	Platforms []string
 	// From is a folder with programs; "": the Kubefile downloads them.

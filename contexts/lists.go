@@ -94,10 +94,15 @@ func (e *versionError) Hint() string {
 	return "write it whole, as in --version " + map[string]string{"k3s": "v1.36.1+k3s1", "k0s": "v1.36.3+k0s.2", "kubernetes": "v1.36.3"}[e.Runtime]
 }
 
-func checkVersion(runtime, version string) error {
+// checkVersion tells whether the version is one of the distribution, and can be installed.
+func (p *plan) checkVersion() error {
+	runtime, version := p.o.Runtime, p.o.Version
 	ends := map[string]string{"k3s": `\+k3s\d+`, "k0s": `\+k0s\.\d+`, "kubernetes": ``}
 	if ok, err := regexp.MatchString(`^v1\.\d+\.\d+(-[0-9A-Za-z.]+)?`+ends[runtime]+`$`, version); err != nil || !ok {
 		return &versionError{Runtime: runtime, Text: version}
 	}
-	return nil
+	if p.o.Supported == nil {
+		return nil
+	}
+	return p.o.Supported(runtime, version)
 }

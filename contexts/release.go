@@ -108,7 +108,7 @@ func (p *plan) downloaded(ctx context.Context, k *kubefileData) error {
 	if p.o.Version == "" {
 		return &versionError{Runtime: p.o.Runtime, Why: "the release to download"}
 	}
-	if err := checkVersion(p.o.Runtime, p.o.Version); err != nil {
+	if err := p.checkVersion(); err != nil {
 		return err
 	}
 	// The list of images is printed by the program while the image is built, by the one for the machine that builds.

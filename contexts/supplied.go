@@ -98,7 +98,7 @@ func (p *plan) supplied(ctx context.Context, k *kubefileData) error {
 	if p.o.Version == "" {
 		return &versionError{Runtime: p.o.Runtime, Text: "", Why: "no program here is for this machine, so none can be asked"}
 	}
-	if err := checkVersion(p.o.Runtime, p.o.Version); err != nil {
+	if err := p.checkVersion(); err != nil {
 		return err
 	}
 	if p.o.Runtime == "k3s" {

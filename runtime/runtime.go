@@ -69,6 +69,8 @@ type Distribution interface {
 	Renew(c *Cluster, h *Host) []Step
 	// ServerNames makes the certificate of the API server on a control plane say c's names, AltNames among them.
 	ServerNames(c *Cluster, h *Host) []Step
+	// Minors of Kubernetes that it is known to work with.
+	Minors() Minors
 	// Service is what makes the host a node: kubelet, k3s, k0scontroller.
 	Service(h *Host) Service
 	// Kubectl is how to ask the API server on the first control plane.

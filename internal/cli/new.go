@@ -57,6 +57,12 @@ already, asks them for their version and their images, and takes archives of ima
 		if o.Runtime != "" && !slices.Contains(templates.Distributions(), o.Runtime) {
 			return usagef(cmd, "--runtime %q is none of %s", o.Runtime, strings.Join(templates.Distributions(), ", "))
 		}
+		o.Supported = func(distribution, version string) error {
+			if minors := distributions()[distribution].Minors(); !minors.Include(version) {
+				return fmt.Errorf("%s %s cannot be installed: this sealer installs %s", distribution, version, minors)
+			}
+			return nil
+		}
 		o.Components = map[string]string{}
 		for _, part := range parts {
 			name, version, ok := strings.Cut(part, "=")

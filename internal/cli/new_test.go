@@ -266,19 +266,20 @@ func TestNew_Mistakes(t *testing.T) {
 	require.NoError(t, os.WriteFile(sums, []byte(strings.Repeat("0", 64)+"  other\nshort  k3s\n"), 0o600))
 	kube := b.folder(kubernetesPrograms()[2:9]...)
 	for want, args := range map[string][]string{
-		`--runtime "k4s" is none of k0s, k3s, kubernetes`:            {"--runtime", "k4s", "x"},
-		`"1.36.1" is no version of k3s`:                              {"--runtime", "k3s", "--version", "1.36.1", "x"},
-		"a version of k0s is needed":                                 {"--runtime", "k0s", "x"},
-		`k3s" is v1.36.1+k3s1, not v1.36.2+k3s1`:                     {"--runtime", "k3s", "--platform", "linux/amd64", "--version", "v1.36.2+k3s1", "--from", one, "x"},
-		`k3s" is no ELF program`:                                     {"--runtime", "k3s", "--platform", "linux/amd64", "--from", other, "x"},
-		`k3s" is a program for arm64, not for amd64`:                 {"--runtime", "k3s", "--platform", "linux/amd64", "--from", swapped, "x"},
-		"has no k0s for amd64, no k0s for arm64":                     {"--runtime", "k0s", "--platform", bothPlatforms, "--from", one, "x"},
-		"has no kubeadm for amd64, no kubelet for amd64":             {"--runtime", "kubernetes", "--platform", "linux/amd64", "--from", kube, "x"},
-		"sums:2: no checksum as sha256sum writes them":               {"--runtime", "k3s", "--version", k3sVersion, "--checksums", sums, "x"},
-		`platform "linux/mips64le": a cluster's hosts are linux on `: {"--runtime", "k3s", "--platform", "linux/mips64le", "--from", one, "x"},
-		"if any flags in the group [app runtime] are set":            {"--app", "--runtime", "k3s", "x"},
-		`--component "runc" is not NAME=VERSION`:                     {"--runtime", "kubernetes", "--component", "runc", "x"},
-		"component \"docker\" is none of cni, containerd, crictl":    {"--runtime", "kubernetes", "--version", kubeVersion, "--component", "docker=1", "x"},
+		`--runtime "k4s" is none of k0s, k3s, kubernetes`:                          {"--runtime", "k4s", "x"},
+		`k0s v1.30.1+k0s.0 cannot be installed: this sealer installs 1.31 to 1.36`: {"--runtime", "k0s", "--version", "v1.30.1+k0s.0", "x"},
+		`"1.36.1" is no version of k3s`:                                            {"--runtime", "k3s", "--version", "1.36.1", "x"},
+		"a version of k0s is needed":                                               {"--runtime", "k0s", "x"},
+		`k3s" is v1.36.1+k3s1, not v1.36.2+k3s1`:                                   {"--runtime", "k3s", "--platform", "linux/amd64", "--version", "v1.36.2+k3s1", "--from", one, "x"},
+		`k3s" is no ELF program`:                                                   {"--runtime", "k3s", "--platform", "linux/amd64", "--from", other, "x"},
+		`k3s" is a program for arm64, not for amd64`:                               {"--runtime", "k3s", "--platform", "linux/amd64", "--from", swapped, "x"},
+		"has no k0s for amd64, no k0s for arm64":                                   {"--runtime", "k0s", "--platform", bothPlatforms, "--from", one, "x"},
+		"has no kubeadm for amd64, no kubelet for amd64":                           {"--runtime", "kubernetes", "--platform", "linux/amd64", "--from", kube, "x"},
+		"sums:2: no checksum as sha256sum writes them":                             {"--runtime", "k3s", "--version", k3sVersion, "--checksums", sums, "x"},
+		`platform "linux/mips64le": a cluster's hosts are linux on `:               {"--runtime", "k3s", "--platform", "linux/mips64le", "--from", one, "x"},
+		"if any flags in the group [app runtime] are set":                          {"--app", "--runtime", "k3s", "x"},
+		`--component "runc" is not NAME=VERSION`:                                   {"--runtime", "kubernetes", "--component", "runc", "x"},
+		"component \"docker\" is none of cni, containerd, crictl":                  {"--runtime", "kubernetes", "--version", kubeVersion, "--component", "docker=1", "x"},
 	} {
 		_, stderr, err := b.run(append([]string{"new"}, args...)...)
 		require.Error(t, err, want)

@@ -12,11 +12,8 @@ import (
 	"github.com/sealerio/sealer/runtime"
 )
 
-// Minors of Kubernetes that this distribution is known to work with.
-const (
-	oldestMinor = 31
-	newestMinor = 36
-)
+// Minors are those that it is known to work with.
+func (Distribution) Minors() runtime.Minors { return runtime.Minors{Oldest: 31, Newest: 36} }
 
 // Memory that k0s asks for, in bytes.
 const (
@@ -146,12 +143,11 @@ func (d Distribution) checkImage(c *runtime.Cluster) []runtime.Problem {
 		problems = append(problems, runtime.Problem{Check: check, What: fmt.Sprintf(format, args...), Fix: fix})
 	}
 	const fixVersion = "say it in the Kubefile: LABEL " + clusterimage.LabelClusterRuntimeVersion + "=v1.36.3+k0s.2"
-	minor, err := minorOf(version(c))
 	switch {
 	case version(c) == "":
 		add("version", fixVersion, "the image does not say which version of k0s it holds")
-	case err != nil || minor < oldestMinor || minor > newestMinor:
-		add("version", "use an image with one of these versions", "the image holds k0s %s; this sealer installs 1.%d to 1.%d", version(c), oldestMinor, newestMinor)
+	case !d.Minors().Include(version(c)):
+		add("version", "use an image with one of these versions", "the image holds k0s %s; this sealer installs %s", version(c), d.Minors())
 	}
 	for _, name := range d.Images(c) {
 		if !slices.ContainsFunc(c.Images, func(image string) bool { return runtime.Repository(image) == name }) {

@@ -16,11 +16,8 @@ import (
 	"github.com/sealerio/sealer/runtime"
 )
 
-// Minors of Kubernetes that this distribution is known to work with.
-const (
-	oldestMinor = 31
-	newestMinor = 37
-)
+// Minors are those that it is known to work with.
+func (Distribution) Minors() runtime.Minors { return runtime.Minors{Oldest: 31, Newest: 37} }
 
 // sinceJSON is the versions of k3s in which keys appeared, one for each minor that got it; a key that is in all
 // supported minors is not there.
@@ -83,9 +80,9 @@ func (d Distribution) checkImage(c *runtime.Cluster) []runtime.Problem {
 			Check: "version", What: "the image does not say which version of k3s it holds",
 			Fix: "build it with the version's label in its Kubefile, as the k3s template has it",
 		})
-	case err != nil || version.Major() != 1 || version.Minor() < oldestMinor || version.Minor() > newestMinor:
+	case err != nil || !d.Minors().Include(c.Metadata.ClusterRuntimeVersion):
 		problems = append(problems, runtime.Problem{
-			Check: "version", What: fmt.Sprintf("the image holds k3s %s; this sealer installs 1.%d to 1.%d", c.Metadata.ClusterRuntimeVersion, oldestMinor, newestMinor),
+			Check: "version", What: fmt.Sprintf("the image holds k3s %s; this sealer installs %s", c.Metadata.ClusterRuntimeVersion, d.Minors()),
 			Fix: "use an image with one of these versions",
 		})
 	case version.Minor() == 32 && version.Patch() == 2:

@@ -192,11 +192,8 @@ func placeRegistry(ctx context.Context, c *runtime.Cluster, h *runtime.Host) err
 	return nil
 }
 
-// Minors of Kubernetes that this distribution is known to work with.
-const (
-	oldestMinor = 31
-	newestMinor = 36
-)
+// Minors are those that it is known to work with.
+func (Distribution) Minors() runtime.Minors { return runtime.Minors{Oldest: 31, Newest: 36} }
 
 // Images are those that kubeadm pulls.
 func (Distribution) Images(c *runtime.Cluster) []string {
@@ -214,7 +211,7 @@ func externalEtcd(c *runtime.Cluster) bool {
 
 // Check finds what kubeadm would stop at, on all hosts at once.
 func (d Distribution) Check(c *runtime.Cluster) []runtime.Problem {
-	problems := append(checkImage(c), adoptable(c)...)
+	problems := append(d.checkImage(c), adoptable(c)...)
 	problems = append(problems, runtime.NetworkProblems(c, networks(c), nodeMask6(c))...)
 	problems = append(problems, checkEndpoint(c)...)
 	minor, _ := minorOf(c.KubeVersion())
@@ -246,16 +243,15 @@ func (d Distribution) Check(c *runtime.Cluster) []runtime.Problem {
 	return problems
 }
 
-func checkImage(c *runtime.Cluster) []runtime.Problem {
+func (d Distribution) checkImage(c *runtime.Cluster) []runtime.Problem {
 	const fix = "list it in the image's imageList, as kubeadm config images list prints it, and build again"
 	var problems []runtime.Problem
-	minor, err := minorOf(c.KubeVersion())
 	switch {
 	case c.KubeVersion() == "":
 		problems = append(problems, runtime.Problem{Check: "version", What: "the image does not say which version of Kubernetes it holds", Fix: fix})
-	case err != nil || minor < oldestMinor || minor > newestMinor:
+	case !d.Minors().Include(c.KubeVersion()):
 		problems = append(problems, runtime.Problem{
-			Check: "version", What: fmt.Sprintf("the image holds Kubernetes %s; this sealer installs 1.%d to 1.%d", c.KubeVersion(), oldestMinor, newestMinor),
+			Check: "version", What: fmt.Sprintf("the image holds Kubernetes %s; this sealer installs %s", c.KubeVersion(), d.Minors()),
 			Fix: "use an image with one of these versions",
 		})
 	}
