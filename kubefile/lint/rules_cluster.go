@@ -4,7 +4,10 @@ package lint
 
 import (
 	"fmt"
+	"path"
+	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/kubefile"
@@ -51,6 +54,16 @@ func clusterRules() []Rule {
 			},
 		},
 		{
+			Name: "dropin-format", Severity: Error,
+			Summary: "a drop-in for k0s' containerd has a format that this k0s does not read",
+			Why:     "k0s 1.36 and later come with containerd 2, whose drop-ins begin with version = 3 and call their plugins io.containerd.cri.v1.*; those before read version = 2 alone. Hosts would refuse the image: write etc/containerd.d/*.toml for the version that the image holds.",
+			Bad: Example{Kubefile: "FROM scratch\nLABEL cluster.alpha.sealer.io/cluster-runtime-type=k0s\nLABEL cluster.alpha.sealer.io/cluster-runtime-version=v1.36.3+k0s.2\nCOPY etc etc\n",
+				Files: map[string]string{"etc/containerd.d/gpu.toml": "version = 2\n"}},
+			Good: Example{Kubefile: "FROM scratch\nLABEL cluster.alpha.sealer.io/cluster-runtime-type=k0s\nLABEL cluster.alpha.sealer.io/cluster-runtime-version=v1.36.3+k0s.2\nCOPY etc etc\n",
+				Files: map[string]string{"etc/containerd.d/gpu.toml": "version = 3\n"}},
+			check: (*subject).checkDropIns,
+		},
+		{
 			Name: "label-reserved", Severity: Error,
 			Summary: "LABEL sets what sealer writes itself",
 			Why:     "The build refuses it: the label says how the image is to be read.",
@@ -71,6 +84,62 @@ func clusterRules() []Rule {
 			},
 		},
 	}
+}
+
+// containerd2 is the minor version of k0s that came with containerd 2.
+const containerd2 = 36
+
+var dropInVersion = regexp.MustCompile(`^version *= *(\d+)( |#|$)`)
+
+// checkDropIns compares the formats of the image's drop-ins with the one that its k0s reads, where the image says which k0s it holds.
+func (s *subject) checkDropIns() {
+	var major, minor int
+	version := s.label(clusterimage.LabelClusterRuntimeVersion)
+	if n, _ := fmt.Sscanf(version, "v%d.%d.", &major, &minor); n != 2 || s.label(clusterimage.LabelClusterRuntime) != "k0s" {
+		return
+	}
+	want := "2"
+	if minor >= containerd2 {
+		want = "3"
+	}
+	for _, name := range s.placed().pick(func(target string) bool {
+		ours, err := path.Match("etc/containerd.d/*.toml", target)
+		return ours && err == nil
+	}) {
+		at, text, have := 1, "", ""
+		for i, line := range strings.Split(string(s.content(name)), "\n") {
+			if m := dropInVersion.FindStringSubmatch(line); m != nil {
+				at, text, have = i+1, line, m[1]
+				break
+			}
+		}
+		switch have {
+		case want:
+		case "":
+			s.add(name, at, text, "", fmt.Sprintf("the drop-in does not say version = %s, which the containerd of k0s %s reads", want, version))
+		default:
+			s.add(name, at, text, "", fmt.Sprintf("the drop-in has version = %s; the containerd of k0s %s reads version = %s", have, version, want))
+		}
+	}
+}
+
+// label is the value that the last stage, or what it is based on, gives it last.
+func (s *subject) label(key string) string {
+	value := ""
+	for _, t := range s.last().chain() {
+		for _, line := range t.lines {
+			label, ok := line.(*kubefile.Label)
+			if !ok {
+				continue
+			}
+			for _, pair := range label.Labels {
+				if pair.Key == key {
+					value = pair.Value
+				}
+			}
+		}
+	}
+	return value
 }
 
 // claim is one place that says which distribution the image holds.
