@@ -11,7 +11,7 @@ import (
 // of each role. Values are string, Secret, int64, bool and, for keys that take several, []string.
 type K3s struct {
 	Server, Agent map[string]any
-	// IgnoreChecks are checks of hosts that are passed over: cpu, memory, cgroup.
+	// IgnoreChecks are checks of hosts that are passed over: cpu, memory, cgroup, selinux.
 	IgnoreChecks []string
 }
 

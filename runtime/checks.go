@@ -39,6 +39,7 @@ func Checks() []Check {
 		{"role", "a host keeps the role that it was installed with"},
 		{"root", "programs, units and the packet filter are root's"},
 		{"runtime", "a host keeps the distribution that it was installed with"},
+		{"selinux", "where SELinux enforces a policy that does not know the cluster's programs, pods are denied what they need"},
 		{"settings", "settings that exclude each other, or that sealer makes itself, would be noticed too late"},
 		{"state", "a host of another cluster, or of a later sealer, is not touched"},
 		{"systemd", "containerd and the kubelet are kept by systemd"},

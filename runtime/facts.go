@@ -30,6 +30,7 @@ type Facts struct {
 	Init                  string // name of process 1, or OpenRC
 	Root                  bool   // commands run as root
 	Cgroup                int    // version, 1 or 2; 1 also where both are mounted
+	SELinux               bool   // it enforces
 	CPUs                  int
 	Memory, DiskFree      int64 // bytes; DiskFree of the file system below /var/lib
 	Swap                  bool
@@ -124,6 +125,8 @@ func parseFacts(out []byte, now time.Time) (Facts, error) {
 			f.OSName = value
 		case "init":
 			f.Init = value
+		case "selinux":
+			f.SELinux = value == "enforcing"
 		case "cgroup":
 			f.Cgroup, err = strconv.Atoi(value)
 		case "cpus":

@@ -14,6 +14,7 @@ p machine-id "$(cat /etc/machine-id 2>/dev/null)"
 (. /etc/os-release 2>/dev/null && p os "$ID" && p os-version "${VERSION_ID:-}" && p os-name "${PRETTY_NAME:-$ID}")
 if [ -d /run/openrc ] && [ ! -d /run/systemd/system ]; then p init openrc; else p init "$(cat /proc/1/comm 2>/dev/null)"; fi
 if [ -e /sys/fs/cgroup/cgroup.controllers ]; then p cgroup 2; else p cgroup 1; fi
+if [ "$(cat /sys/fs/selinux/enforce 2>/dev/null)" = 1 ]; then p selinux enforcing; fi
 p cpus "$(grep -c '^processor' /proc/cpuinfo)"
 p memory "$(awk '/^MemTotal:/ { print $2 * 1024 }' /proc/meminfo)"
 p swap "$(awk 'NR > 1' /proc/swaps 2>/dev/null | first)"

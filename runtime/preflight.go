@@ -151,6 +151,16 @@ func (k *checker) machine() {
 	}
 }
 
+// SELinuxProblems is of hosts whose SELinux enforces: a policy for what is installed is not part of an image, and pods would fail in ways that
+// tell nobody why. accept says how the Clusterfile accepts it. Hosts on which the cluster runs have shown that it can.
+func SELinuxProblems(h *Host, accept string) []Problem {
+	if !h.Facts.SELinux || h.Facts.State.WasComplete() {
+		return nil
+	}
+	return []Problem{{h.String(), "selinux", "SELinux enforces its policy, which knows nothing of what is installed",
+		"make it permissive: setenforce 0, and SELINUX=permissive in /etc/selinux/config; or, where the host has a policy for it, accept it with " + accept}}
+}
+
 // InitProblems is for distributions whose services systemd or OpenRC may run.
 func InitProblems(h *Host) []Problem {
 	if h.Facts.Init == "systemd" || h.Facts.Init == OpenRC {

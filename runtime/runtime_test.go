@@ -75,6 +75,7 @@ os-version=12
 os-name=Debian GNU/Linux 12 (bookworm)
 init=systemd
 cgroup=2
+selinux=enforcing
 cpus=4
 memory=8.23e+09
 swap=/dev/sda2 partition 1000 0 -2
@@ -109,7 +110,7 @@ func TestGather(t *testing.T) {
 	f.Skew = 0
 	require.Equal(t, runtime.Facts{
 		OS: "debian", OSVersion: "12", OSName: "Debian GNU/Linux 12 (bookworm)", Arch: "arm64", Kernel: "6.1.0-28-arm64",
-		Hostname: "H7", MachineID: "abc", Init: "systemd", Root: true, Cgroup: 2, CPUs: 4, Memory: 8230000000, DiskFree: 53687091200,
+		Hostname: "H7", MachineID: "abc", Init: "systemd", Root: true, Cgroup: 2, SELinux: true, CPUs: 4, Memory: 8230000000, DiskFree: 53687091200,
 		Swap: true, DefaultRoute: true, IPv6: true, IPVS: true, Links: []string{"lo"},
 		Addresses: []netip.Prefix{netip.MustParsePrefix("10.0.0.7/24"), netip.MustParsePrefix("fd00::7/64"), netip.MustParsePrefix("10.244.0.1/24")},
 		LinkOf: map[netip.Prefix]string{

@@ -41,6 +41,9 @@ func (d Distribution) Check(c *runtime.Cluster) []runtime.Problem {
 		if h.Facts.Memory < least && !ignoresChecks(c) {
 			add("memory", "use a host with more memory", "it has %d MiB of memory, k0s needs %d", h.Facts.Memory>>20, least>>20)
 		}
+		if !ignoresChecks(c) {
+			problems = append(problems, runtime.SELinuxProblems(h, "the annotation "+ignoreChecks+`: "true" of the Clusterfile's ClusterConfig`)...)
+		}
 		problems = append(problems, runtime.PortProblems(h, ports(c, h)...)...)
 		if h.Facts.Cgroup == 1 && minor >= 35 && (!acceptsCgroup1(c) || !ignoresChecks(c)) {
 			add("cgroup", "boot the host with cgroup v2, or accept v1 in the Clusterfile's ClusterConfig: the annotation "+ignoreChecks+

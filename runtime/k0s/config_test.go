@@ -192,6 +192,14 @@ func TestCheck(t *testing.T) {
 			version: latest, hosts: one, change: func(c *runtime.Cluster) { c.Hosts[0].Facts.Cgroup = 1 },
 			documents: clusterDoc + "metadata: {annotations: {sealer.io/ignore-pre-flight-checks: \"true\"}}\nspec: {workerProfiles: [{name: default, values: {failCgroupV1: false}}]}\n",
 		},
+		"SELinux": {version: latest, hosts: one, change: func(c *runtime.Cluster) { c.Hosts[0].Facts.SELinux = true }, want: "SELinux enforces"},
+		"SELinux, accepted": {
+			version: latest, hosts: one, change: func(c *runtime.Cluster) { c.Hosts[0].Facts.SELinux = true },
+			documents: clusterDoc + "metadata: {annotations: {sealer.io/ignore-pre-flight-checks: \"true\"}}\n",
+		},
+		"SELinux, where the cluster runs": {version: latest, hosts: one, change: func(c *runtime.Cluster) {
+			c.Hosts[0].Facts.SELinux, c.Hosts[0].Facts.State = true, &runtime.HostState{Complete: true}
+		}},
 		"IPv6, 1.33":            {version: "v1.33.1+k0s.0", hosts: twoAndOne6, change: bothFamilies, want: "k0s v1.33.1+k0s.0 cannot do without IPv4"},
 		"IPv6":                  {version: latest, hosts: twoAndOne6, change: bothFamilies},
 		"IPv6, off":             {version: latest, hosts: twoAndOne6, change: func(c *runtime.Cluster) { bothFamilies(c); c.Hosts[2].Facts.IPv6 = false }, want: "fd00::3: IPv6 is off"},

@@ -222,6 +222,11 @@ func checkHost(c *runtime.Cluster, h *runtime.Host) []runtime.Problem {
 	if minor, err := semver.NewVersion(c.KubeVersion()); err == nil && h.Facts.Cgroup == 1 && minor.Minor() >= 35 && !acceptsCgroup1(c, h) {
 		add("cgroup", "boot the host with cgroup v2, or accept v1 with kubelet-arg: fail-cgroupv1=false in the K3s document of the Clusterfile", "it has cgroup v1, which the kubelet of %s refuses", c.KubeVersion())
 	}
+	for _, p := range runtime.SELinuxProblems(h, "selinux: true of k3s, or ignoreChecks: [selinux], in the K3s document of the Clusterfile") {
+		if asked(c, h)["selinux"] != true {
+			add(p.Check, p.Fix, "%s", p.What)
+		}
+	}
 	if onDocker(c, h) {
 		problems = append(problems, dockerProblems(c, h)...)
 	}

@@ -559,6 +559,25 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+func TestCheck_SELinux(t *testing.T) {
+	for document, refused := range map[string][]string{
+		"":                        {"10.0.0.1", "10.0.0.3"},
+		"server: {selinux: true}": {"10.0.0.3"},
+		"server: {selinux: true}\nagent: {selinux: true}": nil,
+		"ignoreChecks: [selinux]":                         nil,
+	} {
+		c, _ := newCluster(t, threeHosts, "---\napiVersion: sealer.io/v2\nkind: K3s\n"+document+"\n")
+		c.Hosts[0].Facts.SELinux, c.Hosts[2].Facts.SELinux = true, true
+		var got []string
+		for _, p := range quick().Check(c) {
+			if p.Check == "selinux" {
+				got = append(got, p.Host)
+			}
+		}
+		require.Equal(t, refused, got, document)
+	}
+}
+
 // Control planes share no datastore that is within each of them.
 func TestCheck_Datastore(t *testing.T) {
 	for endpoint, own := range map[string]bool{

@@ -235,6 +235,9 @@ func (d Distribution) Check(c *runtime.Cluster) []runtime.Problem {
 		if !controlPlane && d.BalancedPort(c) != 0 && !c.File.Endpoint.IPVS {
 			ports = append(ports, d.BalancedPort(c))
 		}
+		if !ignored(c, h, "SELinux") {
+			problems = append(problems, runtime.SELinuxProblems(h, "SELinux among the nodeRegistration.ignorePreflightErrors of the Clusterfile's InitConfiguration and JoinConfiguration")...)
+		}
 		problems = append(problems, runtime.PortProblems(h, ports...)...)
 		if h.Facts.Cgroup == 1 && minor >= 35 && !acceptsCgroup1(c) {
 			add("cgroup", "boot the host with cgroup v2, or accept v1 with a KubeletConfiguration of failCgroupV1: false in the Clusterfile", "it has cgroup v1, which the kubelet of %s refuses", c.KubeVersion())

@@ -534,14 +534,14 @@ func TestCheck(t *testing.T) {
 	c, _ := newCluster(t, "v1.36.3", `---
 apiVersion: kubeadm.k8s.io/v1beta4
 kind: InitConfiguration
-nodeRegistration: {ignorePreflightErrors: [NumCPU, Mem]}
+nodeRegistration: {ignorePreflightErrors: [NumCPU, Mem, SELinux]}
 ---
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 failCgroupV1: false
 `)
 	for _, h := range c.Hosts {
-		h.Facts.Cgroup, h.Facts.CPUs, h.Facts.Memory = 1, 1, 1<<30
+		h.Facts.Cgroup, h.Facts.CPUs, h.Facts.Memory, h.Facts.SELinux = 1, 1, 1<<30, true
 	}
 	for _, h := range c.Hosts[1:] {
 		h.Facts.Nameservers = []string{"10.0.0.1"}
@@ -558,8 +558,10 @@ failCgroupV1: false
 		"10.0.0.1: it has no nameserver, without which the cluster's DNS does not start [dns]",
 		"10.0.0.2: it has 1 CPU, a control plane needs 2 [cpu]",
 		"10.0.0.2: it has 1024 MiB of memory, a control plane needs 1700 [memory]",
+		"10.0.0.2: SELinux enforces its policy, which knows nothing of what is installed [selinux]",
+		"10.0.0.3: SELinux enforces its policy, which knows nothing of what is installed [selinux]",
 	}, got, "what the Clusterfile accepts is accepted; the second control plane joins, and is not in the InitConfiguration")
 
 	c.File.Kubeadm["KubeletConfiguration"] = nil
-	require.Len(t, kubernetes.New().Check(c), 6, "cgroup v1 on three hosts")
+	require.Len(t, kubernetes.New().Check(c), 8, "cgroup v1 on three hosts")
 }
