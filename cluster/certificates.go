@@ -38,8 +38,7 @@ func (v *View) Certificates(ctx context.Context) ([]HostCertificate, error) {
 // ChangeOptions are those of a change to a running cluster that needs no image.
 type ChangeOptions struct {
 	ViewOptions
-	StateDir string
-	LogFile  string
+	LogFile string
 }
 
 // RenewCertificates makes all certificates but the CAs' anew, on one control plane after the other, then on workers. No control plane

@@ -358,6 +358,39 @@ func TestDelete_OnlyOurs(t *testing.T) {
 	require.Empty(t, b.hosts["10.0.0.1"].did())
 }
 
+// Clusters may have the same name. One that this machine has not made is not deleted for it, and neither is one that is named beside another.
+func TestDelete_Namesake(t *testing.T) {
+	b := newBed(t, three)
+	require.NoError(t, b.run(t))
+	o := b.deleteOptions()
+	o.StateDir = t.TempDir()
+	dir := filepath.Join(o.StateDir, "prod")
+	know := func() { // a folder without a Clusterfile goes when it is closed
+		require.NoError(t, os.MkdirAll(dir, 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "id"), []byte("00000000000000000000000000000000\n"), 0o600))
+	}
+	know()
+	did := b.newly()
+	var other *cluster.OtherClusterError
+	err := cluster.Delete(t.Context(), o)
+	require.ErrorAs(t, err, &other)
+	require.ErrorContains(t, err, `another cluster named "prod"`)
+	know()
+	_, err = cluster.Open(t.Context(), cluster.ViewOptions{Clusterfile: o.Clusterfile, StateDir: o.StateDir, Dial: o.Dial, Distributions: o.Distributions})
+	require.ErrorAs(t, err, &other)
+
+	require.NoError(t, os.Remove(filepath.Join(dir, "id")))
+	h := b.hosts["10.0.0.3"]
+	state := strings.ReplaceAll(string(h.Files()[runtime.StateFile].Data), `"clusterID": "`, `"clusterID": "f`)
+	h.Put(runtime.StateFile, state, 0o644)
+	err = cluster.Delete(t.Context(), o)
+	require.ErrorAs(t, err, &other)
+	require.Equal(t, "10.0.0.3", other.Host)
+	for name, calls := range did() {
+		require.NotContains(t, calls, "dist reset", name)
+	}
+}
+
 func TestDelete_Unreachable(t *testing.T) {
 	b := newBed(t, three)
 	require.NoError(t, b.run(t))

@@ -89,9 +89,12 @@ func (o DatastoreOptions) open(ctx context.Context) (_ *datastore, err error) {
 	}
 	d.cluster = c
 	d.close = func() error { return errors.Join(closeHosts(), d.kept.close()) }
+	if err := owned(o.StateDir, o.Clusterfile.Name, c.Hosts); err != nil {
+		return nil, err
+	}
 	for _, h := range c.Hosts {
 		s := h.Facts.State
-		if s == nil || s.Cluster != o.Clusterfile.Name {
+		if s == nil {
 			return nil, &NotOursError{Host: h.String(), Cluster: o.Clusterfile.Name}
 		}
 		d.distribution = o.Distributions[s.Runtime]

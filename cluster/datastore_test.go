@@ -106,7 +106,7 @@ func TestDatastore_OtherHosts(t *testing.T) {
 	b := newBed(t, fourHosts)
 	o := datastoreOf(t, b)
 	o.Clusterfile.Name = "another"
-	var other *cluster.NotOursError
+	var other *cluster.OtherClusterError
 	require.ErrorAs(t, cluster.Snapshot(t.Context(), o), &other)
 	require.ErrorAs(t, cluster.Restore(t.Context(), o), &other)
 }

@@ -100,15 +100,14 @@ func Delete(ctx context.Context, o DeleteOptions) (err error) {
 
 // plan has steps for the hosts that are this cluster's, and none for those where nothing of sealer is.
 func (o DeleteOptions) plan(c *runtime.Cluster) (plan, error) {
+	if err := owned(o.StateDir, o.Clusterfile.Name, c.Hosts); err != nil {
+		return plan{}, err
+	}
 	var problems []error
 	var before, workers, joined, first, after []work
 	for i, h := range c.Hosts {
 		s := h.Facts.State
 		if s == nil {
-			continue
-		}
-		if s.Cluster != o.Clusterfile.Name {
-			problems = append(problems, &OtherClusterError{Host: h.String(), Cluster: s.Cluster})
 			continue
 		}
 		d := o.Distributions[s.Runtime]
@@ -159,16 +158,6 @@ func (o DeleteOptions) hooks(c *runtime.Cluster, h *runtime.Host, d runtime.Dist
 	}
 	return steps
 }
-
-// OtherClusterError is a host that belongs to another cluster.
-type OtherClusterError struct{ Host, Cluster string }
-
-func (e *OtherClusterError) Error() string {
-	return fmt.Sprintf("%s: it belongs to the cluster %q", e.Host, e.Cluster)
-}
-
-// Hint says how to delete that one.
-func (e *OtherClusterError) Hint() string { return "sealer delete --all --name " + e.Cluster }
 
 // cleanSteps remove what sealer itself has put on the host; the marker goes last, so that a Delete that
 // was cut is taken up again.

@@ -157,12 +157,8 @@ func (f *folder) operator() (string, error) {
 // clusterID tells clusters of the same name apart. It is made once, and kept by save; where this
 // machine has lost it, the hosts have it.
 func (f *folder) clusterID(name string, hosts []*runtime.Host) (string, error) {
-	data, err := os.ReadFile(filepath.Join(f.dir, "id"))
-	if err == nil && strings.TrimSpace(string(data)) != "" {
-		return strings.TrimSpace(string(data)), nil
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("reading the cluster's id: %w", err)
+	if id, err := readID(f.dir); err != nil || id != "" {
+		return id, err
 	}
 	raw := make([]byte, 16)
 	if _, err := rand.Read(raw); err != nil {

@@ -113,11 +113,18 @@ func (o RemoveOptions) carryOut(ctx context.Context, kept *folder) (err error) {
 	if len(strangers) > 0 {
 		file := *known
 		file.Hosts = strangers
-		left, closeLeft, err := connect(ctx, &file, o.Dial, o.Distributions.Marks(), o.Display, nil)
+		var lost []error
+		left, closeLeft, err := connect(ctx, &file, o.Dial, o.Distributions.Marks(), o.Display, func(h clusterfile.Host, err error) {
+			lost = append(lost, err)
+			m.leftLost = append(m.leftLost, h)
+		})
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, closeLeft()) }()
+		if len(lost) > 0 && !o.Force {
+			return &GoneError{lost}
+		}
 		m.leftOver = left.Hosts
 	}
 	return m.carryOut(ctx)
@@ -154,6 +161,8 @@ type removal struct {
 	defined *clusterfile.File
 	// leftOver are hosts that the cluster was taken off without them, and that are back.
 	leftOver []*runtime.Host
+	// leftLost are hosts that the cluster does not have, and that cannot be reached.
+	leftLost []clusterfile.Host
 	// gone are hosts that a removal before has taken out; its end was not seen, maybe.
 	gone []string
 }
@@ -250,13 +259,24 @@ func (m *removal) checkLeftOver() error {
 	if err != nil {
 		return err
 	}
+	struck := func(h clusterfile.Host) bool {
+		return slices.ContainsFunc(events, func(e Event) bool { return e.Step == stepStrike(h) && e.Event == "done" })
+	}
 	m.leftOver = slices.DeleteFunc(m.leftOver, func(h *runtime.Host) bool {
-		struck := h.Facts.State == nil && slices.ContainsFunc(events, func(e Event) bool { return e.Step == stepStrike(h) && e.Event == "done" })
-		if struck {
+		gone := h.Facts.State == nil && struck(h.Spec)
+		if gone {
 			m.gone = append(m.gone, h.Spec.String())
 		}
-		return struck
+		return gone
 	})
+	for _, h := range m.leftLost {
+		switch {
+		case !struck(h):
+			missing.Hosts = append(missing.Hosts, h.String())
+		case !slices.Contains(m.gone, h.String()): // this is looked at twice
+			m.gone = append(m.gone, h.String())
+		}
+	}
 	for _, h := range m.leftOver {
 		if s := h.Facts.State; s == nil || s.Cluster != m.cluster.File.Name || s.ClusterID != m.cluster.Contact.Facts.State.ClusterID {
 			missing.Hosts = append(missing.Hosts, h.String())
@@ -303,6 +323,9 @@ func (m *removal) nameLost(ctx context.Context) error {
 
 func (m *removal) report() error {
 	var lost []string
+	for _, h := range m.leftLost {
+		lost = append(lost, h.String())
+	}
 	names := slices.Clone(m.gone)
 	for _, h := range m.leftOver {
 		names = append(names, h.Spec.String())

@@ -36,7 +36,8 @@ func (m *removal) plan() (plan, error) {
 		p.phases = append(p.phases, phase{name: "cleaning " + h.Spec.String(), work: []work{m.cleaning(h)}})
 	}
 	rest := m.rest()
-	if slices.ContainsFunc(m.going, func(h *runtime.Host) bool { return h.Spec.Role == clusterfile.ControlPlane }) {
+	// Those that a removal before has taken out may not have been told to the others.
+	if slices.ContainsFunc(m.how.Hosts, func(h clusterfile.Host) bool { return h.Role == clusterfile.ControlPlane }) {
 		p.phases = append(p.phases, rest.repointing()...)
 	}
 	if m.defined != nil {
@@ -164,14 +165,14 @@ func (m *removal) lostControlPlanes() []*runtime.Host {
 }
 
 // stepStrike is the last step of a host's removal.
-func stepStrike(h *runtime.Host) string {
-	return "taking " + h.Spec.String() + " off the list of hosts"
+func stepStrike(h clusterfile.Host) string {
+	return "taking " + h.String() + " off the list of hosts"
 }
 
 // strike takes the host off what is known of the cluster.
 func (m *removal) strike(h *runtime.Host) runtime.Step {
 	return runtime.Step{
-		Name: stepStrike(h),
+		Name: stepStrike(h.Spec),
 		Do: func(context.Context, io.Writer) error {
 			same := func(o *runtime.Host) bool { return o == h }
 			f := *m.Clusterfile

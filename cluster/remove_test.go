@@ -148,6 +148,38 @@ func TestRemove_Lost(t *testing.T) {
 	require.Empty(t, newly()["10.0.0.1"], "the cluster has forgotten it before")
 }
 
+// A removal of a lost control plane that is cut after it was taken off the list, and before the others know, is gone on with.
+func TestRemove_LostContinues(t *testing.T) {
+	b := newBed(t, "spec: {hosts: [{ips: [10.0.0.1-10.0.0.3], roles: [master]}, {ips: [10.0.0.4], roles: [node]}]}\n")
+	b.opts.Distributions = runtime.Distributions{"fake": balanced{}}
+	require.NoError(t, b.run(t))
+	b.hosts["10.0.0.1"].unreachable = &host.UnreachableError{Host: "10.0.0.1", Err: errors.New("no route to host")}
+	b.hosts["10.0.0.2"].On("^kubectl get nodes", hosttest.Answer{Stdout: `{"items":[{"metadata":{"name":"h1"},"status":{"addresses":[{"type":"InternalIP","address":"10.0.0.1"}]}}]}`})
+	o := b.removeOptions(b.more(clusterfile.ControlPlane, "10.0.0.1"))
+	o.Force = true
+	b.hosts["10.0.0.4"].On("endpoint install", hosttest.Answer{Code: 1})
+	require.ErrorContains(t, cluster.Remove(t.Context(), o), "endpoint install")
+
+	b.hosts["10.0.0.4"].On("endpoint install", hosttest.Answer{})
+	did := b.newly()
+	o.Force = false
+	var gone *cluster.GoneError
+	require.ErrorAs(t, cluster.Remove(t.Context(), o), &gone)
+	o.Force = true
+	require.NoError(t, cluster.Remove(t.Context(), o))
+	now := did()
+	require.Contains(t, now["10.0.0.4"], "endpoint install", "the worker is told")
+	require.NotContains(t, now["10.0.0.2"], "dist leave")
+	require.Contains(t, b.out.String(), "10.0.0.1 was not reached and is as it was")
+
+	// One that the cluster never had is none of its.
+	stranger := b.removeOptions(b.more(clusterfile.ControlPlane, "10.0.0.9"))
+	b.hosts["10.0.0.9"].unreachable = &host.UnreachableError{Host: "10.0.0.9", Err: errors.New("no route to host")}
+	stranger.Force = true
+	var missing *cluster.NotMemberError
+	require.ErrorAs(t, cluster.Remove(t.Context(), stranger), &missing)
+}
+
 func TestRemove_DryRun(t *testing.T) {
 	b := newBed(t, three)
 	require.NoError(t, b.run(t))

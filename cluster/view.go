@@ -19,6 +19,7 @@ import (
 // ViewOptions say which cluster is looked at, and how its hosts are reached.
 type ViewOptions struct {
 	Clusterfile   *clusterfile.File // its name and hosts; ClusterfilePath has it after a run
+	StateDir      string            // what this machine keeps of clusters tells those of one name apart; may be empty
 	Dial          DialFunc
 	Distributions runtime.Distributions
 	Display       *progress.Display // nil: silent
@@ -78,13 +79,13 @@ func Open(ctx context.Context, o ViewOptions) (_ *View, err error) {
 		return nil, &ConnectError{errs}
 	}
 	c.Hosts = all
+	if err := owned(o.StateDir, o.Clusterfile.Name, c.Hosts); err != nil {
+		return nil, err
+	}
 	for _, h := range c.Hosts {
 		s := h.Facts.State
 		if s == nil {
 			continue
-		}
-		if s.Cluster != o.Clusterfile.Name {
-			return nil, &OtherClusterError{Host: h.String(), Cluster: s.Cluster}
 		}
 		d := o.Distributions[s.Runtime]
 		if d == nil {

@@ -211,8 +211,7 @@ func TestCertificates(t *testing.T) {
 
 	tell := story(b)
 	o := cluster.ChangeOptions{
-		ViewOptions: cluster.ViewOptions{Clusterfile: b.opts.Clusterfile, Dial: b.opts.Dial, Distributions: b.opts.Distributions},
-		StateDir:    b.opts.StateDir,
+		ViewOptions: cluster.ViewOptions{Clusterfile: b.opts.Clusterfile, Dial: b.opts.Dial, Distributions: b.opts.Distributions, StateDir: b.opts.StateDir},
 	}
 	require.NoError(t, cluster.RenewCertificates(t.Context(), o))
 	told := tell()

@@ -56,6 +56,7 @@ named, and do not stop it. Look at what is in it before it leaves your hands.`,
 		ctx := cmd.Context()
 		v, openErr := cluster.Open(ctx, cluster.ViewOptions{
 			Clusterfile: desired, Dial: a.dialer(&o.sshFlags), Distributions: distributions(), Display: a.display,
+			StateDir: filepath.Join(a.root, "clusters"),
 		})
 		switch _, unreachable := errors.AsType[*cluster.ConnectError](openErr); {
 		case ctx.Err() != nil:

@@ -157,7 +157,8 @@ func (a *app) changeCluster(cmd *cobra.Command, o *viewFlags, verb string, do fu
 	return do(cluster.ChangeOptions{
 		ViewOptions: cluster.ViewOptions{
 			Clusterfile: desired, Dial: a.dialer(&o.sshFlags), Distributions: distributions(), Display: a.display,
+			StateDir: filepath.Join(a.root, "clusters"),
 		},
-		StateDir: filepath.Join(a.root, "clusters"), LogFile: logFile,
+		LogFile: logFile,
 	})
 }

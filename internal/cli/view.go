@@ -66,7 +66,7 @@ func (a *app) view(cmd *cobra.Command, o *viewFlags, do func(*cluster.View) erro
 	defer a.close(&err)
 	v, err := cluster.Open(cmd.Context(), cluster.ViewOptions{
 		Clusterfile: desired, Dial: a.dialer(&o.sshFlags), Distributions: distributions(), Display: a.display,
-		Lookup: lookup(cmd), Desired: o.clusterfile != "",
+		StateDir: filepath.Join(a.root, "clusters"), Lookup: lookup(cmd), Desired: o.clusterfile != "",
 	})
 	if err != nil {
 		return err
