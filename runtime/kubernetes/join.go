@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,6 +40,23 @@ func joined(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (bool, err
 	return hasNode(ctx, c, h)
 }
 
+// cameThrough: a join of a run that was cut has come to its end all the same. The last that kubeadm does for a control plane is to mark its
+// node: one that is not marked may lack its member of etcd, too, although it is a node. A kubeadm that goes on without its operator is waited for.
+func cameThrough(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writer) (bool, error) {
+	if err := run(ctx, h, log, "flock", "--timeout", "900", lockFile, "true"); err != nil {
+		return false, err
+	}
+	done, err := joined(ctx, c, h)
+	if err != nil || !done || h.Spec.Role != clusterfile.ControlPlane || h.Facts.State.WasComplete() {
+		return done, err
+	}
+	out, err := host.Output(ctx, c.Server().Runner, Distribution{}.Kubectl().Command(
+		"get", "nodes", "--selector", controlPlaneLabel, "--output", "name", "--request-timeout", "20s"))
+	return slices.Contains(strings.Fields(string(out)), "node/"+h.Facts.NodeName()), err
+}
+
+const controlPlaneLabel = "node-role.kubernetes.io/control-plane"
+
 func hasNode(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (bool, error) {
 	out, err := host.Output(ctx, c.Server().Runner, Distribution{}.Kubectl().Command(
 		"get", "node", h.Facts.NodeName(), "--ignore-not-found", "--output", "name", "--request-timeout", "20s"))
@@ -46,8 +64,8 @@ func hasNode(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (bool, er
 }
 
 func join(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writer) error {
-	if done, err := joined(ctx, c, h); err != nil || done {
-		return err // the join of a run that was cut came through
+	if done, err := cameThrough(ctx, c, h, log); err != nil || done {
+		return err
 	}
 	if err := clearHalf(ctx, c, h, log); err != nil {
 		return err

@@ -353,6 +353,39 @@ func TestSteps(t *testing.T) {
 	}
 }
 
+// A kubeadm join of a control plane that was cut may have made a node already, without its member of etcd or its marks: only one whose node is
+// marked, which is what kubeadm does last, has come through. One that was whole once is not looked at so closely.
+func TestJoin_Cut(t *testing.T) {
+	caPEM, _ := ca(t)
+	for name, c := range map[string]struct {
+		marked, complete, again bool
+	}{
+		"unmarked": {again: true}, "marked": {marked: true}, "whole once": {complete: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cl, hosts := newCluster(t, "v1.36.3", "")
+			first, r := hosts[0], hosts[1]
+			onNewHost(first)
+			onNewHost(r)
+			first.Put("/etc/kubernetes/pki/ca.crt", caPEM, 0o644)
+			first.On("get node h2", hosttest.Answer{Stdout: "node/h2\n"})
+			marked := "node/h1\n"
+			if c.marked {
+				marked += "node/h2\n"
+			}
+			first.On("get nodes --selector node-role.kubernetes.io/control-plane", hosttest.Answer{Stdout: marked})
+			r.On("test -e /etc/kubernetes/kubelet.conf", hosttest.Answer{}).On(`^sh -c '\[ -e /etc/kubernetes`, hosttest.Answer{})
+			if c.complete {
+				cl.Hosts[1].Facts.State = &runtime.HostState{Complete: true}
+			}
+			require.NoError(t, kubernetes.New().Join(cl, cl.Hosts[1])[0].Do(t.Context(), io.Discard))
+			did := strings.Join(r.Commands(), "\n")
+			require.Equal(t, c.again, strings.Contains(did, "kubeadm reset"), did)
+			require.Equal(t, c.again, strings.Contains(did, "kubeadm join"), did)
+		})
+	}
+}
+
 // Hosts that wait fetch what they need to join, and nothing that the image packs besides.
 func TestPrefetch(t *testing.T) {
 	c, hosts := newCluster(t, "v1.36.3", "")
