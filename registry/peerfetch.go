@@ -46,7 +46,7 @@ func (r *replicator) fetch(ctx context.Context, peer string, t peerTag) error {
 	if err := syncTree(r.root); err != nil {
 		return err
 	}
-	if _, at, err := readTag(r.tagFile(t.Repository, t.Tag)); err != nil || at.After(t.Time) {
+	if d, at, err := readTag(r.tagFile(t.Repository, t.Tag)); err != nil || d != "" && (peerTag{Digest: d, Time: at}).newer(t) {
 		return err // it was pushed here meanwhile
 	}
 	if err := f.p.tag(tagLink{repo: t.Repository, tag: t.Tag, digest: t.Digest}); err != nil {

@@ -13,6 +13,7 @@ import (
 	"log"
 	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,7 +28,8 @@ import (
 
 // Peers are registries that hold the same content. What is pushed to one of them is fetched by the others before the
 // push is answered, as far as they can be reached; and each asks the others, when it starts and from time to time,
-// for what it lacks. Of two images that were pushed under one tag the later one stays. What Unpublish has taken away is not brought back.
+// for what it lacks. Of two images that were pushed under one tag the later one stays: by the hosts' clocks, and one that was pushed over another
+// is later than that, whatever the clocks say. What Unpublish has taken away is not brought back.
 type Peers struct {
 	// Self is this registry's URL, as its peers have it among theirs: https://10.0.0.1:5000.
 	Self string
@@ -52,10 +54,10 @@ const (
 	maxTags       = 64 << 20 // bytes of a peer's list
 )
 
-// peerTag is a tag as one registry has it.
+// peerTag is a tag as one registry has it, or a manifest that it serves by its digest, whether a tag leads to it or not.
 type peerTag struct {
 	Repository string        `json:"repository"`
-	Tag        string        `json:"tag"`
+	Tag        string        `json:"tag"` // empty: by its digest
 	Digest     digest.Digest `json:"digest"`
 	Time       time.Time     `json:"time"` // of the push
 }
@@ -111,13 +113,18 @@ func (r *replicator) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 // servePush answers a push when the peers have it, too.
 func (r *replicator) servePush(w http.ResponseWriter, req *http.Request, q question) {
+	_, byDigest := digest.Parse(q.id)
+	var before time.Time
+	if byDigest != nil {
+		_, before, _ = readTag(r.tagFile(q.name, q.id)) // what cannot be read is not there
+	}
 	answer := heldAnswer{header: http.Header{}, status: http.StatusOK}
 	r.next.ServeHTTP(&answer, req)
 	if d, err := digest.Parse(answer.header.Get("Docker-Content-Digest")); err == nil && answer.status == http.StatusCreated {
 		f := peerFetch{From: r.peers.Self, Repository: q.name, Digest: d, Time: time.Now().UTC()}
-		if _, err := digest.Parse(q.id); err != nil {
+		if byDigest != nil {
 			f.Tag = q.id
-			f.Time = r.tagTime(q.name, q.id)
+			f.Time = r.later(q.name, q.id, before)
 		}
 		r.tell(context.WithoutCancel(req.Context()), f)
 	}
@@ -263,7 +270,7 @@ func (r *replicator) run(ctx context.Context) {
 	}
 }
 
-// catchUp fetches the tags that a peer has and this registry has not, or has of an earlier push.
+// catchUp fetches the tags that a peer has and this registry has not, or has of an earlier push, and what it serves by digest.
 func (r *replicator) catchUp(ctx context.Context, peer string) error {
 	asking, cancel := context.WithTimeout(ctx, peerPatience)
 	defer cancel()
@@ -277,24 +284,28 @@ func (r *replicator) catchUp(ctx context.Context, peer string) error {
 		return err
 	}
 	for _, t := range list {
-		ours[t.Repository+":"+t.Tag] = t
+		ours[t.key()] = t
 	}
 	var errs []error
 	for _, t := range theirs {
-		if have, ok := ours[t.Repository+":"+t.Tag]; ok && (have.Digest == t.Digest || !t.Time.After(have.Time)) {
+		if have, ok := ours[t.key()]; ok && (have.Digest == t.Digest || !t.newer(have)) {
 			continue
 		}
-		if removed(r.root, t) {
+		if removed(r.root, t) || t.Tag == "" && r.serves(t) {
 			continue
 		}
 		fetching, cancel := context.WithTimeout(ctx, fetchPatience)
-		errs = append(errs, r.fetch(fetching, peer, t))
+		err := r.fetch(fetching, peer, t)
 		cancel()
+		errs = append(errs, err)
+		if _, silent := errors.AsType[*url.Error](err); silent {
+			break // the rest when it is back
+		}
 	}
 	return errors.Join(errs...)
 }
 
-// tags are all tags of this registry's folder.
+// tags are all tags and manifests of this registry's folder, a repository's manifests before its tags.
 func (r *replicator) tags(ctx context.Context) ([]peerTag, error) {
 	list := []peerTag{} // [] in JSON, not null
 	top := filepath.Join(r.root, "repositories")
@@ -308,8 +319,23 @@ func (r *replicator) tags(ctx context.Context) ([]peerTag, error) {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		if e.IsDir() && (e.Name() == "_layers" || e.Name() == "_uploads" || e.Name() == "revisions" || e.Name() == "index" && filepath.Base(filepath.Dir(filepath.Dir(name))) == "tags") {
+		if e.IsDir() && (e.Name() == "_layers" || e.Name() == "_uploads" || e.Name() == "index" && filepath.Base(filepath.Dir(filepath.Dir(name))) == "tags") {
 			return fs.SkipDir
+		}
+		if repo, revision, ok := strings.Cut(filepath.ToSlash(strings.TrimPrefix(name, top+string(filepath.Separator))), "/_manifests/revisions/"); ok {
+			algorithm, hex, _ := strings.Cut(strings.TrimSuffix(revision, "/link"), "/")
+			d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), hex)
+			if e.IsDir() || filepath.Base(name) != "link" || d.Validate() != nil {
+				return nil
+			}
+			info, err := e.Info()
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			if err == nil {
+				list = append(list, peerTag{Repository: repo, Digest: d, Time: info.ModTime().UTC()})
+			}
+			return err
 		}
 		rel, ok := strings.CutSuffix(filepath.ToSlash(strings.TrimPrefix(name, top+string(filepath.Separator))), "/current/link")
 		if !ok {
@@ -351,13 +377,49 @@ func readTag(file string) (digest.Digest, time.Time, error) {
 	return d, info.ModTime().UTC(), nil
 }
 
+// serves tells whether a manifest came with another meanwhile.
+func (r *replicator) serves(t peerTag) bool {
+	if t.Digest.Validate() != nil {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(r.root, "repositories", filepath.FromSlash(t.Repository), "_manifests", "revisions", t.Digest.Algorithm().String(), t.Digest.Encoded(), "link"))
+	return err == nil
+}
+
 func (r *replicator) tagFile(repo, tag string) string {
 	return filepath.Join(r.root, "repositories", filepath.FromSlash(repo), "_manifests", "tags", tag, "current", "link")
 }
 
-func (r *replicator) tagTime(repo, tag string) time.Time {
-	if _, at, err := readTag(r.tagFile(repo, tag)); err == nil && !at.IsZero() {
+// later is the time of a tag that was pushed just now over one of the time before: a peer's clock, from which that may be, may be ahead of
+// ours, and yet the push is the later one.
+func (r *replicator) later(repo, tag string, before time.Time) time.Time {
+	file := r.tagFile(repo, tag)
+	_, at, err := readTag(file)
+	if err != nil || at.IsZero() {
+		at = time.Now().UTC()
+	}
+	if at.After(before) {
 		return at
 	}
-	return time.Now().UTC()
+	at = before.Add(time.Millisecond)
+	if err := os.Chtimes(file, at, at); err != nil {
+		r.log.Printf("keeping when %s:%s was pushed: %v", repo, tag, err)
+	}
+	return at
+}
+
+// newer tells which of two tags of one name stays: the later one, or where clocks cannot tell, the same one everywhere.
+func (t peerTag) newer(than peerTag) bool {
+	if t.Time.Equal(than.Time) {
+		return t.Digest > than.Digest
+	}
+	return t.Time.After(than.Time)
+}
+
+// key is the name that there is once in a registry.
+func (t peerTag) key() string {
+	if t.Tag == "" {
+		return t.Repository + "@" + t.Digest.String()
+	}
+	return t.Repository + ":" + t.Tag
 }

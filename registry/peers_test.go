@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -151,6 +153,51 @@ func TestPeers_CatchUp(t *testing.T) {
 		require.Eventually(t, func() bool { return b.digestAt(t, i, "app:v1") == secondID.String() }, 30*time.Second, 20*time.Millisecond)
 	}
 	require.Equal(t, firstID.String(), b.digestAt(t, 0, "app@"+firstID.String()), "what was pushed before is kept by its digest")
+}
+
+// What was pushed by digest alone, or lost its tag meanwhile, is on both, too, and so are the manifests of an index.
+func TestPeers_CatchUpByDigest(t *testing.T) {
+	b := newPeerBed(t)
+	b.start(t, 0)
+	alone, aloneID := newImage(t)
+	require.NoError(t, remote.Write(b.ref(t, 0, "app@"+aloneID.String()), alone))
+	first, firstID := newImage(t)
+	require.NoError(t, remote.Write(b.ref(t, 0, "app:v1"), first))
+	second, secondID := newImage(t)
+	require.NoError(t, remote.Write(b.ref(t, 0, "app:v1"), second))
+	b.start(t, 1)
+	for _, id := range []v1.Hash{aloneID, firstID, secondID} {
+		require.Eventually(t, func() bool { return b.digestAt(t, 1, "app@"+id.String()) == id.String() }, 30*time.Second, 20*time.Millisecond)
+	}
+	require.Eventually(t, func() bool { return b.digestAt(t, 1, "app:v1") == secondID.String() }, 30*time.Second, 20*time.Millisecond)
+}
+
+// A push over another is the later one, also where the clock of the host on which the other was pushed is ahead: it was answered, and stays.
+func TestPeers_Skew(t *testing.T) {
+	b := newPeerBed(t)
+	b.start(t, 0)
+	b.start(t, 1)
+	first, _ := newImage(t)
+	require.NoError(t, remote.Write(b.ref(t, 0, "app:v1"), first))
+	ahead := time.Now().Add(10 * time.Second)
+	for _, d := range b.dirs {
+		require.NoError(t, os.Chtimes(filepath.Join(d, filepath.FromSlash("docker/registry/v2/repositories/app/_manifests/tags/v1/current/link")), ahead, ahead))
+	}
+	second, secondID := newImage(t)
+	require.NoError(t, remote.Write(b.ref(t, 1, "app:v1"), second))
+	for i := range 2 {
+		require.Equal(t, secondID.String(), b.digestAt(t, i, "app:v1"))
+		b.stops[i]()
+	}
+	for i := range 2 { // each asks the other when it starts
+		b.start(t, i)
+	}
+	for range 20 {
+		for i := range 2 {
+			require.Equal(t, secondID.String(), b.digestAt(t, i, "app:v1"))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // Nothing is fetched from anywhere but from peers.

@@ -92,6 +92,9 @@ func (u *unpublisher) image(ctx context.Context, p clusterimage.PackedImage) err
 		if tags[d] || u.kept[repo+"@"+d.String()] {
 			continue
 		}
+		if err := u.mark(peerTag{Repository: repo, Digest: d}); err != nil {
+			return err
+		}
 		if err := u.unlink(repo, "_manifests/revisions", d); err != nil {
 			return err
 		}
@@ -169,10 +172,7 @@ func (u *unpublisher) untag(repo, tag string, documents []digest.Digest) error {
 	}
 	for _, d := range documents {
 		if d == current {
-			if err := os.MkdirAll(filepath.Join(u.root, "removed"), 0o755); err != nil {
-				return err
-			}
-			if err := atomicfile.Write(removedFile(u.root, repo, tag), []byte(d), 0o600); err != nil {
+			if err := u.mark(peerTag{Repository: repo, Tag: tag, Digest: d}); err != nil {
 				return err
 			}
 			return os.RemoveAll(dir)
@@ -181,15 +181,22 @@ func (u *unpublisher) untag(repo, tag string, documents []digest.Digest) error {
 	return nil
 }
 
-// removedFile keeps that a tag was taken away, and of which image.
-func removedFile(root, repo, tag string) string {
-	sum := sha256.Sum256([]byte(repo + ":" + tag))
+// mark keeps that a tag or a manifest was taken away, and of which image it was.
+func (u *unpublisher) mark(t peerTag) error {
+	if err := os.MkdirAll(filepath.Join(u.root, "removed"), 0o755); err != nil {
+		return err
+	}
+	return atomicfile.Write(removedFile(u.root, t), []byte(t.Digest), 0o600)
+}
+
+func removedFile(root string, t peerTag) string {
+	sum := sha256.Sum256([]byte(t.key()))
 	return filepath.Join(root, "removed", hex.EncodeToString(sum[:]))
 }
 
-// removed tells whether this very tag was taken away here since it was pushed.
+// removed tells whether this very tag or manifest was taken away here since it was pushed.
 func removed(root string, t peerTag) bool {
-	file := removedFile(root, t.Repository, t.Tag)
+	file := removedFile(root, t)
 	text, err := os.ReadFile(file)
 	if err != nil || string(text) != t.Digest.String() {
 		return false
