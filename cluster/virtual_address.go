@@ -64,7 +64,7 @@ func (r *run) carryingBeside(h *runtime.Host, before clusterfile.Endpoint) []run
 	}
 	link, _ := runtime.VirtualLink(e, h)
 	p := vip.Place{
-		Address: e.Address(), Bits: bitsOf(e), Link: link, Own: h.IP(), APIPort: d.APIPort(c), Password: c.AddressPassword.Reveal(),
+		Address: e.Address(), Bits: bitsOf(e), Link: link, Own: h.IP(), OwnLink: h.Link(), APIPort: d.APIPort(c), Password: c.AddressPassword.Reveal(),
 		Node: runtime.NodeBinary, Kubeconfig: r.distribution.Kubectl().Kubeconfig,
 	}
 	if before.VIP != "" {

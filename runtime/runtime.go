@@ -245,6 +245,20 @@ func (h *Host) HasAddress() bool {
 	return err == nil && slices.ContainsFunc(h.Facts.Addresses, func(p netip.Prefix) bool { return p.Addr() == ip.Unmap() })
 }
 
+// Link is the interface that has the host's own address; empty where none has.
+func (h *Host) Link() string {
+	ip, err := netip.ParseAddr(h.IP())
+	if err != nil {
+		return ""
+	}
+	for _, p := range h.Facts.Addresses {
+		if p.Addr() == ip.Unmap() {
+			return h.Facts.LinkOf[p]
+		}
+	}
+	return ""
+}
+
 // First is the first control plane.
 func (c *Cluster) First() *Host { return c.Hosts[0] }
 

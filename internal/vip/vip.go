@@ -5,6 +5,7 @@
 package vip
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -40,6 +41,7 @@ type Place struct {
 	Bits     int    // length of the address' network as the interface has it; 0: the address alone
 	Link     string // name of the interface
 	Own      string // IP address of the control plane
+	OwnLink  string // name of the interface that has it, by which control planes hear one another. Default Link
 	Peers    []string
 	Rank     int // of the control plane among all; the lower one is preferred where nobody has the address
 	APIPort  int
@@ -115,8 +117,10 @@ func (p Place) Config() string {
 	line("\tscript \"%s endpoint check --server %s\"", p.Node, net.JoinHostPort(p.Own, strconv.Itoa(p.APIPort)))
 	line("\tinterval 2\n\ttimeout 3\n\tfall 2\n\trise 2\n\tinit_fail\n}")
 	for _, c := range p.carried() {
+		// keepalived sends and hears on this interface alone: it is that of the control planes' own addresses, wherever the virtual one stands.
+		heard := cmp.Or(p.OwnLink, c.Link)
 		line("vrrp_instance sealer_%s {\n\tstate BACKUP\n\tnopreempt\n\tinterface %s\n\tvirtual_router_id %d\n\tpriority %d\n\tadvert_int 1",
-			c.Address, c.Link, RouterID(c.Address), max(200-p.Rank, 1))
+			c.Address, heard, RouterID(c.Address), max(200-p.Rank, 1))
 		if c.Address.Is4() {
 			line("\tversion 2\n\tauthentication {\n\t\tauth_type PASS\n\t\tauth_pass %s\n\t}", p.Password)
 		} else {
@@ -126,6 +130,9 @@ func (p Place) Config() string {
 			line("\tunicast_src_ip %s\n\tcheck_unicast_src\n\tunicast_peer {\n\t\t%s\n\t}", p.Own, strings.Join(slices.Sorted(slices.Values(p.Peers)), "\n\t\t"))
 		}
 		line("\tvirtual_ipaddress {\n\t\t%s dev %s\n\t}", c.prefix(), c.Link)
+		if heard != c.Link { // without its link the address is of no use
+			line("\ttrack_interface {\n\t\t%s\n\t}", c.Link)
+		}
 		line("\ttrack_script {\n\t\tapi_server\n\t}\n}")
 	}
 	return b.String()

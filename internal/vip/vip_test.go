@@ -41,9 +41,16 @@ func two() vip.Place {
 	return p
 }
 
+// apart has the address on another interface than the one by which the control planes hear one another.
+func apart() vip.Place {
+	p := place()
+	p.OwnLink, p.Link = "eth0", "eth1"
+	return p
+}
+
 func TestGolden(t *testing.T) {
 	require.Equal(t, "10.0.0.200 eth1\n10.0.0.100 eth0\n", two().Addresses())
-	for name, p := range map[string]vip.Place{"three": place(), "alone": alone(), "six": six(), "two": two()} {
+	for name, p := range map[string]vip.Place{"three": place(), "alone": alone(), "six": six(), "two": two(), "apart": apart()} {
 		goldenfile.Equal(t, filepath.Join("testdata", name+".conf"), p.Config())
 	}
 	pod, err := place().Pod()

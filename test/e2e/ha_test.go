@@ -46,6 +46,33 @@ func carrierImage(t *testing.T, b *bed) string {
 
 // A real cluster of three control planes and two workers, made at once, whose images all come from a registry of the user's own, one of whose
 // hosts is given by its name, and whose API servers are found by a balancer of the user's own. Then they have a virtual address.
+// apartLink is an interface of each host beside the one that has its address. It is there after a restart, too.
+const apartLink = "vip0"
+
+func apart(t *testing.T, g *bed) {
+	t.Helper()
+	for _, h := range g.h {
+		g.exec(t, h, "sh", "-ec", `link=$(ip -o addr show | awk -v a="$1/" 'index($4, a) == 1 { print $2 }')
+cat >/etc/systemd/system/apart.service <<EOF
+[Unit]
+Description=Interface beside the one that has the address of the host
+DefaultDependencies=no
+Before=network-pre.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=ip link add link $link name $2 type macvlan mode bridge
+ExecStart=ip link set $2 up
+
+[Install]
+WantedBy=multi-user.target
+EOF
+systemctl daemon-reload
+systemctl enable --quiet --now apart`, "sh", h.Address.String(), apartLink)
+	}
+}
+
 func TestHighAvailability(t *testing.T) {
 	l := fiveHosts(t)
 	const site = "ha"
@@ -54,6 +81,7 @@ func TestHighAvailability(t *testing.T) {
 	require.NoError(t, l.TrustHosts(site))
 	g := &bed{lab: l, name: "ha", site: site, h: l.Hosts.Hosts, kubectl: []string{"kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"}}
 	image := carrierImage(t, g)
+	apart(t, g)
 	g.before = g.snapshots(t, g.h...)
 	reg := corporate(t, l.Hosts)
 	t.Setenv("CORP_PASSWORD", "s3cret of robots")

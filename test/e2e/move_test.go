@@ -190,7 +190,7 @@ func (m *moving) moves(t *testing.T) {
 
 	was := m.address
 	m.address = was.Next()
-	m.write(t, "vip: "+m.address.String(), true)
+	m.write(t, "vip: "+m.address.String()+", interface: "+apartLink, true) // by which control planes do not hear one another
 	plan = m.sealer(t, apply...)
 	require.Contains(t, plan, "~ endpoint: vip "+was.String()+" → vip "+m.address.String())
 	require.Contains(t, plan, "~ registry: sea.hub:5000 → hub.corp.example:")
@@ -199,6 +199,7 @@ func (m *moving) moves(t *testing.T) {
 	m.well(t, m.address.String()+":6443")
 	require.NoError(t, m.ask(t.Context()))
 	require.Len(t, m.holders(t, m.h...), 1)
+	require.Contains(t, m.exec(t, m.holders(t, m.h...)[0], "ip", "-o", "addr", "show", "dev", apartLink), " "+m.address.String()+"/")
 	for _, h := range m.h {
 		require.NotContains(t, m.exec(t, h, "ip", "-o", "addr", "show"), " "+was.String()+"/")
 		require.NotContains(t, m.exec(t, h, "cat", "/etc/hosts"), was.String())
