@@ -358,6 +358,18 @@ func TestDelete_OnlyOurs(t *testing.T) {
 	require.Empty(t, b.hosts["10.0.0.1"].did())
 }
 
+// A registry that has lost what it served gets it again from the same run.
+func TestRun_RegistryLost(t *testing.T) {
+	b := newBed(t, three)
+	require.NoError(t, b.run(t))
+	b.hosts["10.0.0.1"].On("registry lacks", hosttest.Answer{Stdout: `["quay.io/a/b:2"]`})
+	did := b.newly()
+	require.NoError(t, b.run(t))
+	now := did()
+	require.Contains(t, now["10.0.0.1"], "registry publish")
+	require.NotContains(t, now["10.0.0.2"], "registry publish")
+}
+
 // Clusters may have the same name. One that this machine has not made is not deleted for it, and neither is one that is named beside another.
 func TestDelete_Namesake(t *testing.T) {
 	b := newBed(t, three)

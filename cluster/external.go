@@ -23,6 +23,8 @@ import (
 type ImagePusher interface {
 	// Check finds what Push would stop at: images that cannot go there, a registry that does not answer, or does not take the login.
 	Check(ctx context.Context, p ImagePush) error
+	// Lacks are the names of packed images that the registry does not have as they are packed.
+	Lacks(ctx context.Context, p ImagePush) ([]string, error)
 	// Push sends the packed images that the registry lacks. How it goes on is told to log.
 	Push(ctx context.Context, p ImagePush, log io.Writer) error
 }
@@ -124,6 +126,13 @@ func (r *run) pushExternal(*runtime.Host) []runtime.Step {
 	return []runtime.Step{{
 		Name: "pushing the packed images to " + e.Host(),
 		Key:  r.cluster.Digest + " " + e.Endpoint() + "/" + e.Path,
+		Done: func(ctx context.Context) (bool, error) { // it may be another one by the same name, or have lost what it had
+			if r.Pusher == nil {
+				return false, errNoPusher
+			}
+			lacks, err := r.Pusher.Lacks(ctx, r.imagePush())
+			return len(lacks) == 0, err
+		},
 		Do: func(ctx context.Context, log io.Writer) error {
 			if r.Pusher == nil {
 				return errNoPusher
@@ -142,7 +151,7 @@ func (r *run) askExternal(h *runtime.Host) []runtime.Step {
 		return nil
 	}
 	reg := r.cluster.Registry
-	sum := sha256.Sum256(reg.CA)
+	sum := sha256.Sum256(slices.Concat(reg.CA, []byte("\n"+reg.Username+"\n"+reg.Password.Reveal())))
 	return []runtime.Step{{
 		Name: stepAskRegistry,
 		Key:  fmt.Sprintf("%s %s %s", reg.Endpoint(), reg.Username, hex.EncodeToString(sum[:8])),

@@ -33,7 +33,10 @@ const (
 type pusher struct {
 	checked, pushed []cluster.ImagePush
 	refuses         error
+	lacks           []string
 }
+
+func (p *pusher) Lacks(context.Context, cluster.ImagePush) ([]string, error) { return p.lacks, nil }
 
 func (p *pusher) Check(_ context.Context, push cluster.ImagePush) error {
 	p.checked = append(p.checked, push)
@@ -82,6 +85,12 @@ func TestRun_ExternalRegistry(t *testing.T) {
 	require.NoError(t, b.run(t))
 	require.Contains(t, b.out.String(), "nothing to change")
 	require.Len(t, p.pushed, 1)
+
+	// A registry that was made anew has lost them.
+	p.lacks = []string{"quay.io/a/b:2"}
+	require.NoError(t, b.run(t))
+	require.Len(t, p.pushed, 2)
+	p.lacks, p.pushed = nil, p.pushed[:1]
 
 	// A host that joins later, from what the control planes have kept, knows the registry and its login.
 	worker := clusterfile.Host{Address: "10.0.0.4", Role: clusterfile.Worker}

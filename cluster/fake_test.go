@@ -272,6 +272,7 @@ func newFakeHost(m clusterfile.Host, name string) *fakeHost {
 	f.On("content receive", hosttest.Answer{Do: f.receive})
 	f.On("rootfs mount", hosttest.Answer{Stdout: `{"path":"/var/lib/sealer/node/rootfs/x"}`})
 	f.On("registry init", hosttest.Answer{Stdout: `{"ca":"PEM","username":"sealer","password":"very-secret"}`})
+	f.On("registry lacks", hosttest.Answer{Stdout: "[]"})
 	f.On("^kubectl get nodes", hosttest.Answer{Do: func(context.Context, hosttest.Call) hosttest.Answer {
 		var items []string
 		for i := range 9 {

@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/sealerio/sealer/cluster/program"
+	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/runtime"
 )
@@ -146,6 +147,17 @@ func (r *registries) start(h *runtime.Host, digest string) runtime.Step {
 	}
 }
 
+// packedNames are those of the images that img packs, each once.
+func packedNames(img *clusterimage.Image) []string {
+	names := []string{} // [] in JSON, not null
+	for _, p := range img.Images {
+		if !slices.Contains(names, p.Name) {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
 // registry serves the packed images on a control plane, over TLS, with credentials made for this cluster.
 func (r *run) registry(h *runtime.Host) []runtime.Step {
 	if r.external() {
@@ -156,6 +168,11 @@ func (r *run) registry(h *runtime.Host) []runtime.Step {
 		{
 			Name: stepRegistryPublish,
 			Key:  r.cluster.Digest,
+			Done: func(ctx context.Context) (bool, error) {
+				var lacks []string
+				err := program.Call{In: packedNames(r.Image), Out: &lacks, Reads: true}.Run(ctx, h, "registry", "lacks")
+				return len(lacks) == 0, err
+			},
 			Do: func(ctx context.Context, log io.Writer) error {
 				return program.Call{Log: log}.Run(ctx, h, "registry", "publish", "--image", r.cluster.Digest)
 			},

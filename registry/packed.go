@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -86,6 +87,50 @@ func (c *Client) PushPacked(ctx context.Context, st *store.Store, img *clusterim
 		})
 	}
 	return g.Wait()
+}
+
+// LacksPacked are the names of img's packed images that PushPacked would send: what the names stand for there is not what is packed.
+func (c *Client) LacksPacked(ctx context.Context, st *store.Store, img *clusterimage.Image, to Target) (lacks []string, err error) {
+	release, err := st.Hold(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, release()) }()
+	list, err := packedPushes(ctx, st, img, to)
+	if err != nil {
+		return nil, err
+	}
+	missing := make([]bool, len(list))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(perJob)
+	for i, p := range list {
+		g.Go(func() error {
+			src, err := c.parse(p.target)
+			if err != nil {
+				return err
+			}
+			src = src.direct()
+			s, err := c.session(ctx, src, transport.PushScope) // some registries tell those who may only read that there is nothing
+			if err != nil {
+				return src.fail(err)
+			}
+			have, err := s.headManifest(ctx, src.identifier())
+			if err != nil {
+				return src.fail(err)
+			}
+			missing[i] = have != p.desc.Digest
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	for i, p := range list {
+		if missing[i] {
+			lacks = append(lacks, p.name)
+		}
+	}
+	return lacks, nil
 }
 
 // packedPushes are the images, each with what its name is to stand for.

@@ -96,7 +96,13 @@ func TestPushPacked(t *testing.T) {
 	require.NoError(t, client.Check(t.Context(), reg.Address))
 	target := registry.Target{Host: reg.Address, Prefix: "mirror/all"}
 	require.NoError(t, registry.CheckPacked(t.Context(), p.st, img, target))
+	lacks, err := client.LacksPacked(t.Context(), p.st, img, target)
+	require.NoError(t, err)
+	require.NotEmpty(t, lacks)
 	require.NoError(t, client.PushPacked(t.Context(), p.st, img, target))
+	lacks, err = client.LacksPacked(t.Context(), p.st, img, target)
+	require.NoError(t, err)
+	require.Empty(t, lacks)
 
 	uploads := func() int {
 		log, err := os.ReadFile(reg.AccessLog)

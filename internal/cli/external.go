@@ -40,6 +40,20 @@ func (p *imagePusher) Check(ctx context.Context, push cluster.ImagePush) error {
 	return err
 }
 
+// Lacks implements cluster.ImagePusher.
+func (p *imagePusher) Lacks(ctx context.Context, push cluster.ImagePush) ([]string, error) {
+	dial, err := p.reach(ctx, push, io.Discard)
+	if err != nil {
+		return nil, err
+	}
+	client, err := p.client(push, dial, nil, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	return client.LacksPacked(ctx, p.store, push.Image, target(push))
+}
+
 // Push implements cluster.ImagePusher.
 func (p *imagePusher) Push(ctx context.Context, push cluster.ImagePush, log io.Writer) error {
 	dial, err := p.reach(ctx, push, log)
