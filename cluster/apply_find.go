@@ -33,7 +33,7 @@ func (a *applying) find(ctx context.Context) error {
 		return err
 	}
 	a.fresh = !slices.ContainsFunc(r.cluster.ControlPlanes(), func(h *runtime.Host) bool {
-		return h.Facts.State != nil && h.Facts.State.Cluster == a.want.Name && h.Facts.State.Complete
+		return h.Facts.State != nil && h.Facts.State.Cluster == a.want.Name && h.Facts.State.WasComplete()
 	})
 	if a.fresh {
 		if a.Image == nil {
@@ -78,7 +78,7 @@ func (a *applying) contact(ctx context.Context, r *run) (*runtime.Host, error) {
 	a.silent = nil
 	if _, none := errors.AsType[*NoContactError](err); none && len(a.lost) == 0 {
 		for _, h := range r.cluster.ControlPlanes() {
-			if h.Facts.State != nil && h.Facts.State.Complete {
+			if h.Facts.State.WasComplete() {
 				a.silent = err
 				return h, nil
 			}

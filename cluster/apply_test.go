@@ -393,6 +393,31 @@ func TestApply_Continues(t *testing.T) {
 	}
 }
 
+// An upgrade by apply that was cut is continued as what it is, and nothing is installed from the new image beside it.
+func TestApply_ContinuesUpgrade(t *testing.T) {
+	for _, at := range []string{"h1: dist upgrade-running", "h1: kubectl drain", "h1: dist upgrade-drained", "h3: dist upgrade-drained", "snapshot"} {
+		t.Run(at, func(t *testing.T) {
+			w := newWorld(t, small)
+			require.NoError(t, w.apply())
+			w.opts.Image, w.opts.ImageName = imageOf(t, w.bed.opts.Content.(content.Store), "v1.37.1"), "registry.example.com/app:v2"
+			w.fail = at
+			require.ErrorContains(t, w.apply(), "it fails")
+			var upgrading *cluster.UpgradingError
+			require.ErrorAs(t, w.bed.run(t), &upgrading)
+			require.Contains(t, upgrading.Hint(), "sealer upgrade registry.example.com/app:v2")
+			w.log = nil
+			require.NoError(t, w.apply())
+			require.Contains(t, w.plan.String(), "the upgrade has not come to its end")
+			require.Contains(t, w.log, "h4: dist upgrade-drained")
+			for _, did := range w.log {
+				require.NotContains(t, did, "dist install")
+			}
+			require.NoError(t, w.apply())
+			require.True(t, w.plan.Nothing(), w.plan.String())
+		})
+	}
+}
+
 // A cluster is known to its own hosts: another machine may change it.
 func TestApply_ElsewhereAndAsked(t *testing.T) {
 	w := newWorld(t, small)

@@ -156,6 +156,11 @@ func (r *run) carryOut(ctx context.Context, kept *folder) error {
 	if err := describeOlder(ctx, c, r.RunOptions); err != nil {
 		return err
 	}
+	if r.applied == nil {
+		if err := upgrading(c); err != nil {
+			return err
+		}
+	}
 	id, err := kept.clusterID(r.Clusterfile.Name, c.Hosts)
 	if err != nil {
 		return err

@@ -358,6 +358,45 @@ func TestDelete_OnlyOurs(t *testing.T) {
 	require.Empty(t, b.hosts["10.0.0.1"].did())
 }
 
+// All of a cluster is all of its hosts, also of those that joined later, and its own scripts are run on them.
+func TestDelete_Part(t *testing.T) {
+	const plugin = "---\napiVersion: sealer.io/v1\nkind: Plugin\nmetadata: {name: bye}\nspec: {type: SHELL, action: pre-clean-host, data: \"echo bye\"}\n"
+	b := newBed(t, three+plugin)
+	require.NoError(t, b.run(t))
+	o := b.deleteOptions()
+	some, err := clusterfile.Parse("some.yaml", []byte("apiVersion: sealer.io/v2\nkind: Cluster\nmetadata: {name: prod}\nspec: {hosts: [{ips: [10.0.0.1-10.0.0.2], roles: [master]}]}\n"))
+	require.NoError(t, err)
+	o.Clusterfile = some
+	did := b.newly()
+	for _, elsewhere := range []bool{false, true} {
+		if elsewhere { // the control planes know it, too
+			o.StateDir = t.TempDir()
+		}
+		var part *cluster.PartError
+		require.ErrorAs(t, cluster.Delete(t.Context(), o), &part)
+		require.Equal(t, []string{"10.0.0.3", "10.0.0.4"}, part.Others)
+	}
+	o.StateDir, o.DryRun = b.opts.StateDir, true
+	o.Clusterfile = b.opts.Clusterfile
+	b.out.Reset()
+	require.NoError(t, cluster.Delete(t.Context(), o))
+	require.Contains(t, b.out.String(), "deleting cluster \"prod\"")
+	for name, calls := range did() {
+		require.Empty(t, calls, name)
+	}
+
+	o.DryRun, o.Force = false, true
+	o.Clusterfile = some
+	require.NoError(t, cluster.Delete(t.Context(), o))
+	now := did()
+	require.Contains(t, now["10.0.0.1"], "plugin-bye")
+	require.Contains(t, now["10.0.0.2"], "dist reset")
+	require.NotContains(t, now["10.0.0.3"], "dist reset")
+	o.Clusterfile, o.Force = b.opts.Clusterfile, false
+	require.NoError(t, cluster.Delete(t.Context(), o), "the rest is still known")
+	require.Contains(t, did()["10.0.0.3"], "dist reset")
+}
+
 // A registry that has lost what it served gets it again from the same run.
 func TestRun_RegistryLost(t *testing.T) {
 	b := newBed(t, three)

@@ -22,8 +22,26 @@ import (
 type DeleteOptions struct {
 	Operator
 	Clusterfile *clusterfile.File // its name and hosts; ClusterfilePath has it after a run
-	// Force goes on without hosts that cannot be reached. They are the error in the end.
+	// Force goes on without hosts that cannot be reached, and deletes those that are named where the cluster has others, too. Hosts that
+	// could not be reached are the error in the end.
 	Force bool
+	// DryRun prints the plan to Out, and changes nothing.
+	DryRun bool
+}
+
+// PartError is a cluster that has more hosts than those that are to be deleted as all of it.
+type PartError struct {
+	Cluster string
+	Others  []string
+}
+
+func (e *PartError) Error() string {
+	return fmt.Sprintf("the cluster %q also has %s: they would stay as they are, with nothing that knows of them", e.Cluster, strings.Join(e.Others, ", "))
+}
+
+// Hint says how all are named, and how a part is.
+func (e *PartError) Hint() string {
+	return "name all hosts of the cluster; sealer delete without --all takes single hosts out of it; --force deletes from those that are named alone"
 }
 
 // UnreachableError is hosts that were left as they are, because they could not be reached.
@@ -42,7 +60,7 @@ func (e *UnreachableError) Unwrap() []error { return e.Errs }
 
 // Hint says how to do the rest.
 func (e *UnreachableError) Hint() string {
-	return "when they are back: sealer delete --all with --masters and --nodes naming them"
+	return "when they are back: sealer delete --all --force with --masters and --nodes naming them"
 }
 
 // Delete puts all hosts of a cluster back as they were before: workers, then
@@ -76,6 +94,20 @@ func Delete(ctx context.Context, o DeleteOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeHosts()) }()
+	others, err := o.recall(ctx, kept, c)
+	if err != nil {
+		return err
+	}
+	if len(others) > 0 && !o.Force {
+		return &PartError{o.Clusterfile.Name, others}
+	}
+	if o.DryRun {
+		p, err := o.plan(c)
+		if err == nil && o.Out != nil {
+			_, err = io.WriteString(o.Out, p.String())
+		}
+		return err
+	}
 	if len(c.Hosts) > 0 {
 		held, release, err := kept.hold(ctx, c, o.Distributions.Marks())
 		if err != nil {
@@ -95,14 +127,52 @@ func Delete(ctx context.Context, o DeleteOptions) (err error) {
 	if len(unreachable) > 0 {
 		return &UnreachableError{unreachable}
 	}
+	if len(others) > 0 {
+		return nil // what is known of the cluster is still so for them
+	}
 	return kept.remove()
+}
+
+// recall reads what is known of the cluster, here and on its control planes: it gives back the hosts that were not named, and has the scripts
+// for its deletion, where the Clusterfile has no plugins of its own.
+func (o DeleteOptions) recall(ctx context.Context, kept *folder, c *runtime.Cluster) (others []string, err error) {
+	if err := owned(o.StateDir, o.Clusterfile.Name, c.Hosts); err != nil {
+		return nil, err
+	}
+	known, err := kept.known()
+	if err != nil {
+		return nil, err
+	}
+	var defined *clusterfile.File
+	for _, h := range c.ControlPlanes() {
+		if defined != nil || h.Facts.State == nil {
+			continue
+		}
+		if defined, err = readDefinition(ctx, h); err != nil {
+			return nil, err
+		}
+	}
+	for _, f := range []*clusterfile.File{known, defined} {
+		if f == nil {
+			continue
+		}
+		for _, m := range f.Hosts {
+			named := slices.ContainsFunc(o.Clusterfile.Machines(), func(n clusterfile.Host) bool { return n.Address == m.Address || n.Local() })
+			if !named && !slices.Contains(others, m.String()) {
+				others = append(others, m.String())
+			}
+		}
+	}
+	if defined != nil && len(o.Clusterfile.Plugins) == 0 {
+		file := *c.File
+		file.Plugins = defined.Plugins
+		c.File = &file
+	}
+	return others, nil
 }
 
 // plan has steps for the hosts that are this cluster's, and none for those where nothing of sealer is.
 func (o DeleteOptions) plan(c *runtime.Cluster) (plan, error) {
-	if err := owned(o.StateDir, o.Clusterfile.Name, c.Hosts); err != nil {
-		return plan{}, err
-	}
 	var problems []error
 	var before, workers, joined, first, after []work
 	for i, h := range c.Hosts {

@@ -237,6 +237,9 @@ func (m *removal) choose(ctx context.Context) error {
 	if m.defined, err = readDefinition(ctx, contact); err != nil {
 		return err
 	}
+	if m.defined != nil && len(m.how.plugins) == 0 { // what this machine keeps of the cluster has none
+		m.cluster.File.Plugins = m.defined.Plugins
+	}
 	if err := m.checkLeftOver(); err != nil {
 		return err
 	}

@@ -148,6 +148,15 @@ func TestRemove_Lost(t *testing.T) {
 	require.Empty(t, newly()["10.0.0.1"], "the cluster has forgotten it before")
 }
 
+// Scripts for hosts that leave are those that the cluster was made with.
+func TestRemove_Plugins(t *testing.T) {
+	b := newBed(t, three+"---\napiVersion: sealer.io/v1\nkind: Plugin\nmetadata: {name: bye}\nspec: {type: SHELL, action: pre-clean-host, data: \"echo bye\"}\n")
+	require.NoError(t, b.run(t))
+	did := b.newly()
+	require.NoError(t, b.remove(t, b.more(clusterfile.Worker, "10.0.0.4")))
+	require.Contains(t, did()["10.0.0.4"], "plugin-bye")
+}
+
 // A removal of a lost control plane that is cut after it was taken off the list, and before the others know, is gone on with.
 func TestRemove_LostContinues(t *testing.T) {
 	b := newBed(t, "spec: {hosts: [{ips: [10.0.0.1-10.0.0.3], roles: [master]}, {ips: [10.0.0.4], roles: [node]}]}\n")

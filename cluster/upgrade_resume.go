@@ -5,6 +5,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/sealerio/sealer/host"
@@ -43,4 +44,24 @@ func mayPass(err error) bool {
 	_, silent := errors.AsType[*NoContactError](err)
 	_, failed := errors.AsType[*host.ExitError](err)
 	return silent || failed
+}
+
+// UpgradingError is a cluster of which an upgrade has not come to its end. Its hosts are not installed from the new image meanwhile: an upgrade
+// drains them first, and keeps an order.
+type UpgradingError struct{ Cluster, Host, From, To string }
+
+func (e *UpgradingError) Error() string {
+	return fmt.Sprintf("the upgrade of the cluster %q from %s to %s has not come to its end on %s", e.Cluster, e.From, e.To, e.Host)
+}
+
+// Hint is to continue it.
+func (e *UpgradingError) Hint() string { return "continue it first: sealer upgrade " + e.To }
+
+func upgrading(c *runtime.Cluster) error {
+	for _, h := range c.Hosts {
+		if s := h.Facts.State; s != nil && s.Cluster == c.File.Name && s.PreviousDigest != "" {
+			return &UpgradingError{Cluster: s.Cluster, Host: h.String(), From: s.PreviousImage, To: s.Image}
+		}
+	}
+	return nil
 }

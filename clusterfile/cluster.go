@@ -154,6 +154,7 @@ func (s *source) secret(n *node, key string) Secret {
 
 func (s *source) hosts(f *File, spec *node) {
 	base := s.ssh(spec)
+	f.SSH = base
 	groups := spec.child("hosts")
 	if groups == nil || len(groups.values) == 0 {
 		return // this machine

@@ -29,6 +29,7 @@ type File struct {
 	Cmd     []string // replaces what the image launches where it is not nil
 	Apps    []string // replaces the image's LAUNCH where it is not nil; they go before Cmd
 	Hosts   []Host   // none: the cluster is this machine
+	SSH     SSH      `json:"-"` // what all hosts have in common; it stands in each of Hosts, too
 	Aliases []Alias
 	// Registry is where hosts have the packed images from.
 	Registry Registry

@@ -121,8 +121,11 @@ func (f *File) ResolveSecrets(get func(Reference) (Secret, error)) error {
 		}
 		f.K0s, _ = resolved.(map[string]any)
 	}
+	logins := []*SSH{&f.SSH}
 	for i := range f.Hosts {
-		login := &f.Hosts[i].SSH
+		logins = append(logins, &f.Hosts[i].SSH)
+	}
+	for _, login := range logins {
 		secrets := []*Secret{&login.Password, &login.KeyPassword, &login.SudoPassword}
 		if login.Jump != nil {
 			jump := *login.Jump // hosts may share it

@@ -136,7 +136,7 @@ func lookup(cmd *cobra.Command) func(string) ([]netip.Addr, error) {
 // Passwords are kept of none.
 func (o *sshFlags) asHostsSay() *sshFlags {
 	each := *o
-	each.flagsWereChosen = func() bool { return false }
+	each.chosen = func(string) bool { return false }
 	return &each
 }
 

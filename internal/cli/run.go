@@ -174,7 +174,7 @@ func (o *runFlags) read(a *app, cmd *cobra.Command, parse func(string, []byte) (
 			return nil, err
 		}
 		if o.masters != "" || o.nodes != "" {
-			file.Hosts = fromFlags.Hosts
+			file.Hosts = o.named(fromFlags.Hosts, file)
 		}
 	}
 	if o.name != "" {
@@ -196,6 +196,20 @@ func (o *runFlags) read(a *app, cmd *cobra.Command, parse func(string, []byte) (
 		return nil, err
 	}
 	return file, file.Validate()
+}
+
+// named are the hosts of the flags, with what the Clusterfile says of those that it names, too, and with its login where it does not.
+func (o *runFlags) named(hosts []clusterfile.Host, file *clusterfile.File) []clusterfile.Host {
+	list := slices.Clone(hosts)
+	for i, h := range list {
+		at := slices.IndexFunc(file.Hosts, func(m clusterfile.Host) bool { return m.Address == h.Address && m.Role == h.Role })
+		if at >= 0 {
+			list[i] = file.Hosts[at]
+			continue
+		}
+		list[i].SSH = o.overlay(file.SSH)
+	}
+	return list
 }
 
 // openRunLog keeps everything of a run in a file of its own, unless the user named one.
@@ -270,7 +284,7 @@ Clusterfile, name them where that is gone. It can be repeated.`,
 	f := cmd.Flags()
 	f.BoolVarP(&o.all, "all", "a", false, "delete the whole cluster; --masters and --nodes are then all of its hosts")
 	f.DurationVar(&o.timeout, "timeout", kube.DefaultDrainTimeout, "how long pods may take to leave a node")
-	f.BoolVar(&o.dryRun, "dry-run", false, "with --masters or --nodes: print the plan and change nothing")
+	f.BoolVar(&o.dryRun, "dry-run", false, "look at the hosts, print the plan and change nothing")
 	f.Bool("prune", false, "as in older sealers; hosts are always cleaned as a whole")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.delete(cmd, o) }
 	return cmd
@@ -297,8 +311,10 @@ func (a *app) delete(cmd *cobra.Command, o deleteFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := a.confirm(cmd, o.yes, desired); err != nil {
-		return err
+	if !o.dryRun {
+		if err := a.confirm(cmd, o.yes, desired); err != nil {
+			return err
+		}
 	}
 	logFile, err := a.openRunLog("delete")
 	if err != nil {
@@ -312,6 +328,7 @@ func (a *app) delete(cmd *cobra.Command, o deleteFlags) (err error) {
 		Clusterfile: desired,
 		Operator:    a.operator(&o.sshFlags, logFile),
 		Force:       o.force,
+		DryRun:      o.dryRun,
 	})
 }
 

@@ -35,7 +35,8 @@ type sshFlags struct {
 	jump            string
 	askPassword     bool
 	acceptNewHosts  bool
-	flagsWereChosen func() bool
+	chosen          func(flag string) bool
+	passwordFromEnv bool // which hosts' own passwords go before
 }
 
 func (o *sshFlags) add(cmd *cobra.Command) {
@@ -52,7 +53,7 @@ func (o *sshFlags) add(cmd *cobra.Command) {
 	f.BoolVar(&o.acceptNewHosts, "accept-new-host-keys", false, "trust hosts that are seen for the first time; a changed key is refused all the same")
 	f.StringVar(&o.jump, "jump", "", "host through which the others are reached: [USER@]HOST[:PORT], with the same key or password")
 	cmd.MarkFlagsMutuallyExclusive("passwd", "passwd-file", "ask-passwd")
-	o.flagsWereChosen = func() bool { return f.Changed("user") || f.Changed("port") || f.Changed("pk") }
+	o.chosen = f.Changed
 }
 
 // resolve reads the password from where the user said it is.
@@ -69,10 +70,11 @@ func (o *sshFlags) resolve(a *app, cmd *cobra.Command) error {
 		o.password = host.Secret(text)
 		return err
 	}
-	o.password = host.Secret(os.Getenv(passwordEnv))
+	o.password, o.passwordFromEnv = host.Secret(os.Getenv(passwordEnv)), true
 	return nil
 }
 
+// ssh is the login that the flags say, with their defaults.
 func (o *sshFlags) ssh() clusterfile.SSH {
 	login := clusterfile.SSH{
 		User: o.user, Port: o.port, KeyFile: o.key,
@@ -80,6 +82,21 @@ func (o *sshFlags) ssh() clusterfile.SSH {
 		KeyPassword: o.passphrase,
 	}
 	login.Jump = o.jumpHost(login)
+	return login
+}
+
+// given is the part of it that the user has said.
+func (o *sshFlags) given() clusterfile.SSH {
+	var login clusterfile.SSH
+	if o.chosen("user") {
+		login.User = o.user
+	}
+	if o.chosen("port") {
+		login.Port = o.port
+	}
+	if o.chosen("pk") {
+		login.KeyFile = o.key
+	}
 	return login
 }
 
@@ -105,21 +122,31 @@ func (o *sshFlags) jumpHost(login clusterfile.SSH) *clusterfile.Jump {
 // overlay fills what a host of a Clusterfile leaves open, and puts flags that
 // were given over what it says.
 func (o *sshFlags) overlay(h clusterfile.SSH) clusterfile.SSH {
-	flags := o.ssh()
-	if !o.flagsWereChosen() {
-		flags.User, flags.Port, flags.KeyFile = h.User, h.Port, h.KeyFile
+	login := o.given()
+	login.Password, login.KeyPassword = o.password, o.passphrase
+	if o.passwordFromEnv && h.Password != "" {
+		login.Password = h.Password
 	}
-	if flags.Password == "" {
-		flags.Password = h.Password
+	if login.KeyPassword == "" {
+		login.KeyPassword = h.KeyPassword
 	}
-	if flags.KeyPassword == "" {
-		flags.KeyPassword = h.KeyPassword
+	jump := h.Jump
+	h.Jump = nil
+	login = login.Over(h)
+	switch {
+	case o.jump != "":
+		login.Jump = o.jumpHost(login)
+	case jump != nil: // what is kept of a cluster has no passwords
+		j := *jump
+		if j.Password == "" {
+			j.Password = o.password
+		}
+		if j.KeyPassword == "" {
+			j.KeyPassword = o.passphrase
+		}
+		login.Jump = &j
 	}
-	flags.SudoPassword = h.SudoPassword
-	if flags.Jump == nil {
-		flags.Jump = h.Jump
-	}
-	return flags
+	return login
 }
 
 // dialer connects to hosts; a host without an address is this machine. Jump hosts are connected to once, and left at

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/stretchr/testify/require"
+
+	"github.com/sealerio/sealer/clusterfile"
+)
+
+// Each flag of the login goes over what hosts have of their own, and takes nothing else with it.
+func TestSSHFlags_Overlay(t *testing.T) {
+	own := clusterfile.SSH{User: "admin", Port: 2222, KeyFile: "K", Password: "own", Jump: &clusterfile.Jump{Host: "gate", SSH: clusterfile.SSH{User: "hop"}}}
+	for name, c := range map[string]struct {
+		args []string
+		env  string
+		want clusterfile.SSH
+	}{
+		"none":     {nil, "", own},
+		"key":      {[]string{"--pk", "other"}, "", with(own, func(s *clusterfile.SSH) { s.KeyFile = "other" })},
+		"user":     {[]string{"-u", "root"}, "", with(own, func(s *clusterfile.SSH) { s.User = "root" })},
+		"port":     {[]string{"--port", "22"}, "", with(own, func(s *clusterfile.SSH) { s.Port = 22 })},
+		"password": {[]string{"-p", "flag"}, "", with(own, func(s *clusterfile.SSH) { s.Password, s.Jump.Password = "flag", "flag" })},
+		"env":      {nil, "env", with(own, func(s *clusterfile.SSH) { s.Jump.Password = "env" })},
+		"jump": {[]string{"--jump", "me@gate2"}, "", with(own, func(s *clusterfile.SSH) {
+			s.Jump = &clusterfile.Jump{Host: "gate2", SSH: clusterfile.SSH{User: "me", KeyFile: "K", Password: "own"}}
+		})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(passwordEnv, c.env)
+			var o sshFlags
+			cmd := &cobra.Command{}
+			o.add(cmd)
+			require.NoError(t, cmd.ParseFlags(c.args))
+			require.NoError(t, o.resolve(nil, cmd))
+			require.Equal(t, c.want, o.overlay(own))
+			require.Empty(t, own.Jump.Password, "what is there is not changed")
+		})
+	}
+}
+
+func with(s clusterfile.SSH, change func(*clusterfile.SSH)) clusterfile.SSH {
+	jump := *s.Jump
+	s.Jump = &jump
+	change(&s)
+	return s
+}
+
+// Hosts of the flags have what the Clusterfile says of them, or of all.
+func TestRunFlags_Named(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "Clusterfile")
+	require.NoError(t, os.WriteFile(file, []byte("apiVersion: sealer.io/v2\nkind: Cluster\nmetadata: {name: shop}\nspec:\n  ssh: {user: admin, port: 2222, pk: K}\n"+
+		"  hosts: [{ips: [10.0.0.1], roles: [master], labels: {zone: a}, ssh: {port: 2201}}]\n"), 0o600))
+	o := runFlags{clusterfile: file}
+	cmd := &cobra.Command{}
+	o.add(cmd)
+	require.NoError(t, cmd.ParseFlags([]string{"-m", "10.0.0.1,10.0.0.2", "--pk", "other"}))
+	f, err := o.read(&app{root: t.TempDir()}, cmd, clusterfile.Parse)
+	require.NoError(t, err)
+	require.Len(t, f.Hosts, 2)
+	require.Equal(t, map[string]string{"zone": "a"}, f.Hosts[0].Labels)
+	require.Equal(t, 2201, f.Hosts[0].SSH.Port)
+	require.Equal(t, "other", o.overlay(f.Hosts[0].SSH).KeyFile)
+	require.Equal(t, clusterfile.SSH{User: "admin", Port: 2222, KeyFile: "other"}, f.Hosts[1].SSH)
+}
