@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,6 +32,8 @@ type DatastoreOptions struct {
 	// File is of a snapshot: on this machine, or as HOST:PATH on a control plane. Snapshot writes it, mode 0600; empty: it stays on
 	// the control plane. Restore reads it.
 	File string
+	// Force has Restore go on without control planes that cannot be reached: they are none of the cluster any more.
+	Force bool
 	// Confirm is asked before Restore touches anything, with what it will do; nil: nobody is.
 	Confirm func(plan string) error
 }
@@ -53,10 +56,12 @@ type datastore struct {
 	kept         *folder
 	cluster      *runtime.Cluster
 	distribution runtime.Distribution
+	lost         []string // control planes that cannot be reached
 	close        func() error
 }
 
-func (o DatastoreOptions) open(ctx context.Context) (_ *datastore, err error) {
+// open connects to the control planes; without says that some may be lost.
+func (o DatastoreOptions) open(ctx context.Context, without bool) (_ *datastore, err error) {
 	if o.Clusterfile == nil || o.Dial == nil || o.StateDir == "" {
 		return nil, errors.New("saving a cluster's data: Clusterfile, dial and state folder are needed")
 	}
@@ -83,12 +88,19 @@ func (o DatastoreOptions) open(ctx context.Context) (_ *datastore, err error) {
 			err = errors.Join(err, d.close())
 		}
 	}()
-	c, closeHosts, err := connect(ctx, &file, o.Dial, o.Distributions.Marks(), o.Display, nil)
+	var unreachable []error
+	c, closeHosts, err := connect(ctx, &file, o.Dial, o.Distributions.Marks(), o.Display, func(h clusterfile.Host, err error) {
+		unreachable = append(unreachable, err)
+		d.lost = append(d.lost, h.String())
+	})
 	if err != nil {
 		return nil, err
 	}
 	d.cluster = c
 	d.close = func() error { return errors.Join(closeHosts(), d.kept.close()) }
+	if len(unreachable) > 0 && (!without || len(c.Hosts) == 0) {
+		return nil, &ConnectError{unreachable}
+	}
 	if err := owned(o.StateDir, o.Clusterfile.Name, c.Hosts); err != nil {
 		return nil, err
 	}
@@ -106,6 +118,43 @@ func (o DatastoreOptions) open(ctx context.Context) (_ *datastore, err error) {
 	return d, nil
 }
 
+// unnamed are control planes that the cluster has, as those that were reached know it, and that were not named: they would go on with the
+// data that they have.
+func (d *datastore) unnamed(ctx context.Context) ([]string, error) {
+	var list []string
+	for _, h := range d.cluster.Hosts {
+		defined, err := readDefinition(ctx, h)
+		if err != nil {
+			return nil, err
+		}
+		if defined == nil {
+			continue
+		}
+		for _, m := range defined.ControlPlanes() {
+			named := slices.ContainsFunc(d.Clusterfile.Machines(), func(n clusterfile.Host) bool { return n.Address == m.Address || n.Local() })
+			if !named && !slices.Contains(list, m.String()) {
+				list = append(list, m.String())
+			}
+		}
+	}
+	return list, nil
+}
+
+// UnnamedError is a restoration that would leave control planes with the data from before.
+type UnnamedError struct {
+	Cluster string
+	Hosts   []string
+}
+
+func (e *UnnamedError) Error() string {
+	return fmt.Sprintf("the cluster %q also has the control planes %s: they would go on with the data that they have, as another cluster", e.Cluster, strings.Join(e.Hosts, ", "))
+}
+
+// Hint says what to do with them.
+func (e *UnnamedError) Hint() string {
+	return "name all control planes; with --force those that cannot be reached are left out"
+}
+
 // NotOursError is a host that is not one of the cluster.
 type NotOursError struct{ Host, Cluster string }
 
@@ -120,7 +169,7 @@ func (e *NotOursError) Hint() string {
 
 // Snapshot saves the cluster's data, while the cluster runs, and prints where.
 func Snapshot(ctx context.Context, o DatastoreOptions) (err error) {
-	d, err := o.open(ctx)
+	d, err := o.open(ctx, true) // one that answers is enough
 	if err != nil {
 		return err
 	}
@@ -152,13 +201,23 @@ func Snapshot(ctx context.Context, o DatastoreOptions) (err error) {
 	return err
 }
 
-// Restore puts what a snapshot holds in the place of the cluster's data. All control planes must be reached.
+// Restore puts what a snapshot holds in the place of the cluster's data. All control planes must be named, and be reached unless o.Force.
 func Restore(ctx context.Context, o DatastoreOptions) (err error) {
-	d, err := o.open(ctx)
+	d, err := o.open(ctx, o.Force)
+	if connect, lost := errors.AsType[*ConnectError](err); lost && !o.Force {
+		return &LostControlPlanesError{connect}
+	}
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
+	unnamed, err := d.unnamed(ctx)
+	if err != nil {
+		return err
+	}
+	if len(unnamed) > 0 {
+		return &UnnamedError{d.cluster.File.Name, unnamed}
+	}
 	h, file, steps, err := d.source()
 	if err != nil {
 		return err
@@ -170,7 +229,11 @@ func Restore(ctx context.Context, o DatastoreOptions) (err error) {
 	}
 	steps = append(steps, restore...)
 	if d.Confirm != nil {
-		p := plan{title: fmt.Sprintf("restoring cluster %q from %s: what was changed in it since is lost", d.cluster.File.Name, d.File), phases: []phase{{name: "restoring the data", work: []work{{h, steps}}}}}
+		title := fmt.Sprintf("restoring cluster %q from %s: what was changed in it since is lost", d.cluster.File.Name, d.File)
+		if len(d.lost) > 0 {
+			title += fmt.Sprintf("; without %s, which must not come back as they are", strings.Join(d.lost, ", "))
+		}
+		p := plan{title: title, phases: []phase{{name: "restoring the data", work: []work{{h, steps}}}}}
 		if err := d.Confirm(p.String()); err != nil {
 			return err
 		}
@@ -186,8 +249,22 @@ func Restore(ctx context.Context, o DatastoreOptions) (err error) {
 	if err := d.do(held, "restoring the cluster's data", h, steps); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(d.Out, "cluster %q has the data of %s\n", d.cluster.File.Name, d.File)
+	if _, err = fmt.Fprintf(d.Out, "cluster %q has the data of %s\n", d.cluster.File.Name, d.File); err != nil || len(d.lost) == 0 {
+		return err
+	}
+	_, err = fmt.Fprintf(d.Out, "%s are no part of it any more: take them out of it, sealer delete --force --masters %s\n", strings.Join(d.lost, ", "), strings.Join(d.lost, ","))
 	return err
+}
+
+// LostControlPlanesError is a restoration of a cluster of which some control planes cannot be reached.
+type LostControlPlanesError struct{ Err *ConnectError }
+
+func (e *LostControlPlanesError) Error() string { return e.Err.Error() }
+func (e *LostControlPlanesError) Unwrap() error { return e.Err }
+
+// Hint is --force.
+func (e *LostControlPlanesError) Hint() string {
+	return "where they are gone for good, --force restores without them; see that none of them comes back as it is"
 }
 
 // removeCopy also works when ctx has ended.
@@ -248,7 +325,7 @@ func fileOn(host, file string) string {
 
 // fetch copies a file of the host to this machine, whole or not at all: what has come is compared with what the host has.
 func fetch(ctx context.Context, h *runtime.Host, from, to string, log io.Writer) error {
-	out, err := host.Output(ctx, h.Runner, host.Command{Argv: []string{"sh", "-c", `sha256sum "$1" && stat -c %s "$1"`, "sh", from}})
+	out, err := host.Output(ctx, h.Runner, host.Command{Argv: []string{"sh", "-c", `sha256sum -- "$1" && stat -c %s -- "$1"`, "sh", from}})
 	if err != nil {
 		return err
 	}
@@ -266,9 +343,9 @@ func fetch(ctx context.Context, h *runtime.Host, from, to string, log io.Writer)
 	}
 	sum := sha256.New()
 	counter := progress.CounterOf(log, path.Base(from), size)
-	err = h.Runner.Run(ctx, host.Command{Argv: []string{"cat", from}, Stdout: io.MultiWriter(f, sum, countWriter{counter})})
-	if got := hex.EncodeToString(sum.Sum(nil)); err == nil && got != words[0] {
-		err = fmt.Errorf("%s: what has come of %s has the checksum %s, not %s", h, from, got, words[0])
+	err = h.Runner.Run(ctx, host.Command{Argv: []string{"cat", "--", from}, Stdout: io.MultiWriter(f, sum, countWriter{counter})})
+	if got := hex.EncodeToString(sum.Sum(nil)); err == nil && got != strings.TrimPrefix(words[0], `\`) {
+		err = fmt.Errorf("%s: copying %q: what has come is not what was there before: it changed meanwhile", h, from)
 	}
 	counter.Done(err)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealerio/sealer/cluster"
+	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/host/hosttest"
 )
 
@@ -45,7 +46,7 @@ func TestSnapshot_BroughtHere(t *testing.T) {
 	sum := sha256.Sum256([]byte("the data"))
 	h := b.hosts["10.0.0.1"]
 	h.On("^sh -c 'sha256sum", hosttest.Answer{Stdout: hex.EncodeToString(sum[:]) + "  /a\n8\n"})
-	h.On("^cat /var/lib/sealer/snapshots", hosttest.Answer{Stdout: "the data"})
+	h.On("^cat -- /var/lib/sealer/snapshots", hosttest.Answer{Stdout: "the data"})
 	o.File = filepath.Join(t.TempDir(), "saved.db")
 	require.NoError(t, cluster.Snapshot(t.Context(), o))
 	require.Equal(t, o.File+"\n", b.out.String())
@@ -56,9 +57,9 @@ func TestSnapshot_BroughtHere(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode())
 
-	h.On("^cat /var/lib/sealer/snapshots", hosttest.Answer{Stdout: "the date"})
+	h.On("^cat -- /var/lib/sealer/snapshots", hosttest.Answer{Stdout: "the date"})
 	o.File += "2"
-	require.ErrorContains(t, cluster.Snapshot(t.Context(), o), "checksum")
+	require.ErrorContains(t, cluster.Snapshot(t.Context(), o), "it changed meanwhile")
 	require.NoFileExists(t, o.File)
 }
 
@@ -100,6 +101,40 @@ func TestRestore_WhereTheFileIs(t *testing.T) {
 		o.File = file
 		require.ErrorContains(t, cluster.Restore(t.Context(), o), "reading the snapshot")
 	}
+}
+
+// A control plane that nobody named would go on as another cluster; one that is lost is left out by force alone, and asks nothing of a snapshot.
+func TestRestore_Part(t *testing.T) {
+	b := newBed(t, fourHosts)
+	o := datastoreOf(t, b)
+	o.File = filepath.Join(t.TempDir(), "saved.db")
+	require.NoError(t, os.WriteFile(o.File, []byte("the data"), 0o600))
+	all := o.Clusterfile
+	first := *all
+	first.Hosts = all.Hosts[:1]
+	o.Clusterfile = &first
+	did := b.newly()
+	var unnamed *cluster.UnnamedError
+	require.ErrorAs(t, cluster.Restore(t.Context(), o), &unnamed)
+	require.Equal(t, []string{"10.0.0.2"}, unnamed.Hosts)
+
+	o.Clusterfile = all
+	b.hosts["10.0.0.2"].unreachable = &host.UnreachableError{Host: "10.0.0.2", Err: errors.New("no route to host")}
+	var lost *cluster.LostControlPlanesError
+	require.ErrorAs(t, cluster.Restore(t.Context(), o), &lost)
+	require.Contains(t, lost.Hint(), "--force")
+	require.NotContains(t, did()["10.0.0.1"], "dist restore")
+	o.Force = true
+	var asked string
+	o.Confirm = func(plan string) error { asked = plan; return nil }
+	b.out.Reset()
+	require.NoError(t, cluster.Restore(t.Context(), o))
+	require.Contains(t, asked, "without 10.0.0.2, which must not come back as they are")
+	require.Contains(t, did()["10.0.0.1"], "dist restore")
+	require.Contains(t, b.out.String(), "sealer delete --force --masters 10.0.0.2")
+
+	o.File = ""
+	require.NoError(t, cluster.Snapshot(t.Context(), o))
 }
 
 func TestDatastore_OtherHosts(t *testing.T) {

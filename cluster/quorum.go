@@ -37,7 +37,7 @@ func (e *QuorumError) Hint() string {
 	if e.Without {
 		return "mend or delete first the control planes that are not well, or join others"
 	}
-	return "bring control planes back; where they are gone for good, the cluster can be restored from a snapshot of its datastore"
+	return "bring control planes back; where they are gone for good, restore the cluster from a snapshot of its datastore without them: sealer etcd restore --force"
 }
 
 // checkQuorum makes sure that a majority of the datastore's members is well now, and would be without h (nil: only now).

@@ -5,8 +5,6 @@ package cluster
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -18,7 +16,6 @@ import (
 
 	"github.com/sealerio/sealer/cluster/program"
 	"github.com/sealerio/sealer/host"
-	"github.com/sealerio/sealer/internal/atomicfile"
 	"github.com/sealerio/sealer/runtime"
 )
 
@@ -117,7 +114,7 @@ func (v *View) Send(ctx context.Context, which Selection, source, target string)
 	})
 }
 
-// Fetch copies a file of one host, of up to 64 MiB, to this machine, whole or not at all.
+// Fetch copies a file of one host to this machine, whole or not at all, checked by digest.
 func (v *View) Fetch(ctx context.Context, address, source, target string) error {
 	chosen, err := v.choose(Selection{Addresses: []string{address}})
 	if err != nil {
@@ -127,20 +124,8 @@ func (v *View) Fetch(ctx context.Context, address, source, target string) error 
 	if h.Lost != nil {
 		return h.Lost
 	}
-	data, err := host.ReadFile(ctx, h.Runner, source)
-	if err != nil {
-		return err
-	}
-	said, err := host.Output(ctx, h.Runner, host.Command{Argv: []string{"sha256sum", "--", source}})
-	if err != nil {
-		return err
-	}
-	sum := sha256.Sum256(data)
-	if want, _, _ := strings.Cut(strings.TrimPrefix(string(said), `\`), " "); want != hex.EncodeToString(sum[:]) {
-		return fmt.Errorf("%s: copying %q: it changed meanwhile", h, source)
-	}
 	if info, err := os.Stat(target); err == nil && info.IsDir() {
 		target = filepath.Join(target, path.Base(source))
 	}
-	return atomicfile.Write(target, data, 0o600)
+	return fetch(ctx, h, source, target, io.Discard)
 }

@@ -162,7 +162,7 @@ func TestView_Copy(t *testing.T) {
 	require.ErrorContains(t, v.Send(t.Context(), cluster.Selection{}, file, "relative"), "must begin with a slash")
 	require.ErrorContains(t, v.Send(t.Context(), cluster.Selection{}, dir, "/x"), "is no regular file")
 
-	b.hosts["10.0.0.3"].On("^sha256sum -- /etc/chrony/chrony.conf", hosttest.Answer{Stdout: "c6a4b5b2aa3a1b0b7d4e4f4a2a3f1f0c6e1d8f7a9b2c3d4e5f60718293a4b5c6  x\n"})
+	b.hosts["10.0.0.3"].On("^sh -c 'sha256sum -- ", hosttest.Answer{Stdout: "c6a4b5b2aa3a1b0b7d4e4f4a2a3f1f0c6e1d8f7a9b2c3d4e5f60718293a4b5c6  x\n16\n"})
 	require.ErrorContains(t, v.Fetch(t.Context(), "10.0.0.3", "/etc/chrony/chrony.conf", dir), "it changed meanwhile")
 }
 

@@ -69,7 +69,7 @@ func (e *DrainError) Unwrap() error { return e.Err }
 
 // Hint says what lets the pods go.
 func (e *DrainError) Hint() string {
-	return "give the pods room on other nodes, or change their budgets; --timeout waits longer, --force deletes them all the same"
+	return "give the pods room on other nodes, or change their budgets; --timeout of delete and --drain-timeout of the others wait longer, --force and --force-drain delete them all the same"
 }
 
 // CordonedBy begins the annotation of a node that sealer keeps pods off: only such a node is given pods again.

@@ -67,13 +67,15 @@ func newEtcdRestore(a *app) *cobra.Command {
 		Short: "Put what a snapshot holds in the place of the cluster's data",
 		Long: `restore stops all control planes, begins a new etcd with the snapshot on one of them, and joins
 the others to it. FILE is one of this machine, or HOST:FILE as snapshot and upgrade print it. What was changed in
-the cluster since the snapshot is lost; what etcd had is kept on the host, beside its data.`,
+the cluster since the snapshot is lost; what etcd had is kept on the host, beside its data. All control planes must be
+there; --force goes on without those that are gone for good.`,
 		Example: `  sealer etcd restore shop.db
   sealer etcd restore 10.0.0.1:` + cluster.SnapshotDir + `/before-v1.36.3-20260901T120000Z.db --yes`,
 		Args: exactArgs("FILE"),
 	}
 	o.addTo(cmd)
 	cmd.Flags().BoolVarP(&o.yes, "yes", "y", false, "do not ask")
+	cmd.Flags().BoolVar(&o.force, "force", false, "go on without control planes that cannot be reached: they are none of the cluster any more")
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		confirm, err := a.confirmPlan(cmd, o.yes, "Restore it? [y/N] ")
 		if err != nil {
@@ -84,7 +86,7 @@ the cluster since the snapshot is lost; what etcd had is kept on the host, besid
 			return err
 		}
 		defer a.close(&err)
-		options.Confirm = confirm
+		options.Confirm, options.Force = confirm, o.force
 		return cluster.Restore(cmd.Context(), options)
 	}
 	return cmd

@@ -3,6 +3,8 @@
 package cli
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -49,6 +51,20 @@ func with(s clusterfile.SSH, change func(*clusterfile.SSH)) clusterfile.SSH {
 	s.Jump = &jump
 	change(&s)
 	return s
+}
+
+// Whoever is asked may interrupt.
+func TestOrCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	interrupted := errors.New("interrupted")
+	never := make(chan struct{})
+	t.Cleanup(func() { close(never) })
+	go cancel(interrupted)
+	_, err := orCancelled(ctx, func() (string, error) { <-never; return "", nil })
+	require.ErrorIs(t, err, interrupted)
+	got, err := orCancelled(t.Context(), func() (string, error) { return "yes", nil })
+	require.NoError(t, err)
+	require.Equal(t, "yes", got)
 }
 
 // Hosts of the flags have what the Clusterfile says of them, or of all.

@@ -209,11 +209,31 @@ func (a *app) ask(cmd *cobra.Command, prompt string) (string, error) {
 		return "", usagef(cmd, "--username is missing, and there is no terminal to ask on")
 	}
 	_, _ = fmt.Fprint(a.streams.Err, prompt)
-	line, err := bufio.NewReader(a.streams.In).ReadString('\n')
+	line, err := orCancelled(cmd.Context(), func() (string, error) { return bufio.NewReader(a.streams.In).ReadString('\n') })
 	if err != nil && !errors.Is(err, io.EOF) {
 		return "", fmt.Errorf("reading the answer: %w", err)
 	}
 	return strings.TrimSpace(line), nil
+}
+
+// orCancelled waits for what somebody types, or for the end of ctx. What waits then is given up: the command ends.
+func orCancelled[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type answer struct {
+		value T
+		err   error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		value, err := read()
+		answered <- answer{value, err}
+	}()
+	select {
+	case got := <-answered:
+		return got.value, got.err
+	case <-ctx.Done():
+		var none T
+		return none, context.Cause(ctx)
+	}
 }
 
 // maxPassword bounds what is read as a password.
@@ -237,8 +257,16 @@ func (a *app) askPassword(cmd *cobra.Command, prompt string) (string, error) {
 		return "", usagef(cmd, "no password was given, and there is no terminal to ask on")
 	}
 	_, _ = fmt.Fprint(a.streams.Err, prompt)
-	password, err := term.ReadPassword(int(f.Fd()))
+	fd := int(f.Fd())
+	before, err := term.GetState(fd)
+	if err != nil {
+		return "", fmt.Errorf("reading the password: %w", err)
+	}
+	password, err := orCancelled(cmd.Context(), func() ([]byte, error) { return term.ReadPassword(fd) })
 	_, _ = fmt.Fprintln(a.streams.Err)
+	if cmd.Context().Err() != nil { // the terminal shows nothing that is typed
+		err = errors.Join(err, term.Restore(fd, before))
+	}
 	if err != nil {
 		return "", fmt.Errorf("reading the password: %w", err)
 	}

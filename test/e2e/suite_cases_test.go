@@ -72,8 +72,10 @@ func testOneAndTwo(t *testing.T, b *bed) {
 	b.wellAsked(t)
 }
 
+// testThreeAndTwo is killed after each step of a control plane that joins, but for those that the first one had, too.
 func testThreeAndTwo(t *testing.T, b *bed) {
-	b.sealer(t, b.args("join", "--masters", addresses(b.h[1:3]...))...)
+	args := b.args("join", "--masters", addresses(b.h[1:3]...))
+	require.Positive(t, b.watched().killedAtSteps(t, b.killAt, append(args, "--progress", "none")...))
 	b.ready(t, b.h...)
 	b.members(t, b.h[:3]...)
 	b.status(t, b.versions[0].kubelet, 5)
@@ -116,8 +118,10 @@ func testReplacedWorker(t *testing.T, b *bed) {
 	b.ready(t, b.h...)
 }
 
+// testShrink is killed after each step of a control plane's leaving.
 func testShrink(t *testing.T, b *bed) {
-	b.sealer(t, b.args("delete", "--yes", "--masters", addresses(b.h[1:3]...), "--nodes", addresses(b.h[4]))...)
+	args := b.args("delete", "--yes", "--masters", addresses(b.h[1:3]...), "--nodes", addresses(b.h[4]))
+	require.Greater(t, b.watched().killedAtSteps(t, eachName(), append(args, "--progress", "none")...), 5)
 	b.ready(t, b.h[0], b.h[3])
 	b.members(t, b.h[0])
 	b.takeSnapshots(t)
