@@ -53,7 +53,11 @@ func (distribution) Kubectl() runtime.Kubectl {
 }
 func (distribution) Certificates(ctx context.Context, _ *runtime.Cluster, h *runtime.Host) ([]runtime.Certificate, error) {
 	out, err := host.Output(ctx, h.Runner, host.Command{Argv: []string{"dist", "certificates"}})
-	return []runtime.Certificate{{Name: strings.TrimSpace(string(out)), NotAfter: time.Unix(int64(len(h.String())), 0)}}, err
+	c := runtime.Certificate{Name: strings.TrimSpace(string(out)), NotAfter: time.Date(2126, 1, 1, 0, 0, 0, 0, time.UTC)}
+	if c.Name == "ending.crt" {
+		c.NotAfter = time.Now().Add(3 * 24 * time.Hour)
+	}
+	return []runtime.Certificate{c}, err
 }
 func (distribution) Renew(_ *runtime.Cluster, h *runtime.Host) []runtime.Step {
 	s := verb(h, "renew")

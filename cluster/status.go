@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sealerio/sealer/cluster/kube"
 	"github.com/sealerio/sealer/clusterfile"
@@ -39,7 +40,12 @@ type HostStatus struct {
 	Complete bool   `json:"complete"`          // its installation came to its end
 	Registry string `json:"registry,omitempty"`
 	Problem  string `json:"problem,omitempty"`
+	// CertificatesUntil is when the first of the host's certificates ends; zero where that is not known.
+	CertificatesUntil time.Time `json:"certificatesUntil,omitzero"`
 }
+
+// certificatesSoon is how long before their end certificates are something that is not well. All that renew themselves have done so by then.
+const certificatesSoon = 7 * 24 * time.Hour
 
 // Well tells whether nothing is wrong, and nothing differs.
 func (s *Status) Well() bool { return len(s.Drift) == 0 && len(s.Unwell) == 0 }
@@ -75,7 +81,17 @@ func (v *View) Status(ctx context.Context) (*Status, error) {
 		if s.Hosts[i].Registry, err = registryState(ctx, h); err != nil {
 			return err
 		}
-		if probes[i], err = v.ask(ctx, h); err != nil || s.Endpoint == "" || c.Contact == nil || h.Facts.State == nil {
+		if probes[i], err = v.ask(ctx, h); err != nil {
+			return err
+		}
+		if h.Lost == nil && h.Facts.State != nil {
+			var ending []string
+			if s.Hosts[i].CertificatesUntil, ending, err = v.ending(ctx, h); err != nil {
+				return err
+			}
+			probes[i] = append(probes[i], ending...)
+		}
+		if s.Endpoint == "" || c.Contact == nil || h.Facts.State == nil {
 			return err
 		}
 		t, err := reach(ctx, c, v.distribution, h, s.Endpoint)
@@ -120,6 +136,33 @@ func (v *View) Status(ctx context.Context) (*Status, error) {
 		}
 	}
 	return s, nil
+}
+
+// ending is when the first of a host's certificates ends, and which of them have ended or will soon.
+func (v *View) ending(ctx context.Context, h *runtime.Host) (first time.Time, soon []string, err error) {
+	list, err := v.distribution.Certificates(ctx, v.cluster, h)
+	if err != nil {
+		return first, nil, err
+	}
+	now := time.Now()
+	for _, c := range list {
+		if first.IsZero() || c.NotAfter.Before(first) {
+			first = c.NotAfter
+		}
+		word := "ends"
+		switch {
+		case c.NotAfter.Before(now):
+			word = "has ended"
+		case c.NotAfter.After(now.Add(certificatesSoon)):
+			continue
+		}
+		fix := "sealer cert renew"
+		if c.CA {
+			fix = "an authority, which sealer does not renew"
+		}
+		soon = append(soon, fmt.Sprintf("%s: the certificate %s %s at %s (%s)", h, c.Name, word, c.NotAfter.UTC().Format(time.RFC3339), fix))
+	}
+	return first, soon, nil
 }
 
 // drift is how hosts, image, registry, labels and taints differ from what they are to be, by the comparison that Apply makes.

@@ -58,6 +58,7 @@ func TestView_Status(t *testing.T) {
 	require.Equal(t, []string{"10.0.0.1 h1", "10.0.0.2 h2", "10.0.0.3 h3", "10.0.0.4 h4"}, names(s))
 	require.Equal(t, "10.0.0.1", s.Contact)
 	require.Empty(t, s.Unwell)
+	require.Equal(t, 2126, s.Hosts[0].CertificatesUntil.Year())
 	strangers := slices.DeleteFunc(slices.Clone(s.Drift), func(line string) bool { return !strings.Contains(line, "none of the hosts") })
 	require.Len(t, strangers, 5, "the fake cluster has nodes h5 to h9, too")
 	require.Equal(t, `the cluster has a node "h5", which is none of the hosts`, strangers[0])
@@ -141,6 +142,17 @@ func TestView_Exec(t *testing.T) {
 	require.NotContains(t, asked, "four.example.com")
 	err = v.Exec(t.Context(), cluster.Selection{Addresses: []string{"five.example.com"}}, []string{"id"}, &out, &errOut)
 	require.ErrorContains(t, err, `five.example.com is no host of the cluster`)
+}
+
+func TestView_StatusCertificates(t *testing.T) {
+	b := newBed(t, three)
+	require.NoError(t, b.run(t))
+	b.hosts["10.0.0.2"].On("^dist certificates", hosttest.Answer{Stdout: "ending.crt\n"})
+	s, err := b.view(t).Status(t.Context())
+	require.NoError(t, err)
+	require.Len(t, s.Unwell, 1)
+	require.Contains(t, s.Unwell[0], "10.0.0.2: the certificate ending.crt ends at ")
+	require.Contains(t, s.Unwell[0], "sealer cert renew")
 }
 
 func TestView_Copy(t *testing.T) {

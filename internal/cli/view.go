@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -172,8 +173,8 @@ func newStatus(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Tell how a cluster is",
-		Long: `status asks all hosts and the cluster: nodes and their versions, what does not work, and
-how hosts, image, registry, labels and taints differ from what the cluster was made from, or from the
+		Long: `status asks all hosts and the cluster: nodes and their versions, until when certificates are good, what
+does not work (certificates that end within a week, too), and how hosts, image, registry, labels and taints differ from what the cluster was made from, or from the
 Clusterfile of -f, as sealer apply would find it. It exits with 1 where something is wrong or differs.`,
 		Example: `  sealer status
   sealer status -f Clusterfile
@@ -205,7 +206,7 @@ func showStatus(t *table, s *cluster.Status) {
 	t.line("image", s.Image)
 	t.line("runtime", s.Runtime, s.Version)
 	t.line()
-	t.line("HOST", "NODE", "ROLE", "STATUS", "VERSION", "REGISTRY")
+	t.line("HOST", "NODE", "ROLE", "STATUS", "VERSION", "REGISTRY", "CERTIFICATES UNTIL")
 	for _, h := range s.Hosts {
 		state := "Ready"
 		switch {
@@ -216,7 +217,11 @@ func showStatus(t *table, s *cluster.Status) {
 		case h.Cordoned:
 			state = "Ready, no new pods"
 		}
-		t.line(h.Host, h.Node, h.Role, state, h.Version, h.Registry)
+		until := ""
+		if !h.CertificatesUntil.IsZero() {
+			until = h.CertificatesUntil.UTC().Format(time.DateOnly)
+		}
+		t.line(h.Host, h.Node, h.Role, state, h.Version, h.Registry, until)
 	}
 	for _, group := range []struct {
 		title string

@@ -200,16 +200,16 @@ remove_service_routes() {
 
 # clean_network: links, routes, network namespaces and packet filter rules that were not there before.
 clean_network() {
+	# Services of IPVS are kube-proxy's where its link is; elsewhere they are somebody else's.
+	if [ -e /sys/class/net/kube-ipvs0 ] && command -v ipvsadm >/dev/null; then ipvsadm --clear || :; fi
 	remove_links
 	remove_routes
 	if command -v ip >/dev/null; then
 		ip netns list 2>/dev/null | awk '/^cni-/ { print $1 }' | while read -r ns; do ip netns delete "$ns" || :; done
 	fi
 	remove_rules
+	remove_sets
 	remove_tables
-	if command -v ipvsadm >/dev/null && [ -e /proc/net/ip_vs ]; then
-		ipvsadm --clear || :
-	fi
 }
 
 # remove_links: network links of known pod networks.
@@ -252,6 +252,12 @@ remove_rules() {
 			printf '%s\n' "$rules" | grep -Ev "$ours" | "$tool-restore" || :
 		fi
 	done
+}
+
+# remove_sets: those that the rules asked.
+remove_sets() {
+	command -v ipset >/dev/null || return 0
+	ipset list -name 2>/dev/null | grep -E '^(inet6:)?(KUBE-|kube-router-)' | while read -r set; do ipset destroy "$set" || :; done
 }
 
 remove_tables() {

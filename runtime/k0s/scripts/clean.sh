@@ -43,6 +43,8 @@ done
 if command -v systemctl >/dev/null; then systemctl daemon-reload || :; fi
 if [ -d /run/openrc ] && [ ! -d /run/systemd/system ]; then rm -f /var/log/k0s.log /var/log/k0s.err; fi
 
+# Services of IPVS are kube-proxy's where its link is; elsewhere they are somebody else's.
+if recorded && [ -e /sys/class/net/kube-ipvs0 ] && command -v ipvsadm >/dev/null; then ipvsadm --clear || :; fi
 # Network links of known pod networks, where they were not there before.
 if [ -f "$STATE/links" ]; then
 	for path in /sys/class/net/*; do
@@ -112,8 +114,6 @@ if recorded && command -v nft >/dev/null; then
 		esac
 	done
 fi
-if recorded && command -v ipvsadm >/dev/null && [ -e /proc/net/ip_vs ]; then ipvsadm --clear || :; fi
-
 if recorded; then
 	for dir in /opt/cni/bin /etc/cni/net.d; do
 		for file in "$dir"/* "$dir"/.[!.]*; do
