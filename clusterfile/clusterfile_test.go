@@ -390,3 +390,34 @@ func TestFile_Marshal(t *testing.T) {
 	f.SSH = clusterfile.SSH{} // each host has it
 	require.Equal(t, f, again)
 }
+
+// Each thing that is prompted for is asked for once, by its name: one answer is not taken for all.
+func TestFile_ResolvePrompts(t *testing.T) {
+	f, err := clusterfile.Parse("x.yaml", []byte("apiVersion: sealer.io/v2\nkind: Cluster\nspec:\n  ssh: {passwd: prompt, sudoPasswd: prompt, jump: {host: gate, passwd: prompt}}\n"+
+		"  hosts: [{ips: [10.0.0.1, 10.0.0.2], roles: [master]}]\n  registry: {localRegistry: {username: robot, password: prompt}}\n"))
+	require.NoError(t, err)
+	var asked []string
+	require.NoError(t, f.ResolveSecrets(func(r clusterfile.Reference) (clusterfile.Secret, error) {
+		asked = append(asked, r.What)
+		return clusterfile.Secret("the " + r.What), nil
+	}))
+	require.Equal(t, []string{"password of the registry", "SSH password", "password for sudo", "SSH password of gate"}, asked)
+	require.Equal(t, "the SSH password", f.Hosts[1].SSH.Password.Reveal())
+	require.Equal(t, "the SSH password of gate", f.Hosts[0].SSH.Jump.Password.Reveal())
+}
+
+// What replaces the image's commands and applications by nothing is written, and secrets stay where they are.
+func TestFile_MarshalNothing(t *testing.T) {
+	f, err := clusterfile.Parse("x.yaml", []byte("apiVersion: sealer.io/v2\nkind: Cluster\nspec:\n  cmd: []\n  appNames: [\"\"]\n  ssh: {passwd: \"env:A\", sudoPasswd: \"file:/b\"}\n  hosts: [{ips: [10.0.0.1], roles: [master]}]\n"))
+	require.NoError(t, err)
+	text, err := f.Marshal()
+	require.NoError(t, err)
+	again, err := clusterfile.Parse("y.yaml", text)
+	require.NoError(t, err, string(text))
+	require.NotNil(t, again.Cmd, string(text))
+	require.Empty(t, again.Cmd)
+	require.NotNil(t, again.Apps, string(text))
+	require.Empty(t, again.Apps)
+	require.Equal(t, "env:A", again.Hosts[0].SSH.Password.Reveal())
+	require.Equal(t, "file:/b", again.Hosts[0].SSH.SudoPassword.Reveal())
+}

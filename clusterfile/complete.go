@@ -23,7 +23,7 @@ type wholeCluster struct {
 type wholeSpec struct {
 	Image    string         `yaml:"image,omitempty"`
 	Env      []string       `yaml:"env,omitempty"`
-	Cmd      []string       `yaml:"cmd,omitempty"`
+	Cmd      *[]string      `yaml:"cmd,omitempty"` // an empty one replaces the image's
 	Apps     []string       `yaml:"appNames,omitempty"`
 	Endpoint *savedEndpoint `yaml:"controlPlaneEndpoint,omitempty"`
 	Registry savedRegistry  `yaml:"registry"`
@@ -100,7 +100,7 @@ func (f *File) Marshal() ([]byte, error) {
 	cluster := wholeCluster{
 		APIVersion: "sealer.io/v2", Kind: "Cluster", Metadata: savedName{f.Name},
 		Spec: wholeSpec{
-			Image: f.Image, Env: pairs(f.Env), Cmd: f.Cmd, Apps: f.Apps, Registry: f.Registry.saved(true), Endpoint: f.Endpoint.saved(),
+			Image: f.Image, Env: pairs(f.Env), Cmd: replacing(f.Cmd), Apps: nothing(f.Apps), Registry: f.Registry.saved(true), Endpoint: f.Endpoint.saved(),
 		},
 	}
 	for _, a := range f.Aliases {
@@ -255,4 +255,20 @@ func (p Plugin) document() any {
 	}
 	spec = append(spec, yaml.MapItem{Key: "data", Value: data.String()})
 	return object("apiVersion", "sealer.io/v1", "kind", "Plugin", "metadata", object("name", p.Name), "spec", spec)
+}
+
+// replacing is a list that is written even where it is empty, unless there is none.
+func replacing(list []string) *[]string {
+	if list == nil {
+		return nil
+	}
+	return &list
+}
+
+// nothing is how appNames says that no application is launched.
+func nothing(apps []string) []string {
+	if apps != nil && len(apps) == 0 {
+		return []string{""}
+	}
+	return apps
 }

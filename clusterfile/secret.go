@@ -18,6 +18,7 @@ type Reference struct {
 	Source ReferenceSource
 	Name   string // of the variable, or the path of the file; empty for a prompt
 	Whole  bool   // all lines of it, not the first one alone
+	What   string // what is asked for at a prompt, "SSH password": each such thing is asked for once. Empty elsewhere
 }
 
 // ReferenceSource is a kind of place where secrets are.
@@ -63,12 +64,15 @@ func (p Place) String() string { return fmt.Sprintf("%s:%d: %s", p.File, p.Line,
 // comes back is the secret, even where it looks like a reference.
 func (f *File) ResolveSecrets(get func(Reference) (Secret, error)) error {
 	known := map[Reference]Secret{}
-	resolveAs := func(s *Secret, whole bool) error {
+	resolveAs := func(s *Secret, what string, whole bool) error {
 		ref, ok := ParseReference(*s)
 		if !ok {
 			return nil
 		}
 		ref.Whole = whole
+		if ref.Source == FromPrompt {
+			ref.What = what
+		}
 		value, asked := known[ref]
 		if !asked {
 			var err error
@@ -80,21 +84,21 @@ func (f *File) ResolveSecrets(get func(Reference) (Secret, error)) error {
 		*s = value
 		return nil
 	}
-	resolve := func(s *Secret) error { return resolveAs(s, false) }
+	resolve := func(s *Secret, what string) error { return resolveAs(s, what, false) }
 	passwords, texts := f.Registry.references()
 	for _, s := range passwords {
-		if err := resolve(s); err != nil {
+		if err := resolve(s, "password of the registry"); err != nil {
 			return err
 		}
 	}
 	for _, t := range texts {
 		s := Secret(*t)
-		if err := resolveAs(&s, true); err != nil {
+		if err := resolveAs(&s, "certificate of the registry's authority", true); err != nil {
 			return err
 		}
 		*t = s.Reveal()
 	}
-	if err := resolveAs(&f.Registry.CAKey, true); err != nil {
+	if err := resolveAs(&f.Registry.CAKey, "key of the registry's authority", true); err != nil {
 		return err
 	}
 	if f.K3s != nil {
@@ -104,7 +108,7 @@ func (f *File) ResolveSecrets(get func(Reference) (Secret, error)) error {
 				if !ok {
 					continue
 				}
-				if err := resolve(&s); err != nil {
+				if err := resolve(&s, name+" of k3s"); err != nil {
 					return err
 				}
 				keys[name] = s
@@ -113,7 +117,7 @@ func (f *File) ResolveSecrets(get func(Reference) (Secret, error)) error {
 	}
 	if f.K0s != nil {
 		resolved, err := mapK0sSecrets(f.K0s, func(s Secret) (string, error) {
-			err := resolve(&s)
+			err := resolve(&s, "secret of the ClusterConfig")
 			return s.Reveal(), err
 		})
 		if err != nil {
@@ -126,14 +130,18 @@ func (f *File) ResolveSecrets(get func(Reference) (Secret, error)) error {
 		logins = append(logins, &f.Hosts[i].SSH)
 	}
 	for _, login := range logins {
-		secrets := []*Secret{&login.Password, &login.KeyPassword, &login.SudoPassword}
+		type secret struct {
+			at   *Secret
+			what string
+		}
+		secrets := []secret{{&login.Password, "SSH password"}, {&login.KeyPassword, "passphrase of the SSH key"}, {&login.SudoPassword, "password for sudo"}}
 		if login.Jump != nil {
 			jump := *login.Jump // hosts may share it
 			login.Jump = &jump
-			secrets = append(secrets, &jump.Password, &jump.KeyPassword)
+			secrets = append(secrets, secret{&jump.Password, "SSH password of " + jump.Host}, secret{&jump.KeyPassword, "passphrase of the SSH key for " + jump.Host})
 		}
 		for _, s := range secrets {
-			if err := resolve(s); err != nil {
+			if err := resolve(s.at, s.what); err != nil {
 				return err
 			}
 		}

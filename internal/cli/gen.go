@@ -37,6 +37,7 @@ references, or questions that the run asks.`,
 }
 
 func (a *app) gen(cmd *cobra.Command, o runFlags, image string) (err error) {
+	o.references = true
 	desired, err := o.desired(a, cmd)
 	if err != nil {
 		return err

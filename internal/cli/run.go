@@ -45,6 +45,7 @@ type runFlags struct {
 	name        string
 	env         []string
 	dryRun      bool
+	references  bool // secrets stay references to where they are
 	endpointFlags
 	applicationFlags
 }
@@ -170,8 +171,10 @@ func (o *runFlags) read(a *app, cmd *cobra.Command, parse func(string, []byte) (
 		if file, err = parse(o.clusterfile, src); err != nil {
 			return nil, err
 		}
-		if err := a.resolveSecrets(cmd, file); err != nil {
-			return nil, err
+		if !o.references {
+			if err := a.resolveSecrets(cmd, file); err != nil {
+				return nil, err
+			}
 		}
 		if o.masters != "" || o.nodes != "" {
 			file.Hosts = o.named(fromFlags.Hosts, file)

@@ -239,7 +239,7 @@ func (a *app) resolveSecrets(cmd *cobra.Command, f *clusterfile.File) error {
 			text, err := passwordFromFile(r.Name)
 			return clusterfile.Secret(text), err
 		default:
-			text, err := a.askPassword(cmd, "Password of the Clusterfile: ")
+			text, err := a.askPassword(cmd, strings.ToUpper(r.What[:1])+r.What[1:]+": ")
 			return clusterfile.Secret(text), err
 		}
 	})
