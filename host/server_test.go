@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/ssh"
@@ -34,15 +35,17 @@ type server struct {
 	port       int
 	key, ecKey ssh.PublicKey
 	attempts   atomic.Int32 // credentials received
+	changed    atomic.Bool  // the password is another one now
+	conns      chan net.Conn
 }
 
 func startServer(t *testing.T, c serverConfig) *server {
 	t.Helper()
-	s := new(server)
+	s := &server{conns: make(chan net.Conn, 100)}
 	cfg := new(ssh.ServerConfig)
 	check := func(given string) (*ssh.Permissions, error) {
 		s.attempts.Add(1)
-		if given != c.password {
+		if given != c.password || s.changed.Load() {
 			return nil, errors.New("wrong password")
 		}
 		return nil, nil
@@ -87,6 +90,7 @@ func startServer(t *testing.T, c serverConfig) *server {
 			if err != nil {
 				return
 			}
+			s.conns <- conn
 			go serve(conn, cfg, c.env)
 		}
 	}()
@@ -196,6 +200,26 @@ func TestDial_Password(t *testing.T) {
 			require.NotContains(t, err.Error(), c.given.Reveal())
 		})
 	}
+}
+
+// A password that was changed while a run went on is not tried again and again: that would lock the account.
+func TestSSH_PasswordChanged(t *testing.T) {
+	srv := startServer(t, serverConfig{password: "right"})
+	cfg := srv.config(t)
+	cfg.Password = "right"
+	s, err := host.Dial(t.Context(), cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	srv.changed.Store(true)
+	require.NoError(t, (<-srv.conns).Close())
+	var refused *host.AuthError
+	require.Eventually(t, func() bool {
+		return errors.As(s.Run(t.Context(), host.Command{Argv: []string{"true"}}), &refused)
+	}, 10*time.Second, 10*time.Millisecond)
+	for range 5 {
+		require.ErrorAs(t, s.Run(t.Context(), host.Command{Argv: []string{"true"}}), &refused)
+	}
+	require.EqualValues(t, 3, srv.attempts.Load(), "the login, and two more")
 }
 
 // fakeSudo behaves as sudo does: env_reset, secure_path, three tries for a password that it reads a byte at a time.

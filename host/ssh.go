@@ -22,7 +22,10 @@ import (
 type SSH struct {
 	cfg   Config
 	slots chan struct{} // one for each command that runs
-	turn  chan struct{} // held while the connection is looked at or made
+	turn  chan struct{} // held while the connection is looked at or made, and denied is read or written
+	// denied is how often in a row the login was refused, refusal the last time's error.
+	denied  int
+	refusal error
 	// running is how many sessions are open.
 	running atomic.Int64
 
@@ -31,6 +34,10 @@ type SSH struct {
 	become become
 	closed bool
 }
+
+// maxDenied is how often a login that has worked before is tried in vain: a host that boots may refuse it for a while, and one that counts
+// wrong passwords would lock the account.
+const maxDenied = 2
 
 // Dial connects to a host, checks its key and logs in; with Sudo it also tries sudo, so that a run
 // does not find out in the middle. Errors: *UnreachableError, *HostKeyError,
@@ -100,10 +107,17 @@ func (s *SSH) connection(ctx context.Context) (*connection, error) {
 	if conn != nil {
 		s.cfg.Logger.Warn("connecting again", "host", s.String(), "lost", conn.reason())
 	}
+	if s.denied == maxDenied {
+		return nil, s.refusal
+	}
 	conn, err := connect(ctx, s.cfg)
+	if _, denied := errors.AsType[*AuthError](err); denied {
+		s.denied, s.refusal = s.denied+1, err
+	}
 	if err != nil {
 		return nil, err
 	}
+	s.denied = 0
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
