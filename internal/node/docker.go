@@ -65,6 +65,8 @@ type dockerNotes struct {
 type dockerNote struct {
 	DockerImage
 	Was string `json:"was,omitempty"` // what the name stood for before, by docker's id; empty: nothing
+	// Pulled is the name that it is being pulled by, which is to go again.
+	Pulled string `json:"pulled,omitempty"`
 }
 
 func (n *Node) dockerNotes() (notes dockerNotes, err error) {
@@ -165,15 +167,18 @@ func (n *Node) bringImage(ctx context.Context, d *docker, notes *dockerNotes, a 
 			image.For = append(image.For, of)
 		}
 	}
-	note.DockerImage = image
-	notes.Images[image.Name] = note
-	if err := n.keepDockerNotes(*notes); err != nil {
+	if err := d.forget(ctx, note.Pulled); err != nil {
 		return err
 	}
-	if image.is(have) {
-		return nil
-	}
 	pulled := a.Registry + "/" + image.Repository + "@" + image.Manifest.String()
+	note.DockerImage, note.Pulled = image, pulled
+	if image.is(have) {
+		note.Pulled = ""
+	}
+	notes.Images[image.Name] = note
+	if err := n.keepDockerNotes(*notes); err != nil || image.is(have) {
+		return err
+	}
 	if err := d.pull(ctx, a, pulled); err != nil {
 		return err
 	}
@@ -187,7 +192,24 @@ func (n *Node) bringImage(ctx context.Context, d *docker, notes *dockerNotes, a 
 	if err := d.tag(ctx, id, image.Name); err != nil {
 		return err
 	}
-	return d.remove(ctx, pulled) // the name that it was pulled by; the image stays under its own
+	if err := d.remove(ctx, pulled); err != nil { // the name that it was pulled by; the image stays under its own
+		return err
+	}
+	note.Pulled = ""
+	notes.Images[image.Name] = note
+	return n.keepDockerNotes(*notes)
+}
+
+// forget takes away a name that an image was pulled by, where it is there: whoever pulled it may have been stopped.
+func (d *docker) forget(ctx context.Context, pulled string) error {
+	if pulled == "" {
+		return nil
+	}
+	id, err := d.id(ctx, pulled)
+	if err != nil || id == "" {
+		return err
+	}
+	return d.remove(ctx, pulled)
 }
 
 // dockerCA is where docker looks for the CA of a registry.
@@ -299,6 +321,9 @@ func (n *Node) DropFromDocker(ctx context.Context, image digest.Digest) error {
 
 // giveBack lets a name stand for what it stood for before. kept: a container uses the image, which stays.
 func (n *Node) giveBack(ctx context.Context, d *docker, note dockerNote) (kept bool, err error) {
+	if err := d.forget(ctx, note.Pulled); err != nil {
+		return false, err
+	}
 	id, err := d.id(ctx, note.Name)
 	if err != nil || !note.is(id) || note.is(note.Was) { // it is another's by now, or was there before
 		return false, err

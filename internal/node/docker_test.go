@@ -208,7 +208,21 @@ func TestDocker(t *testing.T) {
 	require.Equal(t, names[:2], lack(access).Images)
 	require.Equal(t, before["nginx:1.27"], e.tags()["nginx:1.27"], "the name is theirs again")
 
+	// Who was killed in the middle has left the name that an image was pulled by: the next one takes it away, as does whoever cleans.
+	cut := func() {
+		t.Helper()
+		e.post("/images/team/shop:v1/tag?repo="+access.Registry+"/team/shop&tag=cut", nil)
+		file := filepath.Join(m.root, "docker.json")
+		var notes map[string]any
+		require.NoError(t, json.Unmarshal(must(os.ReadFile(file)), &notes))
+		notes["images"].(map[string]any)[names[2]].(map[string]any)["pulled"] = access.Registry + "/team/shop:cut"
+		require.NoError(t, os.WriteFile(file, must(json.Marshal(notes)), 0o600))
+	}
 	docker(access, "bring")
+	cut()
+	docker(access, "bring")
+	require.NotContains(t, e.tags(), access.Registry+"/team/shop:cut")
+	cut()
 	docker(nil, "list")
 	m.run(nil, "--docker-socket", e.socket, "--docker-certs", e.etc+"/certs.d", "clean")
 	require.Equal(t, before, e.tags())
