@@ -11,13 +11,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/opencontainers/go-digest"
 )
 
-// Served are all tags in the registry folder dir, as REPOSITORY:TAG, sorted. Nothing is served from a folder that is not there.
-func Served(dir string) ([]string, error) {
+// Served are all tags in the registry folder dir, as REPOSITORY:TAG, and all manifests, as REPOSITORY@DIGEST, whether a tag leads to them or
+// not; both are sorted. Nothing is served from a folder that is not there.
+func Served(dir string) (tags, manifests []string, err error) {
 	root := filepath.Join(dir, filepath.FromSlash(treeRoot), "repositories")
-	list := []string{} // [] in JSON, not null
-	err := filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
+	err = filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil // there is none, or it has just gone
 		}
@@ -35,20 +37,33 @@ func Served(dir string) ([]string, error) {
 		if err != nil {
 			return err
 		}
-		tags, err := os.ReadDir(filepath.Join(file, "tags"))
+		name := path.Clean(filepath.ToSlash(repository))
+		there, err := os.ReadDir(filepath.Join(file, "tags"))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		for _, tag := range tags {
+		for _, tag := range there {
 			if _, err := os.Stat(filepath.Join(file, "tags", tag.Name(), "current", "link")); err == nil && !strings.HasPrefix(tag.Name(), ".") {
-				list = append(list, path.Clean(filepath.ToSlash(repository))+":"+tag.Name())
+				tags = append(tags, name+":"+tag.Name())
+			}
+		}
+		links, err := filepath.Glob(filepath.Join(file, "revisions", "*", "*", "link"))
+		if err != nil {
+			return err
+		}
+		for _, link := range links {
+			dir := filepath.Dir(link)
+			d := digest.NewDigestFromEncoded(digest.Algorithm(filepath.Base(filepath.Dir(dir))), filepath.Base(dir))
+			if d.Validate() == nil {
+				manifests = append(manifests, name+"@"+d.String())
 			}
 		}
 		return filepath.SkipDir
 	})
 	if err != nil {
-		return nil, fmt.Errorf("listing the images of a registry: %w", err)
+		return nil, nil, fmt.Errorf("listing the images of a registry: %w", err)
 	}
-	slices.Sort(list)
-	return list, nil
+	slices.Sort(tags)
+	slices.Sort(manifests)
+	return tags, manifests, nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path"
 	"path/filepath"
@@ -58,11 +59,11 @@ func (n *Node) PushRegistry(ctx context.Context, host, prefix string, a Registry
 		return m, err
 	}
 	m.Images = len(packed)
-	served, err := registry.Served(n.registryDir())
+	tags, manifests, err := registry.Served(n.registryDir())
 	if err != nil {
 		return m, err
 	}
-	for _, image := range served {
+	for _, image := range tags {
 		if packed[image] {
 			continue
 		}
@@ -71,7 +72,22 @@ func (n *Node) PushRegistry(ctx context.Context, host, prefix string, a Registry
 		}
 		m.Others++
 	}
+	for _, image := range manifests {
+		_, err := client.Copy(ctx, st, local+"/"+image, host+"/"+path.Join(prefix, image), registry.CopyOptions{})
+		if lacksPart(err) { // an index of an image before, not all of whose platforms are here: no registry takes it
+			continue
+		}
+		if err != nil {
+			return m, fmt.Errorf("pushing %s: %w", image, err)
+		}
+	}
 	return m, nil
+}
+
+// lacksPart tells whether a registry has said that it does not have what an index names.
+func lacksPart(err error) bool {
+	status, answered := errors.AsType[*registry.StatusError](err)
+	return answered && status.Status == http.StatusNotFound
 }
 
 // mover is a client of both.
@@ -133,7 +149,7 @@ func (n *Node) pushPacked(ctx context.Context, client *registry.Client, st *stor
 // this host's goes.
 func moveImage(ctx context.Context, client *registry.Client, st *store.Store, from, to string) error {
 	_, err := client.Copy(ctx, st, from, to, registry.CopyOptions{})
-	if err == nil || ctx.Err() != nil {
+	if !lacksPart(err) {
 		return err
 	}
 	if _, second := client.Copy(ctx, st, from, to, registry.CopyOptions{Platforms: []ocispec.Platform{platforms.DefaultSpec()}}); second != nil {

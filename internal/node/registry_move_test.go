@@ -44,6 +44,11 @@ func TestRegistryPush(t *testing.T) {
 	_, err = client.Push(t.Context(), pushed, image, local+"/team/own:v1")
 	require.NoError(t, err)
 
+	untagged := putImage(t, pushed, map[string]string{"own": "without a tag"})
+	untagged.Platform = nil
+	_, err = client.Push(t.Context(), pushed, untagged, local+"/team/own@"+untagged.Digest.String())
+	require.NoError(t, err)
+
 	access := node.RegistryAccess{CA: string(must(os.ReadFile(reg.CAFile))), Username: "robot", Password: "pass"}
 	wrong := access
 	wrong.Password = "of nobody"
@@ -58,6 +63,7 @@ func TestRegistryPush(t *testing.T) {
 	repositories := filepath.Join(reg.Dir, "docker/registry/v2/repositories/mirror/all")
 	require.FileExists(t, filepath.Join(repositories, "docker.io/library/nginx/_manifests/tags/1.27/current/link"))
 	require.FileExists(t, filepath.Join(repositories, "team/own/_manifests/tags/v1/current/link"))
+	require.FileExists(t, filepath.Join(repositories, "team/own/_manifests/revisions/sha256", untagged.Digest.Encoded(), "link"))
 	m.run(nil, "registry", "remove")
 	m.run(nil, "registry", "remove")
 	require.NoDirExists(t, filepath.Join(m.root, "registry"))
