@@ -154,7 +154,7 @@ func (a *appRun) reach(ctx context.Context) (_ func() error, err error) {
 	}()
 	a.cluster = c
 	if len(c.Hosts) == 0 {
-		return nil, &ConnectError{lost}
+		return nil, &ConnectError{Errs: lost}
 	}
 	there := false
 	for _, h := range c.Hosts {

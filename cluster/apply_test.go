@@ -403,7 +403,7 @@ func TestApply_ContinuesUpgrade(t *testing.T) {
 			w.fail = at
 			require.ErrorContains(t, w.apply(), "it fails")
 			var upgrading *cluster.UpgradingError
-			require.ErrorAs(t, w.bed.run(t), &upgrading)
+			require.ErrorAs(t, w.run(t), &upgrading)
 			require.Contains(t, upgrading.Hint(), "sealer upgrade registry.example.com/app:v2")
 			w.log = nil
 			require.NoError(t, w.apply())

@@ -95,7 +95,7 @@ func change(ctx context.Context, o ChangeOptions, title string, asks bool, phase
 		}
 	}
 	if len(lost) > 0 {
-		return &ConnectError{lost}
+		return &ConnectError{Errs: lost}
 	}
 	if _, err := v.contact(); err != nil && asks {
 		return err

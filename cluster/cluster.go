@@ -126,9 +126,10 @@ func (r *run) reach(ctx context.Context, kept *folder, named *clusterfile.File) 
 // before, may be lost.
 func (r *run) connect(ctx context.Context, named *clusterfile.File) (func() error, error) {
 	var missing []error
+	var addresses []string
 	c, closeHosts, err := connect(ctx, r.Clusterfile, r.Dial, r.Distributions.Marks(), r.Display, func(m clusterfile.Host, err error) {
 		if slices.ContainsFunc(named.Machines(), func(n clusterfile.Host) bool { return n.Address == m.Address }) {
-			missing = append(missing, err)
+			missing, addresses = append(missing, err), append(addresses, m.Address)
 			return
 		}
 		r.lost = append(r.lost, &runtime.Host{Spec: m, Lost: err})
@@ -137,7 +138,7 @@ func (r *run) connect(ctx context.Context, named *clusterfile.File) (func() erro
 		return nil, err
 	}
 	if len(missing) > 0 {
-		return nil, errors.Join(&ConnectError{missing}, closeHosts())
+		return nil, errors.Join(&ConnectError{Errs: missing, Hosts: addresses}, closeHosts())
 	}
 	if len(c.ControlPlanes()) == 0 {
 		return nil, errors.Join(noContact(c, nil), closeHosts())

@@ -24,7 +24,11 @@ import (
 const maxParallel = 64
 
 // ConnectError is every host that could not be reached or asked.
-type ConnectError struct{ Errs []error }
+type ConnectError struct {
+	Errs []error
+	// Hosts are their addresses, where a run found them: Hosts[i] is that of Errs[i]. Else it is empty.
+	Hosts []string
+}
 
 func (e *ConnectError) Error() string {
 	lines := []string{fmt.Sprintf("connecting to the hosts: %d failed, nothing was changed", len(e.Errs))}
@@ -85,7 +89,7 @@ func connect(ctx context.Context, f *clusterfile.File, dial DialFunc, marks []ru
 		}
 	}
 	if len(failed) > 0 {
-		err := &ConnectError{failed}
+		err := &ConnectError{Errs: failed}
 		task.Done(err)
 		return nil, nil, errors.Join(err, closeAll())
 	}

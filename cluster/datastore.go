@@ -99,7 +99,7 @@ func (o DatastoreOptions) open(ctx context.Context, without bool) (_ *datastore,
 	d.cluster = c
 	d.close = func() error { return errors.Join(closeHosts(), d.kept.close()) }
 	if len(unreachable) > 0 && (!without || len(c.Hosts) == 0) {
-		return nil, &ConnectError{unreachable}
+		return nil, &ConnectError{Errs: unreachable}
 	}
 	if err := owned(o.StateDir, o.Clusterfile.Name, c.Hosts); err != nil {
 		return nil, err

@@ -76,7 +76,7 @@ func Open(ctx context.Context, o ViewOptions) (_ *View, err error) {
 		for _, h := range all {
 			errs = append(errs, h.Lost)
 		}
-		return nil, &ConnectError{errs}
+		return nil, &ConnectError{Errs: errs}
 	}
 	c.Hosts = all
 	if err := owned(o.StateDir, o.Clusterfile.Name, c.Hosts); err != nil {

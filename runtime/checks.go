@@ -41,6 +41,7 @@ func Checks() []Check {
 		{"runtime", "a host keeps the distribution that it was installed with"},
 		{"selinux", "where SELinux enforces a policy that does not know the cluster's programs, pods are denied what they need"},
 		{"settings", "settings that exclude each other, or that sealer makes itself, would be noticed too late"},
+		{"ssh", "every host has to be reached, to know its key, and to take the login"},
 		{"state", "a host of another cluster, or of a later sealer, is not touched"},
 		{"systemd", "containerd and the kubelet are kept by systemd"},
 		{"version", "distributions are installed in the versions that this sealer knows"},

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sealerio/sealer/cluster"
+	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/runtime"
 )
 
@@ -109,11 +111,25 @@ func (a *app) checkBefore(cmd *cobra.Command, o *checkFlags, image string) (err 
 	}
 	operator := a.operator(&run.sshFlags, "")
 	operator.Out = io.Discard
-	err = cluster.Run(ctx, cluster.RunOptions{
-		Operator: operator, Image: img, ImageName: tag.Name, Content: st.Content(), Clusterfile: desired,
-		Pusher: &imagePusher{app: a, cmd: cmd, store: st}, DryRun: true,
-	})
+	look := func() error {
+		return cluster.Run(ctx, cluster.RunOptions{
+			Operator: operator, Image: img, ImageName: tag.Name, Content: st.Content(), Clusterfile: desired,
+			Pusher: &imagePusher{app: a, cmd: cmd, store: st}, DryRun: true,
+		})
+	}
 	found := []finding{}
+	hosts := len(desired.Machines())
+	err = look()
+	if silent, ok := errors.AsType[*cluster.ConnectError](err); ok && len(silent.Hosts) > 0 && ctx.Err() == nil {
+		found = append(found, unreachable(silent)...)
+		rest := *desired
+		rest.Hosts = slices.DeleteFunc(slices.Clone(desired.Hosts), func(h clusterfile.Host) bool { return slices.Contains(silent.Hosts, h.Address) })
+		if !slices.ContainsFunc(rest.Hosts, func(h clusterfile.Host) bool { return h.Role == clusterfile.ControlPlane }) {
+			return a.printChecks(cmd, o.output, found, hosts)
+		}
+		desired = &rest
+		err = look() // at the others
+	}
 	problems, checked := errors.AsType[*runtime.PreflightError](err)
 	if err != nil && !checked {
 		return err
@@ -123,7 +139,23 @@ func (a *app) checkBefore(cmd *cobra.Command, o *checkFlags, image string) (err 
 			found = append(found, finding(p))
 		}
 	}
-	return a.printChecks(cmd, o.output, found, len(desired.Machines()))
+	return a.printChecks(cmd, o.output, found, hosts)
+}
+
+// unreachable are the hosts that could not be asked for anything.
+func unreachable(e *cluster.ConnectError) []finding {
+	list := make([]finding, 0, len(e.Errs))
+	for i, err := range e.Errs {
+		f := finding{Host: e.Hosts[i], Check: "ssh", What: err.Error()}
+		if hinter, ok := errors.AsType[interface {
+			error
+			Hint() string
+		}](err); ok {
+			f.Fix = hinter.Hint()
+		}
+		list = append(list, f)
+	}
+	return list
 }
 
 func (a *app) printChecks(cmd *cobra.Command, output string, found []finding, hosts int) error {
