@@ -93,16 +93,9 @@ func (o *deleteFlags) onlyCluster(a *app, cmd *cobra.Command) (err error) {
 
 // onlyCluster is the name of the only cluster that this machine knows, or else the default.
 func (a *app) onlyCluster(cmd *cobra.Command) (string, error) {
-	dir := filepath.Join(a.root, "clusters")
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("looking for clusters: %w", err)
-	}
-	var names []string
-	for _, e := range entries {
-		if _, err := os.Stat(cluster.ClusterfilePath(dir, e.Name())); err == nil {
-			names = append(names, e.Name())
-		}
+	names, err := a.knownClusters()
+	if err != nil {
+		return "", err
 	}
 	switch len(names) {
 	case 0:
@@ -111,6 +104,22 @@ func (a *app) onlyCluster(cmd *cobra.Command) (string, error) {
 		return names[0], nil
 	}
 	return "", usagef(cmd, "--name is missing: this machine knows the clusters %s", strings.Join(names, ", "))
+}
+
+// knownClusters are the names of those that this machine knows.
+func (a *app) knownClusters() ([]string, error) {
+	dir := filepath.Join(a.root, "clusters")
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("looking for clusters: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if _, err := os.Stat(cluster.ClusterfilePath(dir, e.Name())); err == nil {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
 }
 
 // applicationFlags are those of what runs an application image.

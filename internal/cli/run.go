@@ -345,7 +345,11 @@ func (o *deleteFlags) known(a *app, cmd *cobra.Command) (*clusterfile.File, erro
 		}
 		fromFlags.clusterfile = cluster.ClusterfilePath(filepath.Join(a.root, "clusters"), name)
 		if _, err := os.Stat(fromFlags.clusterfile); err != nil {
-			return nil, &unknownClusterError{name: name, err: err}
+			known, listErr := a.knownClusters()
+			if listErr != nil {
+				return nil, listErr
+			}
+			return nil, &unknownClusterError{name: name, known: known, err: err}
 		}
 	}
 	file, err := fromFlags.desired(a, cmd)
@@ -372,8 +376,9 @@ func (o *deleteFlags) known(a *app, cmd *cobra.Command) (*clusterfile.File, erro
 
 // unknownClusterError is for a cluster that this machine did not make, or has deleted.
 type unknownClusterError struct {
-	name string
-	err  error
+	name  string
+	known []string // others
+	err   error
 }
 
 func (e *unknownClusterError) Error() string {
@@ -381,7 +386,11 @@ func (e *unknownClusterError) Error() string {
 }
 func (e *unknownClusterError) Unwrap() error { return e.err }
 func (e *unknownClusterError) Hint() string {
-	return "name its hosts with --masters and --nodes, or give its Clusterfile with -f"
+	hint := "name its hosts with --masters and --nodes, or give its Clusterfile with -f"
+	if len(e.known) > 0 {
+		hint = "--name says which cluster is meant: this machine knows " + strings.Join(e.known, ", ") + "; or " + hint
+	}
+	return hint
 }
 
 // confirm asks on a terminal, and wants --yes elsewhere.

@@ -12,8 +12,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/sealerio/sealer/test/lab"
 )
 
 // testForeign finds something else of a runtime on each host, and tells all of it at once.
@@ -81,7 +84,8 @@ func testThreeAndTwo(t *testing.T, b *bed) {
 	b.status(t, b.versions[0].kubelet, 5)
 }
 
-// testLost has the first control plane, which made the cluster, lose its power, and the same host come back in its place.
+// testLost has the first control plane, which made the cluster, lose its power, and the same host come back in its place, to lose its power
+// once more while it joins: when its kubelet has what it needs, and before it is a control plane.
 func testLost(t *testing.T, b *bed) {
 	first, second := b.h[0], b.h[1]
 	looked := b.beforeLoss(t)
@@ -96,9 +100,22 @@ func testLost(t *testing.T, b *bed) {
 	require.NoError(t, first.Start(t.Context()))
 	b.sealer(t, b.args("delete", "--masters", addresses(first), "--yes")...)
 	b.asFound(t, first)
-	b.sealer(t, b.args("join", "--masters", addresses(first))...)
+	join := b.args("join", "--masters", addresses(first))
+	stderr, err := b.watched().whenStep(t, first, "joining", "started", func() {
+		if b.name == "kubernetes" {
+			require.NoError(t, lab.Poll(t.Context(), 2*time.Minute, func(ctx context.Context) error {
+				_, err := first.Exec(ctx, "test", "-e", "/etc/kubernetes/kubelet.conf")
+				return err
+			}))
+		}
+		require.NoError(t, first.Kill(t.Context()))
+		require.NoError(t, first.Start(t.Context()))
+	}, append(join, "--progress", "plain")...)
+	t.Log("the join whose host lost its power:", err, stderr)
+	b.sealer(t, join...)
 	b.ready(t, b.h...)
 	b.members(t, b.h[:3]...)
+	require.Equal(t, 3, strings.Count(b.on(t, second, "get", "nodes", "-l", "node-role.kubernetes.io/control-plane", "-o", "name"), "node/"))
 	back()
 }
 
