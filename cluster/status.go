@@ -5,6 +5,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -27,6 +28,33 @@ type Status struct {
 	Hosts       []HostStatus `json:"hosts"`
 	Drift       []string     `json:"drift"`  // how the cluster differs from what it is to be
 	Unwell      []string     `json:"unwell"` // what does not work
+
+	problems []runtime.Problem
+}
+
+// Problems are what Unwell says, each with its host, the name of what was looked at, and what to do.
+func (s *Status) Problems() []runtime.Problem { return s.problems }
+
+func (s *Status) add(list ...ailment) {
+	for _, a := range list {
+		s.problems, s.Unwell = append(s.problems, a.Problem), append(s.Unwell, a.text)
+	}
+}
+
+// ailment is a problem, and the sentence for it.
+type ailment struct {
+	runtime.Problem
+	text string
+}
+
+// ails says it of a host.
+func ails(h *runtime.Host, check, fix, format string, args ...any) ailment {
+	p := runtime.Problem{Host: h.String(), Check: check, What: fmt.Sprintf(format, args...), Fix: fix}
+	text := p.Host + ": " + p.What
+	if fix != "" {
+		text += " (" + fix + ")"
+	}
+	return ailment{p, text}
 }
 
 // HostStatus is how one host is.
@@ -44,9 +72,6 @@ type HostStatus struct {
 	CertificatesUntil time.Time `json:"certificatesUntil,omitzero"`
 }
 
-// certificatesSoon is how long before their end certificates are something that is not well. All that renew themselves have done so by then.
-const certificatesSoon = 7 * 24 * time.Hour
-
 // Well tells whether nothing is wrong, and nothing differs.
 func (s *Status) Well() bool { return len(s.Drift) == 0 && len(s.Unwell) == 0 }
 
@@ -56,7 +81,12 @@ func (v *View) Status(ctx context.Context) (*Status, error) {
 	s := &Status{Cluster: c.File.Name, Runtime: v.distribution.Name(), ImageDigest: c.Digest, Drift: []string{}, Unwell: []string{}}
 	var list struct{ Items []kube.Node }
 	if c.Contact == nil {
-		s.Unwell = append(s.Unwell, noContact(c, v.distribution).Error())
+		silent := noContact(c, v.distribution)
+		p := runtime.Problem{Check: "api", What: silent.Error()}
+		if hinter, ok := errors.AsType[*NoContactError](silent); ok {
+			p.Fix = hinter.Hint()
+		}
+		s.add(ailment{p, silent.Error()})
 	} else {
 		s.Contact = c.Contact.String()
 		data, err := v.kubectl(ctx, "get", "nodes", "--output", "json")
@@ -70,7 +100,7 @@ func (v *View) Status(ctx context.Context) (*Status, error) {
 	s.Endpoint = c.File.Endpoint.HostPort(apiPort(c, v.distribution))
 	known := map[string]bool{}
 	s.Hosts = make([]HostStatus, len(c.Hosts))
-	probes := make([][]string, len(c.Hosts))
+	probes := make([][]ailment, len(c.Hosts))
 	for i, h := range c.Hosts {
 		s.Hosts[i] = v.hostStatus(h, list.Items, c.Contact != nil)
 		known[s.Hosts[i].Node] = true
@@ -85,7 +115,7 @@ func (v *View) Status(ctx context.Context) (*Status, error) {
 			return err
 		}
 		if h.Lost == nil && h.Facts.State != nil {
-			var ending []string
+			var ending []ailment
 			if s.Hosts[i].CertificatesUntil, ending, err = v.ending(ctx, h); err != nil {
 				return err
 			}
@@ -96,7 +126,7 @@ func (v *View) Status(ctx context.Context) (*Status, error) {
 		}
 		t, err := reach(ctx, c, v.distribution, h, s.Endpoint)
 		if err == nil && t.Obstacle != "" {
-			probes[i] = append(probes[i], fmt.Sprintf("%s: the endpoint %s does not lead to the API servers: %s", h, s.Endpoint, t.Why))
+			probes[i] = append(probes[i], ails(h, "endpoint", "", "the endpoint %s does not lead to the API servers: %s", s.Endpoint, t.Why))
 		}
 		return err
 	})
@@ -104,15 +134,17 @@ func (v *View) Status(ctx context.Context) (*Status, error) {
 		return nil, context.Cause(ctx)
 	}
 	if err != nil {
-		s.Unwell = append(s.Unwell, strings.Split(err.Error(), "\n")...)
+		for _, line := range strings.Split(err.Error(), "\n") {
+			s.add(ailment{runtime.Problem{Check: "host", What: line}, line})
+		}
 	}
 	for i, h := range c.Hosts {
-		s.Unwell = append(s.Unwell, probes[i]...)
+		s.add(probes[i]...)
 		if s.Hosts[i].Registry == "stopped" {
-			s.Unwell = append(s.Unwell, h.String()+": the registry of the packed images does not run (journalctl -u sealer-registry; under OpenRC /var/log/sealer-registry.log)")
+			s.add(ails(h, "registry", "journalctl -u sealer-registry; under OpenRC /var/log/sealer-registry.log", "the registry of the packed images does not run"))
 		}
 		if n := s.Hosts[i]; n.Problem != "" && h.Lost == nil && h.Facts.State != nil {
-			s.Unwell = append(s.Unwell, h.String()+": "+n.Problem)
+			s.add(ails(h, "node", "", "%s", n.Problem))
 		}
 		if state := h.Facts.State; s.Image == "" && h.Lost == nil && state != nil && state.Complete {
 			s.Image, s.Version, s.ImageDigest = state.Image, state.KubeVersion, state.ImageDigest
@@ -139,7 +171,7 @@ func (v *View) Status(ctx context.Context) (*Status, error) {
 }
 
 // ending is when the first of a host's certificates ends, and which of them have ended or will soon.
-func (v *View) ending(ctx context.Context, h *runtime.Host) (first time.Time, soon []string, err error) {
+func (v *View) ending(ctx context.Context, h *runtime.Host) (first time.Time, soon []ailment, err error) {
 	list, err := v.distribution.Certificates(ctx, v.cluster, h)
 	if err != nil {
 		return first, nil, err
@@ -153,14 +185,14 @@ func (v *View) ending(ctx context.Context, h *runtime.Host) (first time.Time, so
 		switch {
 		case c.NotAfter.Before(now):
 			word = "has ended"
-		case c.NotAfter.After(now.Add(certificatesSoon)):
+		case c.NotAfter.After(now.Add(expiresSoon)):
 			continue
 		}
 		fix := "sealer cert renew"
 		if c.CA {
 			fix = "an authority, which sealer does not renew"
 		}
-		soon = append(soon, fmt.Sprintf("%s: the certificate %s %s at %s (%s)", h, c.Name, word, c.NotAfter.UTC().Format(time.RFC3339), fix))
+		soon = append(soon, ails(h, "certificates", fix, "the certificate %s %s at %s", c.Name, word, c.NotAfter.UTC().Format(time.RFC3339)))
 	}
 	return first, soon, nil
 }
@@ -239,24 +271,17 @@ func registryState(ctx context.Context, h *runtime.Host) (string, error) {
 }
 
 // ask puts the distribution's questions to a host. Those of a host that is no part of the cluster yet are not asked.
-func (v *View) ask(ctx context.Context, h *runtime.Host) ([]string, error) {
+func (v *View) ask(ctx context.Context, h *runtime.Host) ([]ailment, error) {
 	if h.Facts.State == nil || !h.Facts.State.Complete {
 		return nil, nil
 	}
-	var unwell []string
+	var unwell []ailment
 	for _, p := range v.distribution.Health(v.cluster, h) {
 		if err := p.Ask(ctx); err != nil {
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)
 			}
-			text := p.Name + ": " + err.Error()
-			if !strings.HasPrefix(err.Error(), h.String()) {
-				text = h.String() + ": " + text
-			}
-			if p.Fix != "" {
-				text += " (" + p.Fix + ")"
-			}
-			unwell = append(unwell, text)
+			unwell = append(unwell, ails(h, p.Name, p.Fix, "%s: %s", p.Name, strings.TrimPrefix(err.Error(), h.String()+": ")))
 		}
 	}
 	return unwell, nil

@@ -390,7 +390,10 @@ func TestUpgrade_Refused(t *testing.T) {
 		"an unknown node":           {"v1.37.1", func(u *upgradeBed) { u.nodes["other"] = &fakeNode{Version: "v1.36.3", Ready: true} }, "the node other is none", "--skip other"},
 		"a skipped control plane":   {"v1.37.1", func(u *upgradeBed) { u.opts.Skip = []string{"10.0.0.2"} }, "cannot be left out", "sealer delete --masters 10.0.0.2"},
 		"a batch that is none":      {"v1.37.1", func(u *upgradeBed) { u.opts.Batch = "half" }, `"half" is no number`, "10%"},
-		"a certificate ends":        {"v1.37.1", func(u *upgradeBed) { u.opts.Distributions = u.bed.opts.Distributions }, "valid until 1970", "sealer cert renew"},
+		"a certificate ends": {"v1.37.1", func(u *upgradeBed) {
+			u.opts.Distributions = u.bed.opts.Distributions
+			u.hosts["10.0.0.1"].On("^dist certificates", hosttest.Answer{Stdout: "ended.crt\n"})
+		}, "valid until 1970", "sealer cert renew"},
 		"another cluster": {"v1.37.1", func(u *upgradeBed) {
 			u.hosts["10.0.0.3"].Put(runtime.StateFile, `{"schemaVersion":"v1","cluster":"test","role":"node","runtime":"fake"}`, 0o644)
 		}, `belongs to the cluster "test"`, "sealer delete"},

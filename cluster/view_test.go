@@ -153,6 +153,9 @@ func TestView_StatusCertificates(t *testing.T) {
 	require.Len(t, s.Unwell, 1)
 	require.Contains(t, s.Unwell[0], "10.0.0.2: the certificate ending.crt ends at ")
 	require.Contains(t, s.Unwell[0], "sealer cert renew")
+	require.Len(t, s.Problems(), 1)
+	p := s.Problems()[0]
+	require.Equal(t, []string{"10.0.0.2", "certificates", "sealer cert renew"}, []string{p.Host, p.Check, p.Fix})
 }
 
 func TestView_Copy(t *testing.T) {

@@ -193,11 +193,11 @@ func (a *app) checkAfter(cmd *cobra.Command, o *checkFlags) error {
 			return err
 		}
 		found := []finding{}
-		for _, text := range s.Unwell {
-			found = append(found, finding{Check: "health", What: text})
+		for _, p := range s.Problems() {
+			found = append(found, finding(p))
 		}
 		for _, text := range s.Drift {
-			found = append(found, finding{Check: "drift", What: text})
+			found = append(found, finding{Check: "drift", What: text, Fix: "sealer apply with the cluster's Clusterfile makes it so again; sealer status -f compares with another"})
 		}
 		if s.Contact != "" {
 			pods, err := v.UnreadyPods(ctx)

@@ -25,12 +25,15 @@ func (Distribution) Minors() runtime.Minors { return runtime.Minors{Oldest: 31, 
 //go:embed since.json
 var sinceJSON []byte
 
+// helmImage runs Helm for charts that k3s installs.
+const helmImage = "klipper-helm"
+
 // packaged are the components that k3s installs itself, with the images of each by the end of their names.
 func packaged() map[string][]string {
 	return map[string][]string{
 		"coredns":        {"mirrored-coredns-coredns"},
 		"servicelb":      {"klipper-lb"},
-		"traefik":        {"mirrored-library-traefik", "klipper-helm"},
+		"traefik":        {"mirrored-library-traefik", helmImage},
 		"local-storage":  {"local-path-provisioner", "mirrored-library-busybox"},
 		"metrics-server": {"mirrored-metrics-server"},
 	}
@@ -48,6 +51,13 @@ func (Distribution) Images(c *runtime.Cluster) []string {
 		off := slices.Contains(disabled, component) || component == "traefik" && s["disable-helm-controller"] == true
 		if !off {
 			list = append(list, packaged()[component]...)
+		}
+	}
+	if image, ok := s["helm-job-image"].(string); ok { // what installs charts in the place of k3s' own
+		for i, name := range list {
+			if name == helmImage {
+				list[i] = runtime.Repository(image)
+			}
 		}
 	}
 	return list

@@ -699,3 +699,11 @@ func TestScripts_Shellcheck(t *testing.T) {
 	out, err := exec.Command(shellcheck, append([]string{"-s", "sh"}, files...)...).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }
+
+// An image that runs Helm in the place of k3s' own has to be packed.
+func TestImages_HelmJob(t *testing.T) {
+	c, _ := newCluster(t, oneHost, "---\napiVersion: sealer.io/v2\nkind: K3s\nserver: {helm-job-image: \"r.example.com/tools/helm:v1\"}\n")
+	images := quick().Images(c)
+	require.Contains(t, images, "helm")
+	require.NotContains(t, images, "klipper-helm")
+}
