@@ -134,7 +134,7 @@ func (v *View) Status(ctx context.Context) (*Status, error) {
 		return nil, context.Cause(ctx)
 	}
 	if err != nil {
-		for _, line := range strings.Split(err.Error(), "\n") {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
 			s.add(ailment{runtime.Problem{Check: "host", What: line}, line})
 		}
 	}

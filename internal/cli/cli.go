@@ -34,10 +34,11 @@ const (
 func Run(ctx context.Context, args []string, s Streams) int {
 	root := newRoot(s)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitDone
 	}
+	err = asUsage(cmd, err)
 	if status, ok := errors.AsType[*exitStatusError](err); ok { // a process of our own has said what was wrong
 		return status.code
 	}
@@ -62,6 +63,19 @@ func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 func (e *usageError) Hint() string {
 	return fmt.Sprintf("'%s --help' shows how it is used", e.command)
+}
+
+// asUsage marks what cobra itself has found wrong: the number of arguments, flags that are missing or do not go together.
+func asUsage(cmd *cobra.Command, err error) error {
+	if _, marked := errors.AsType[*usageError](err); marked {
+		return err
+	}
+	for _, wrong := range []error{cmd.ValidateArgs(cmd.Flags().Args()), cmd.ValidateRequiredFlags(), cmd.ValidateFlagGroups()} {
+		if wrong != nil && wrong.Error() == err.Error() {
+			return &usageError{command: cmd.CommandPath(), err: err}
+		}
+	}
+	return err
 }
 
 // usagef makes a usageError for cmd.

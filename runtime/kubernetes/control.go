@@ -161,6 +161,11 @@ func resetHalf(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.
 		}
 	}
 	_, _ = fmt.Fprintln(log, "an earlier start was cut: resetting")
+	return resetAll(ctx, c, h, log)
+}
+
+// resetAll is reset with etcd's data.
+func resetAll(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writer) error {
 	if err := reset(ctx, h, log); err != nil {
 		return err
 	}

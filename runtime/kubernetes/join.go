@@ -86,8 +86,14 @@ func join(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Write
 	return errors.Join(err, remove(ctx, h, joinFile), forget(ctx, c, s))
 }
 
-// clearHalf takes away what a join that was cut has left, on the host and in the cluster.
+// clearHalf takes away what a join that was cut, or an earlier life of the host, has left: first its member of etcd, which would not start again
+// without its data, and which kubeadm reset leaves where it finds no node; then what is on the host, and the node.
 func clearHalf(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.Writer) error {
+	for _, s := range (Distribution{}).Leave(c, h) {
+		if err := s.Do(ctx, log); err != nil {
+			return fmt.Errorf("%s: %w", s.Name, err)
+		}
+	}
 	begun, err := succeeds(ctx, h.Runner, "sh", "-c",
 		`[ -e /etc/kubernetes/kubelet.conf ] || [ -e /etc/kubernetes/bootstrap-kubelet.conf ] || [ -e /etc/kubernetes/pki/ca.crt ]`)
 	if err != nil {
@@ -95,9 +101,11 @@ func clearHalf(ctx context.Context, c *runtime.Cluster, h *runtime.Host, log io.
 	}
 	if begun {
 		_, _ = fmt.Fprintln(log, "an earlier join was cut: resetting")
-		// A control plane may be a member of etcd already: then kubeadm has to take it out, which it does by itself.
-		argv := oneAtATime("reset", "--force", "--cri-socket", criSocket, "--cleanup-tmp-dir")
-		if err := run(ctx, h, log, argv...); err != nil {
+		clear := reset
+		if h.Spec.Role == clusterfile.ControlPlane {
+			clear = func(ctx context.Context, h *runtime.Host, log io.Writer) error { return resetAll(ctx, c, h, log) }
+		}
+		if err := clear(ctx, h, log); err != nil {
 			return err
 		}
 	}

@@ -112,6 +112,7 @@ func onNewHost(r *hosttest.Runner) *hosttest.Runner {
 		On(`^test -e /etc/kubernetes/kubelet.conf`, hosttest.Answer{Code: 1}).
 		On(`get --raw /readyz`, hosttest.Answer{Code: 1}).
 		On(`root-kubeconfig.*grep`, hosttest.Answer{Code: 1}).
+		On(`etcd members`, hosttest.Answer{Stdout: "[]"}).
 		On(`token create`, hosttest.Answer{Stdout: token + "\n"})
 }
 
@@ -375,6 +376,7 @@ func TestJoin_Cut(t *testing.T) {
 			}
 			first.On("get nodes --selector node-role.kubernetes.io/control-plane", hosttest.Answer{Stdout: marked})
 			r.On("test -e /etc/kubernetes/kubelet.conf", hosttest.Answer{}).On(`^sh -c '\[ -e /etc/kubernetes`, hosttest.Answer{})
+			first.On("etcd members", hosttest.Answer{Stdout: `[{"id":"11","name":"h1"},{"id":"12","name":"","peerURLs":["https://10.0.0.2:2380"]}]`})
 			if c.complete {
 				cl.Hosts[1].Facts.State = &runtime.HostState{Complete: true}
 			}
@@ -382,6 +384,7 @@ func TestJoin_Cut(t *testing.T) {
 			did := strings.Join(r.Commands(), "\n")
 			require.Equal(t, c.again, strings.Contains(did, "kubeadm reset"), did)
 			require.Equal(t, c.again, strings.Contains(did, "kubeadm join"), did)
+			require.Equal(t, c.again, strings.Contains(strings.Join(first.Commands(), "\n"), "etcd remove"), "its data is gone, without which it does not start again")
 		})
 	}
 }
