@@ -262,8 +262,9 @@ func (m *removal) checkLeftOver() error {
 	if err != nil {
 		return err
 	}
+	// That it was begun is enough, since the list does not have the host: whoever was killed right then could not say that it was done.
 	struck := func(h clusterfile.Host) bool {
-		return slices.ContainsFunc(events, func(e Event) bool { return e.Step == stepStrike(h) && e.Event == "done" })
+		return slices.ContainsFunc(events, func(e Event) bool { return e.Step == stepStrike(h) })
 	}
 	m.leftOver = slices.DeleteFunc(m.leftOver, func(h *runtime.Host) bool {
 		gone := h.Facts.State == nil && struck(h.Spec)
