@@ -55,7 +55,9 @@ func TestRemove_Worker(t *testing.T) {
 	text, err := os.ReadFile(journal)
 	require.NoError(t, err)
 	lines := strings.SplitAfter(string(text), "\n")
-	lines = slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, "off the list of hosts") && strings.Contains(line, `"done"`) })
+	lines = slices.DeleteFunc(lines, func(line string) bool {
+		return strings.Contains(line, "off the list of hosts") && strings.Contains(line, `"done"`)
+	})
 	require.NoError(t, os.WriteFile(journal, []byte(strings.Join(lines, "")), 0o600))
 	require.NoError(t, b.remove(t, b.more(clusterfile.Worker, "10.0.0.4")), "it was killed before it could say so")
 
