@@ -221,12 +221,18 @@ func testHardHosts(t *testing.T, f *faults) {
 	l.limit(16 << 20)    // bytes a second
 	l.cutAfter(10 << 20) // within a blob
 	began := time.Now()
-	stderr, err := attempt(t, []string{"SEALER_SSH_PASSWD=" + shared.Hosts.Password}, f.runArgs("-u", shared.Hosts.SudoUser, "--jump", "root@"+l.address())...)
+	password := []string{"SEALER_SSH_PASSWD=" + shared.Hosts.Password}
+	stderr, err := attempt(t, password, f.runArgs("-u", shared.Hosts.SudoUser, "--jump", "root@"+l.address())...)
 	require.NoError(t, err, stderr)
 	t.Logf("it took %s over a link of 16 MiB a second that was cut %d times", time.Since(began).Round(time.Second), l.cuts())
 	require.Positive(t, l.cuts(), "the link was cut")
 	l.limit(0)
-	require.Contains(t, sealer(t, faultsRoot, f.on("status")...), "Ready")
+	// The user is kept, the password is not.
+	stderr, err = attempt(t, nil, f.on("status")...)
+	require.Error(t, err)
+	require.Contains(t, stderr, "give the sudo password")
+	stderr, err = attempt(t, password, f.on("status")...)
+	require.NoError(t, err, stderr)
 }
 
 // trustLink lets sealer know the key of the host behind the link.
