@@ -59,9 +59,13 @@ func (b *bed) beforeLoss(t *testing.T) func() (back func()) {
 		require.LessOrEqual(t, failed, 2, "a connection that was open may be lost")
 		b.pulls(t, worker)
 		b.pulls(t, second)
+		b.push(t, second, "team/meanwhile:v1")
 		_, err := b.lab.GetShopOn(t.Context(), worker, time.Minute)
 		require.NoError(t, err)
-		return func() { b.has(t, b.h[0], "team/pushed:v1") }
+		return func() {
+			b.has(t, b.h[0], "team/pushed:v1")
+			b.has(t, b.h[0], "team/meanwhile:v1")
+		}
 	}
 }
 
@@ -97,26 +101,31 @@ done`
 	}
 }
 
-// testPushed pushes an image to one control plane with skopeo, and looks for it on another one.
+// testPushed pushes an image to one control plane, and looks for it on another one.
 func testPushed(t *testing.T, b *bed) {
-	to, other := b.h[0], b.h[2]
+	const image = "team/pushed:v1"
+	b.push(t, b.h[0], image)
+	b.has(t, b.h[2], image)
+	for _, h := range b.h {
+		b.exec(t, h, "crictl", "pull", "sea.hub:5000/"+image)
+	}
+}
+
+// push has skopeo push an image to the cluster's registry on a control plane.
+func (b *bed) push(t *testing.T, to hosts.Host, image string) {
+	t.Helper()
 	var access struct{ Username, Password string }
 	require.NoError(t, json.Unmarshal([]byte(b.exec(t, to, "cat", "/var/lib/sealer/node/registry/credentials.json")), &access))
-	certs := filepath.Join(b.lab.Dir, "certs")
-	require.NoError(t, os.MkdirAll(certs, 0o700))
+	certs := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(certs, "ca.crt"), []byte(b.exec(t, to, "cat", "/var/lib/sealer/node/registry/ca.crt")+"\n"), 0o600))
-	auth := filepath.Join(b.lab.Dir, "auth.json")
+	auth := filepath.Join(t.TempDir(), "auth.json")
 	login := exec.CommandContext(t.Context(), "skopeo", "login", "--authfile", auth, "--cert-dir", certs, "--username", access.Username, "--password-stdin", to.Address.String()+":5000")
 	login.Stdin = strings.NewReader(access.Password)
 	out, err := login.CombinedOutput()
 	require.NoError(t, err, string(out))
 	out, err = exec.CommandContext(t.Context(), "skopeo", "copy", "--src-tls-verify=false", "--authfile", auth, "--dest-cert-dir", certs,
-		"docker://"+b.lab.Registry+"/docker.io/sealer-test/hello:v1", "docker://"+to.Address.String()+":5000/team/pushed:v1").CombinedOutput()
+		"docker://"+b.lab.Registry+"/docker.io/sealer-test/hello:v1", "docker://"+to.Address.String()+":5000/"+image).CombinedOutput()
 	require.NoError(t, err, string(out))
-	b.has(t, other, "team/pushed:v1")
-	for _, h := range b.h {
-		b.exec(t, h, "crictl", "pull", "sea.hub:5000/team/pushed:v1")
-	}
 }
 
 // has: the registry's folder of a control plane has the tag.

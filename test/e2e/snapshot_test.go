@@ -28,12 +28,21 @@ else
 	systemctl list-units --no-legend --no-pager --plain --type service,socket --state active | awk '{print $1}' |
 		grep -v -E '^(systemd-|user@|user-runtime|dbus|session-)' | sort
 fi
-iptables-save | grep -v '^#' | sed 's/\[[0-9]*:[0-9]*\]//' | grep '^-' || true
+for save in iptables-save ip6tables-save; do
+	$save | grep -v '^#' | sed 's/\[[0-9]*:[0-9]*\]//' | grep '^-' || true
+done
+for list in "nft list tables" "ipset list -n"; do
+	if command -v "${list%% *}" >/dev/null; then $list | sort; fi
+done
 ip -o link | awk '{print $2}' | sed 's/@.*//' | sort
-ip route
+for family in -4 -6; do
+	ip $family rule
+	ip $family route
+done
 awk '{print $2, $3}' /proc/mounts | grep -v -E '^/run/(user|credentials)' | sort
 ls /run/netns 2>/dev/null || true
-for key in net.ipv4.ip_forward; do echo "$key $(sysctl -n $key)"; done
+cd /proc/sys/net # others are the machine's, not the host's
+grep -s . ipv4/ip_forward ipv[46]/conf/all/* ipv[46]/conf/default/* || true
 `
 
 // snapshots of all hosts, by name.

@@ -93,7 +93,8 @@ func testLost(t *testing.T, b *bed) {
 	back := looked()
 	b.refused(t, b.args("delete", "--masters", addresses(first), "--yes"), "--force")
 	b.eventuallyReady(t, second, 4)
-	b.sealer(t, b.args("delete", "--masters", addresses(first), "--yes", "--force")...)
+	forced := b.args("delete", "--masters", addresses(first), "--yes", "--force", "--progress", "none")
+	require.Greater(t, b.watched().killedAtSteps(t, eachName(), forced...), 2)
 	b.ready(t, second, b.h[2], b.h[3], b.h[4])
 	b.members(t, second, b.h[2])
 
@@ -135,14 +136,10 @@ func testReplacedWorker(t *testing.T, b *bed) {
 	b.ready(t, b.h...)
 }
 
-// testShrink is killed after each step of a control plane's leaving; that of kubeadm, which takes a minute, is killed at none.
+// testShrink is killed after each step of a control plane's leaving.
 func testShrink(t *testing.T, b *bed) {
 	args := b.args("delete", "--yes", "--masters", addresses(b.h[1:3]...), "--nodes", addresses(b.h[4]))
-	if b.name == "kubernetes" {
-		b.sealer(t, args...)
-	} else {
-		require.Greater(t, b.watched().killedAtSteps(t, eachName(), append(args, "--progress", "none")...), 5)
-	}
+	require.Greater(t, b.watched().killedAtSteps(t, eachName(), append(args, "--progress", "none")...), 5)
 	b.ready(t, b.h[0], b.h[3])
 	b.members(t, b.h[0])
 	b.takeSnapshots(t)
@@ -171,6 +168,34 @@ func (b *bed) takeSnapshots(t *testing.T) {
 		kept := b.exec(t, h, "sh", "-c", "cd /var/lib/sealer 2>/dev/null || exit 0; ls snapshots 2>/dev/null; rm -rf snapshots; rmdir /var/lib/sealer 2>/dev/null || :")
 		require.NotContains(t, kept, "restore-")
 	}
+}
+
+// testLostForGood leaves one of three control planes, which alone decides nothing, and has two others in their place in the end.
+func testLostForGood(t *testing.T, b *bed) {
+	first, gone := b.h[0], b.h[1:3]
+	b.on(t, first, "create", "configmap", "before", "--from-literal", "a=b")
+	saved := filepath.Join(t.TempDir(), "saved.db")
+	b.sealer(t, b.args("etcd", "snapshot", "-o", saved)...)
+	for _, h := range gone {
+		require.NoError(t, h.Kill(t.Context()))
+	}
+	b.refused(t, b.args("delete", "--masters", addresses(gone...), "--yes", "--force"), "sealer etcd restore --force")
+	b.refused(t, b.args("etcd", "restore", saved, "--yes"), addresses(gone[0]), addresses(gone[1]), "--force")
+	require.Contains(t, b.sealer(t, b.args("etcd", "restore", saved, "--yes", "--force")...), "delete --force --masters "+addresses(gone...))
+	b.eventuallyReady(t, first, 3)
+	b.members(t, first)
+	b.on(t, first, "get", "configmap", "before")
+	b.sealer(t, b.args("delete", "--masters", addresses(gone...), "--yes", "--force")...)
+	b.ready(t, first, b.h[3], b.h[4])
+
+	for _, h := range gone {
+		require.NoError(t, h.Start(t.Context()))
+	}
+	b.sealer(t, b.args("delete", "--masters", addresses(gone...), "--yes")...)
+	b.asFound(t, gone...)
+	b.sealer(t, b.args("join", "--masters", addresses(gone...))...)
+	b.ready(t, b.h...)
+	b.members(t, b.h[:3]...)
 }
 
 func testDatastore(t *testing.T, b *bed) {

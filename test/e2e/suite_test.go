@@ -60,6 +60,7 @@ func suite() []struct {
 		{"a pod and its budget are named", testBudget, []string{"kubernetes"}},
 		{"a control plane is lost and replaced", testLost, nil},
 		{"a worker is replaced on the same host, which is rebooted meanwhile", testReplacedWorker, nil},
+		{"the datastore is restored without two control planes, which are gone for good", testLostForGood, nil},
 		{"the datastore is saved and restored", testDatastore, doubled},
 		{"certificates are renewed and named", testCertificatesOf, doubled},
 		{"an upgrade that is killed after each of its steps goes node by node", testUpgradeOf, doubled},
