@@ -304,7 +304,8 @@ func (e *NoRegistryError) Hint() string {
 	return "run the cluster's image once more with this sealer: then all control planes do"
 }
 
-// nameLost finds the names of the nodes of hosts that cannot be asked for them: by their addresses.
+// nameLost finds the names of the nodes of hosts that cannot be asked for them: by their addresses, which name what has no node: a removal
+// that was cut has deleted it, and it goes last of all that has its name.
 func (m *removal) nameLost(ctx context.Context) error {
 	if len(m.lost) == 0 {
 		return nil
@@ -314,6 +315,7 @@ func (m *removal) nameLost(ctx context.Context) error {
 		return err
 	}
 	for _, h := range m.lost {
+		h.Facts.Hostname = h.Spec.Address
 		for _, n := range nodes {
 			for _, a := range n.Status.Addresses {
 				if a.Type == "InternalIP" && a.Address == h.Spec.Address {

@@ -43,7 +43,7 @@ type Distribution interface {
 	// Reset takes the distribution off a host, also off one where a step above was cut.
 	Reset(c *Cluster, h *Host) []Step
 	// Forget removes what the cluster still knows of a node after its Reset: the Node object, and what the distribution keeps
-	// besides. It runs on c.Server(); h may be Lost.
+	// besides. It runs on c.Server(); h may be Lost. The Node object goes last: from it alone a lost host's name is known.
 	Forget(c *Cluster, h *Host) []Step
 	// Images are the packed images that the distribution itself needs, as full names or as what Repository gives of
 	// them. Check reports those that are missing.

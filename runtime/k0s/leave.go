@@ -83,15 +83,16 @@ func member(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (address s
 	return "", false, nil
 }
 
-// Forget deletes the Node object, and on a control plane what k0s keeps of it besides.
+// Forget deletes what k0s keeps of a control plane, and the Node object.
 func (d Distribution) Forget(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
-	objects := []string{"node"}
+	var objects []string
 	if isController(h) {
 		objects = append(objects, "controlnodes.autopilot.k0sproject.io")
 		if ownEtcd(c) {
 			objects = append(objects, "etcdmembers.etcd.k0sproject.io")
 		}
 	}
+	objects = append(objects, "node")
 	var steps []runtime.Step
 	for _, kind := range objects {
 		short, _, _ := strings.Cut(kind, ".")

@@ -84,7 +84,7 @@ func (d Distribution) awaitLeft(ctx context.Context, c *runtime.Cluster, h *runt
 	}
 }
 
-// Forget deletes the Node object, and the password that the node had: the next host of this name has another.
+// Forget deletes the password that the node had, since the next host of this name has another, and the Node object.
 func (d Distribution) Forget(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
 	return []runtime.Step{{
 		Name: "deleting the node " + h.Facts.NodeName(),
@@ -94,10 +94,10 @@ func (d Distribution) Forget(c *runtime.Cluster, h *runtime.Host) []runtime.Step
 			return err == nil && len(out) == 0, err
 		},
 		Do: func(ctx context.Context, log io.Writer) error {
-			if err := d.deleteNode(ctx, c, h, log); err != nil {
+			if err := d.deletePassword(ctx, c, h, log); err != nil {
 				return err
 			}
-			return d.deletePassword(ctx, c, h, log)
+			return d.deleteNode(ctx, c, h, log)
 		},
 	}}
 }
