@@ -176,7 +176,8 @@ exit 1
 `
 
 // restoreEtcd makes a member of one out of the snapshot. Revisions go on far above those of the snapshot, or what watches
-// the API would take the past for the present: https://etcd.io/docs/v3.6/op-guide/recovery.
+// the API would take the past for the present: https://etcd.io/docs/v3.6/op-guide/recovery. The token makes it a cluster of its own: members
+// that were away meanwhile, and come back with what they had, would be taken for its own without it, and undo the restoration.
 const restoreEtcd = `set -eu
 umask 077
 set -- "$1" /etc/kubernetes/manifests/etcd.yaml "$2"
@@ -186,7 +187,8 @@ peer=$(argument initial-advertise-peer-urls)
 rm -rf "$data/.sealer-restored"
 cp "$1" "$data/.sealer-snapshot"
 etcdtool "$data" etcdutl snapshot restore "$data/.sealer-snapshot" --data-dir "$data/.sealer-restored" \
-	--name "$name" --initial-cluster "$name=$peer" --initial-advertise-peer-urls "$peer" --bump-revision 1000000000 --mark-compacted
+	--name "$name" --initial-cluster "$name=$peer" --initial-advertise-peer-urls "$peer" \
+	--initial-cluster-token "sealer-$(cat /proc/sys/kernel/random/uuid)" --bump-revision 1000000000 --mark-compacted
 rm -f "$data/.sealer-snapshot"
 [ -d "$data/.sealer-restored/member" ]
 if [ -d "$data/member" ]; then

@@ -193,6 +193,7 @@ func testLostForGood(t *testing.T, b *bed) {
 	}
 	b.sealer(t, b.args("delete", "--masters", addresses(gone...), "--yes")...)
 	b.asFound(t, gone...)
+	b.members(t, first) // not with those of the cluster that was, which have come back
 	b.sealer(t, b.args("join", "--masters", addresses(gone...))...)
 	b.ready(t, b.h...)
 	b.members(t, b.h[:3]...)
