@@ -454,16 +454,22 @@ func TestApply_ElsewhereAndAsked(t *testing.T) {
 func TestStatus_Drift(t *testing.T) {
 	w := newWorld(t, small)
 	require.NoError(t, w.apply())
+	here := w.opts.Image
 	status := func(desired bool) []string {
 		t.Helper()
 		v, err := cluster.Open(t.Context(), cluster.ViewOptions{
 			Clusterfile: w.opts.Clusterfile, Dial: w.opts.Dial, Distributions: w.opts.Distributions, Desired: desired,
+			FindImage: func(_ context.Context, digest, name string) (*clusterimage.Image, error) {
+				require.True(t, (digest == "") == (name != ""), "by one of them")
+				return here, nil
+			},
 		})
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, v.Close()) })
 		s, err := v.Status(t.Context())
 		require.NoError(t, err)
 		require.Empty(t, s.Unwell)
+		require.Equal(t, desired && here == nil, s.NotCompared != "", s.NotCompared)
 		return s.Drift
 	}
 	require.Empty(t, status(false))
@@ -486,9 +492,20 @@ func TestStatus_Drift(t *testing.T) {
 		"10.0.0.1: the image is registry.example.com/app:v1, not registry.example.com/app:v9",
 		"10.0.0.3: the image is registry.example.com/app:v1, not registry.example.com/app:v9",
 		"10.0.0.1: the registry is sea.hub:5000, not hub.example.com:5000",
+		"the environment PLACE is there, and not in the Clusterfile",
 		"10.0.0.3: the label node-role.kubernetes.io/db is there, and not in the Clusterfile",
 		"10.0.0.3: the taint gpu=yes:NoSchedule is there, and not in the Clusterfile",
 	}, slices.DeleteFunc(status(true), func(line string) bool { return strings.Contains(line, "none of the hosts") }))
+
+	// Settings are compared where the image's own are known.
+	w = newWorld(t, "spec: {env: [A=1, B=1]}\n")
+	require.NoError(t, w.apply())
+	here = w.opts.Image
+	w.want("spec: {env: [A=2]}\n---\napiVersion: sealer.io/v1\nkind: Config\nmetadata: {name: c}\nspec: {path: etc/c, data: d}\n")
+	require.Equal(t, []string{"the environment A is another", "the environment B is there, and not in the Clusterfile", "the Config c (etc/c) is missing"}, status(true))
+	require.Empty(t, status(false))
+	here = nil
+	require.Empty(t, status(true))
 }
 
 // This machine is a cluster, too.

@@ -3,6 +3,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,8 @@ type Status struct {
 	Hosts       []HostStatus `json:"hosts"`
 	Drift       []string     `json:"drift"`  // how the cluster differs from what it is to be
 	Unwell      []string     `json:"unwell"` // what does not work
+	// NotCompared is what Drift may lack, and why; empty: it lacks nothing.
+	NotCompared string `json:"notCompared,omitempty"`
 
 	problems []runtime.Problem
 }
@@ -150,7 +153,11 @@ func (v *View) Status(ctx context.Context) (*Status, error) {
 			s.Image, s.Version, s.ImageDigest = state.Image, state.KubeVersion, state.ImageDigest
 		}
 	}
-	lines, err := v.drift(s, list.Items)
+	whole, err := v.overDefaults(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	lines, err := v.drift(s, list.Items, whole)
 	if err != nil {
 		return nil, err
 	}
@@ -197,8 +204,32 @@ func (v *View) ending(ctx context.Context, h *runtime.Host) (first time.Time, so
 	return first, soon, nil
 }
 
-// drift is how hosts, image, registry, labels and taints differ from what they are to be, by the comparison that Apply makes.
-func (v *View) drift(s *Status, nodes []kube.Node) ([]string, error) {
+// overDefaults has the Clusterfile go over the defaults of its image, as Apply does, and tells whether it could: they are on this machine,
+// or nowhere that Status would look.
+func (v *View) overDefaults(ctx context.Context, s *Status) (bool, error) {
+	if !v.desired || v.was == nil || v.findImage == nil {
+		return false, nil
+	}
+	digest, name := s.ImageDigest, v.want.Image
+	if name != "" {
+		digest = ""
+	}
+	image, err := v.findImage(ctx, digest, name)
+	if err != nil {
+		return false, err
+	}
+	name = cmp.Or(name, s.Image)
+	if image == nil {
+		s.NotCompared = fmt.Sprintf("settings, environment, configs and plugins: the image %s, whose own ones the Clusterfile goes over, is not on this machine (sealer pull %s)", name, name)
+		return false, nil
+	}
+	v.want, err = OverDefaults(v.want, image, name)
+	return err == nil, err
+}
+
+// drift is how hosts, image, registry, labels, taints and, where the Clusterfile is whole, settings differ from what they are to be, by the
+// comparison that Apply makes.
+func (v *View) drift(s *Status, nodes []kube.Node, whole bool) ([]string, error) {
 	c := comparison{
 		want: v.want, was: v.was, hosts: v.cluster.Hosts, nodes: nodes, asked: v.cluster.Contact != nil,
 		image: s.Image, digest: s.ImageDigest,
@@ -223,8 +254,12 @@ func (v *View) drift(s *Status, nodes []kube.Node) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	var settings []Change
+	if whole {
+		settings, _, _ = c.settings(v.distribution)
+	}
 	var lines []string
-	for _, change := range slices.Concat(c.joins(), c.leaves(), moving[:min(1, len(moving))], c.unfinished(), c.images(), c.kubelets(), c.registries(), c.marking()) {
+	for _, change := range slices.Concat(c.joins(), c.leaves(), moving[:min(1, len(moving))], c.unfinished(), c.images(), c.kubelets(), c.registries(), settings, c.marking()) {
 		lines = append(lines, change.Drift())
 	}
 	return lines, nil

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/internal/progress"
 	"github.com/sealerio/sealer/runtime"
@@ -28,6 +29,9 @@ type ViewOptions struct {
 	// Desired: the Clusterfile says what the cluster is to be, and not only where its hosts are. Status compares with it, or else
 	// with what the cluster was made from.
 	Desired bool
+	// FindImage finds an image on this machine, whose defaults the Clusterfile goes over: by name, or where that is empty by the digest of
+	// its index. Where there is none it returns nil, and Status says what it has not compared.
+	FindImage func(ctx context.Context, digest, name string) (*clusterimage.Image, error)
 }
 
 // View is a running cluster as this machine reaches it. Nothing is changed by looking, so hosts are not held.
@@ -38,6 +42,7 @@ type View struct {
 	want, was    *clusterfile.File // the cluster as it is to be, and as it was made; was is nil where that is not known
 	desired      bool
 	lookup       func(string) ([]netip.Addr, error)
+	findImage    func(ctx context.Context, digest, name string) (*clusterimage.Image, error)
 }
 
 // Open connects to the hosts of a cluster. Those that cannot be reached are kept as lost; that none can is an
@@ -56,7 +61,7 @@ func Open(ctx context.Context, o ViewOptions) (_ *View, err error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &View{cluster: c, closeHosts: closeHosts, want: o.Clusterfile, desired: o.Desired, lookup: o.Lookup}
+	v := &View{cluster: c, closeHosts: closeHosts, want: o.Clusterfile, desired: o.Desired, lookup: o.Lookup, findImage: o.FindImage}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, v.Close())

@@ -3,6 +3,8 @@
 package cli
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -13,7 +15,9 @@ import (
 
 	"github.com/sealerio/sealer/cluster"
 	"github.com/sealerio/sealer/clusterfile"
+	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/internal/atomicfile"
+	"github.com/sealerio/sealer/store"
 )
 
 // viewFlags say which cluster is looked at, and which of its hosts.
@@ -68,12 +72,29 @@ func (a *app) view(cmd *cobra.Command, o *viewFlags, do func(*cluster.View) erro
 	v, err := cluster.Open(cmd.Context(), cluster.ViewOptions{
 		Clusterfile: desired, Dial: a.dialer(&o.sshFlags), Distributions: distributions(), Display: a.display,
 		StateDir: filepath.Join(a.root, "clusters"), Lookup: lookup(cmd), Desired: o.clusterfile != "",
+		FindImage: a.imageHere,
 	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, v.Close()) }()
 	return do(v)
+}
+
+// imageHere finds an image in the local store, by its name or else by its digest; nil where it is not there.
+func (a *app) imageHere(ctx context.Context, id, name string) (*clusterimage.Image, error) {
+	st, err := a.openStore()
+	if err != nil {
+		return nil, err
+	}
+	tag, err := st.Resolve(ctx, cmp.Or(name, id))
+	if _, none := errors.AsType[*store.NotFoundError](err); none {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return clusterimage.Read(ctx, st.Content(), tag.Descriptor)
 }
 
 func newExec(a *app) *cobra.Command {
@@ -174,8 +195,8 @@ func newStatus(a *app) *cobra.Command {
 		Use:   "status",
 		Short: "Tell how a cluster is",
 		Long: `status asks all hosts and the cluster: nodes and their versions, until when certificates are good, what
-does not work (certificates that end within a week, too), and how hosts, image, registry, labels and taints differ from what the cluster was made from, or from the
-Clusterfile of -f, as sealer apply would find it. It exits with 1 where something is wrong or differs.`,
+does not work (certificates that end within a week, too), and how hosts, image, registry, labels and taints differ from what the cluster was made from. With -f it is
+all that sealer apply would find to do; what the image itself says is read from the local store. It exits with 1 where something is wrong or differs.`,
 		Example: `  sealer status
   sealer status -f Clusterfile
   sealer status --name shop -o json`,
@@ -235,6 +256,11 @@ func showStatus(t *table, s *cluster.Status) {
 		for _, l := range group.lines {
 			t.line("  " + l)
 		}
+	}
+	if s.NotCompared != "" {
+		t.line()
+		t.line("not compared:")
+		t.line("  " + s.NotCompared)
 	}
 }
 
