@@ -357,8 +357,12 @@ func TestSteps(t *testing.T) {
 		"join-stale-node": {2, threeHosts, func(first, _ *hosttest.Runner) {
 			first.On("get node h3", hosttest.Answer{Stdout: "node/h3\n"})
 		}, d.Join},
+		"leave-restored": {1, threeHosts, func(first, _ *hosttest.Runner) {
+			first.On("get node h2 .*json", hosttest.Answer{Stdout: fmt.Sprintf(node, "")}).
+				On("etcd members", hosttest.Answer{Stdout: `[{"id":"11","name":"h1-ab","peerURLs":["https://10.0.0.1:2380"]}]`})
+		}, d.Leave},
 		"leave-server": {1, threeHosts, func(first, _ *hosttest.Runner) {
-			first.On("get node h2 .*json", hosttest.Answer{Stdout: fmt.Sprintf(node, `"etcd.k3s.cattle.io/removed-node-name":"h2-1"`)}).
+			first.On("etcd members", hosttest.Answer{Stdout: `[{"id":"12","name":"h2-1","peerURLs":["https://10.0.0.2:2380"]}]`}).On("get node h2 .*json", hosttest.Answer{Stdout: fmt.Sprintf(node, `"etcd.k3s.cattle.io/removed-node-name":"h2-1"`)}).
 				On("get node h2 .*json", hosttest.Answer{Stdout: fmt.Sprintf(node, ""), Times: 2})
 		}, d.Leave},
 		"leave-agent": {2, threeHosts, nothing, d.Leave},

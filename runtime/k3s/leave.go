@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/sealerio/sealer/host"
@@ -31,7 +32,14 @@ func (d Distribution) Leave(c *runtime.Cluster, h *runtime.Host) []runtime.Step 
 	}
 	return []runtime.Step{{
 		Name: "removing " + h.Facts.NodeName() + " from etcd",
-		Done: func(ctx context.Context) (bool, error) { return d.left(ctx, c, h) },
+		Done: func(ctx context.Context) (bool, error) {
+			if left, err := d.left(ctx, c, h); err != nil || left {
+				return left, err
+			}
+			// A node that a snapshot brought back says that it is a member, of the etcd that was.
+			there, err := hasMember(ctx, c, h)
+			return err == nil && !there, err
+		},
 		Do: func(ctx context.Context, log io.Writer) error {
 			if err := d.kubectl(ctx, c.Server(), log, "annotate", "node", h.Facts.NodeName(), "--overwrite", annotationRemove+"=true"); err != nil {
 				return err
@@ -60,6 +68,13 @@ func (d Distribution) left(ctx context.Context, c *runtime.Cluster, h *runtime.H
 	_, member := node.Metadata.Labels[labelEtcd]
 	_, removed := node.Metadata.Annotations[annotationRemoved]
 	return !member || removed, nil
+}
+
+// hasMember: etcd itself has a member on the host.
+func hasMember(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (bool, error) {
+	const tls = dataDir + "/server/tls/etcd/"
+	members, err := runtime.Etcd{CA: tls + "server-ca.crt", Cert: tls + "client.crt", Key: tls + "client.key"}.Members(ctx, c.Server())
+	return slices.ContainsFunc(members, func(m runtime.EtcdMember) bool { return m.On(h) }), err
 }
 
 func (d Distribution) awaitLeft(ctx context.Context, c *runtime.Cluster, h *runtime.Host) error {

@@ -4,20 +4,11 @@ package kubernetes
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"io"
-	"net"
-	"slices"
-	"strconv"
 
 	"github.com/sealerio/sealer/clusterfile"
-	"github.com/sealerio/sealer/host"
 	"github.com/sealerio/sealer/runtime"
 )
-
-// etcdPort is where members talk to one another.
-const etcdPort = 2380
 
 // Leave takes a control plane's member out of etcd. Members are named like nodes, by kubeadm.
 func (Distribution) Leave(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
@@ -35,42 +26,26 @@ func (Distribution) Leave(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
 			if err != nil || !there {
 				return err
 			}
-			return run(ctx, c.Server(), log, etcd(c.Server(), "remove", "--id", id)...)
+			return run(ctx, c.Server(), log, etcd().Command(c.Server(), "remove", "--id", id)...)
 		},
 	}}
 }
 
 // etcd asks the member on the host where it runs, as its health check does.
-func etcd(server *runtime.Host, verb string, args ...string) []string {
+func etcd() runtime.Etcd {
 	const pki = "/etc/kubernetes/pki/etcd/"
-	argv := []string{runtime.NodeBinary, "etcd", verb, "--cacert", pki + "ca.crt", "--cert", pki + "healthcheck-client.crt", "--key", pki + "healthcheck-client.key"}
-	if runtime.IsIPv6(server.IP()) { // kubeadm lets etcd listen on the loopback address of the host's family
-		argv = append(argv, "--endpoint", "https://"+net.JoinHostPort(server.Loopback(), "2379"))
-	}
-	return append(argv, args...)
+	return runtime.Etcd{CA: pki + "ca.crt", Cert: pki + "healthcheck-client.crt", Key: pki + "healthcheck-client.key"}
 }
 
 // etcdMember is the id of the host's member. One that has not started yet has no name.
 func etcdMember(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (id string, there bool, err error) {
-	out, err := host.Output(ctx, c.Server().Runner, host.Command{Argv: etcd(c.Server(), "members")})
-	if err != nil {
-		return "", false, err
-	}
-	var members []struct {
-		ID       string   `json:"id"`
-		Name     string   `json:"name"`
-		PeerURLs []string `json:"peerURLs"`
-	}
-	if err := json.Unmarshal(out, &members); err != nil {
-		return "", false, fmt.Errorf("%s: reading the members of etcd: %w", c.Server(), err)
-	}
-	url := "https://" + net.JoinHostPort(h.IP(), strconv.Itoa(etcdPort))
+	members, err := etcd().Members(ctx, c.Server())
 	for _, m := range members {
-		if m.Name == h.Facts.NodeName() || slices.Contains(m.PeerURLs, url) {
+		if m.Name == h.Facts.NodeName() || m.On(h) {
 			return m.ID, true, nil
 		}
 	}
-	return "", false, nil
+	return "", false, err
 }
 
 // Forget deletes the Node object.
