@@ -32,8 +32,6 @@ func (r *replicator) fetch(ctx context.Context, peer string, t peerTag) error {
 	if err != nil || named.Name() != t.Repository || t.Digest.Validate() != nil || t.Tag != "" && !tagPattern.MatchString(t.Tag) {
 		return fmt.Errorf("fetching %q:%q@%q from %s: it is no name", t.Repository, t.Tag, t.Digest, peer)
 	}
-	r.fetching.Lock()
-	defer r.fetching.Unlock()
 	f := &peerFetcher{r: r, ctx: ctx, peer: peer, repo: t.Repository, documents: map[digest.Digest][]byte{}}
 	f.p = publisher{root: r.root, done: map[digest.Digest]bool{}, take: f.take}
 	if err := f.manifest(t.Digest, 0); err != nil {
@@ -46,6 +44,11 @@ func (r *replicator) fetch(ctx context.Context, peer string, t peerTag) error {
 	if err := syncTree(r.root); err != nil {
 		return err
 	}
+	release, err := r.tags.lock(ctx, t.key())
+	if err != nil {
+		return err
+	}
+	defer release()
 	if d, at, err := readTag(r.tagFile(t.Repository, t.Tag)); err != nil || d != "" && (peerTag{Digest: d, Time: at}).newer(t) {
 		return err // it was pushed here meanwhile
 	}
@@ -132,8 +135,13 @@ func (f *peerFetcher) read(d digest.Digest) (_ []byte, err error) {
 	return data, nil
 }
 
-// take gives a blob its place in the tree, unless it is there.
+// take gives a blob its place in the tree, unless it is there. Of two that want the same one, one waits.
 func (f *peerFetcher) take(d ocispec.Descriptor, target string) (err error) {
+	release, err := f.r.blobs.lock(f.ctx, d.Digest.String())
+	if err != nil {
+		return err
+	}
+	defer release()
 	if have, err := os.Stat(target); err == nil && have.Size() == d.Size {
 		return nil
 	}

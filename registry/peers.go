@@ -78,7 +78,8 @@ type replicator struct {
 	root  string // of distribution's tree
 	log   *log.Logger
 
-	fetching sync.Mutex // one image at a time
+	blobs keyLocks // each is fetched once, whatever images want it
+	tags  keyLocks // each is looked at and set by one at a time
 
 	mu      sync.Mutex
 	resting map[string]time.Time // peers that could not be reached, and until when pushes do not wait for them
@@ -227,7 +228,7 @@ func (r *replicator) ask(ctx context.Context, method, url string, in, out any) (
 }
 
 func (r *replicator) serveTags(w http.ResponseWriter, req *http.Request) {
-	tags, err := r.tags(req.Context())
+	tags, err := r.list(req.Context())
 	if err != nil {
 		writeError(w, req, http.StatusInternalServerError, "UNKNOWN", err.Error())
 		return
@@ -279,7 +280,7 @@ func (r *replicator) catchUp(ctx context.Context, peer string) error {
 		return err
 	}
 	ours := map[string]peerTag{}
-	list, err := r.tags(ctx)
+	list, err := r.list(ctx)
 	if err != nil {
 		return err
 	}
@@ -305,8 +306,8 @@ func (r *replicator) catchUp(ctx context.Context, peer string) error {
 	return errors.Join(errs...)
 }
 
-// tags are all tags and manifests of this registry's folder, a repository's manifests before its tags.
-func (r *replicator) tags(ctx context.Context) ([]peerTag, error) {
+// list is all tags and manifests of this registry's folder, a repository's manifests before its tags.
+func (r *replicator) list(ctx context.Context) ([]peerTag, error) {
 	list := []peerTag{} // [] in JSON, not null
 	top := filepath.Join(r.root, "repositories")
 	err := filepath.WalkDir(top, func(name string, e fs.DirEntry, err error) error {

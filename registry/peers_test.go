@@ -4,12 +4,17 @@ package registry_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +22,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealerio/sealer/registry"
@@ -198,6 +204,62 @@ func TestPeers_Skew(t *testing.T) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// A push does not wait for another image that is being fetched, however long that takes; one of its layers is fetched once.
+func TestPeers_PushDoesNotWait(t *testing.T) {
+	theirs, mine := t.TempDir(), t.TempDir()
+	host, stop := serve(t, registry.ServerOptions{Dir: theirs})
+	defer stop()
+	big, bigID := newImage(t)
+	small, smallID := newImage(t)
+	bigRef, err := name.ParseReference(host+"/team/big:v1", name.Insecure)
+	require.NoError(t, err)
+	require.NoError(t, remote.Write(bigRef, big))
+	smallRef, err := name.ParseReference(host+"/team/small:v1", name.Insecure)
+	require.NoError(t, err)
+	require.NoError(t, remote.Write(smallRef, small))
+	layers, err := big.Layers()
+	require.NoError(t, err)
+	slow, err := layers[0].Digest()
+	require.NoError(t, err)
+
+	asked, goOn := make(chan struct{}, 8), make(chan struct{})
+	release := sync.OnceFunc(func() { close(goOn) })
+	through := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: host})
+	peer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.URL.Path == "/sealer/tags":
+			_, _ = io.WriteString(w, `[{"repository":"team/big","tag":"v1","digest":"`+bigID.String()+`","time":"2020-01-02T03:04:05Z"}]`)
+			return
+		case strings.HasSuffix(r.URL.Path, slow.String()):
+			asked <- struct{}{}
+			<-goOn
+		}
+		through.ServeHTTP(w, r)
+	}))
+	defer peer.Close()
+	at, stopMine := serve(t, registry.ServerOptions{Dir: mine, Peers: &registry.Peers{Self: "http://127.0.0.1:1", URLs: []string{peer.URL}, Client: peer.Client()}})
+	defer stopMine()
+	defer release()
+	<-asked // the catching-up is at it
+	fetch := func(image string, id v1.Hash) int {
+		body := fmt.Sprintf(`{"from":%q,"repository":"team/%s","tag":"v1","digest":%q,"time":"2020-01-02T03:04:05Z"}`, peer.URL, image, id)
+		res, err := (&http.Client{Timeout: 20 * time.Second}).Post("http://"+at+"/sealer/fetch", "application/json", strings.NewReader(body))
+		if !assert.NoError(t, err, "it waits for the large one") {
+			return 0
+		}
+		assert.NoError(t, res.Body.Close())
+		return res.StatusCode
+	}
+	require.Equal(t, http.StatusNoContent, fetch("small", smallID))
+	require.FileExists(t, filepath.Join(mine, filepath.FromSlash("docker/registry/v2/repositories/team/small/_manifests/tags/v1/current/link")))
+	both := make(chan int)
+	go func() { both <- fetch("big", bigID) }()
+	time.Sleep(50 * time.Millisecond) // it would ask by then
+	release()
+	require.Equal(t, http.StatusNoContent, <-both)
+	require.Empty(t, asked, "another asked for the same layer")
 }
 
 // Nothing is fetched from anywhere but from peers.
