@@ -12,8 +12,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 
-	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -28,12 +28,14 @@ const maxPeerManifest = 4 << 20
 
 // fetch brings a manifest and all that it leads to from a peer into the folder, and then sets the tag, where there is one.
 func (r *replicator) fetch(ctx context.Context, peer string, t peerTag) error {
-	named, err := reference.WithName(t.Repository)
-	if err != nil || named.Name() != t.Repository || t.Digest.Validate() != nil || t.Tag != "" && !tagPattern.MatchString(t.Tag) {
-		return fmt.Errorf("fetching %q:%q@%q from %s: it is no name", t.Repository, t.Tag, t.Digest, peer)
+	if err := t.check(); err != nil {
+		return fmt.Errorf("fetching %q:%q@%q from %s: %w", t.Repository, t.Tag, t.Digest, peer, err)
 	}
+	r.fetching.RLock()
+	defer r.fetching.RUnlock()
 	f := &peerFetcher{r: r, ctx: ctx, peer: peer, repo: t.Repository, documents: map[digest.Digest][]byte{}}
-	f.p = publisher{root: r.root, done: map[digest.Digest]bool{}, take: f.take}
+	// The time of the push, not that of the copy: so that all know which of two came later.
+	f.p = publisher{root: r.root, done: map[digest.Digest]bool{}, at: t.Time, take: f.take}
 	if err := f.manifest(t.Digest, 0); err != nil {
 		return fmt.Errorf("fetching %s@%s from %s: %w", t.Repository, t.Digest, peer, err)
 	}
@@ -52,11 +54,7 @@ func (r *replicator) fetch(ctx context.Context, peer string, t peerTag) error {
 	if d, at, err := readTag(r.tagFile(t.Repository, t.Tag)); err != nil || d != "" && (peerTag{Digest: d, Time: at}).newer(t) {
 		return err // it was pushed here meanwhile
 	}
-	if err := f.p.tag(tagLink{repo: t.Repository, tag: t.Tag, digest: t.Digest}); err != nil {
-		return err
-	}
-	// The time of the push, not that of the copy: so that all know which of two came later.
-	return os.Chtimes(r.tagFile(t.Repository, t.Tag), t.Time, t.Time)
+	return f.p.tag(tagLink{repo: t.Repository, tag: t.Tag, digest: t.Digest})
 }
 
 // peerFetcher fetches one image.
@@ -74,6 +72,15 @@ type peerDocument struct {
 	Config    *ocispec.Descriptor  `json:"config"`
 	Layers    []ocispec.Descriptor `json:"layers"`
 	Manifests []ocispec.Descriptor `json:"manifests"`
+}
+
+// blobs are those that it leads to itself.
+func (d peerDocument) blobs() []ocispec.Descriptor {
+	blobs := slices.Clone(d.Layers)
+	if d.Config != nil {
+		blobs = append(blobs, *d.Config)
+	}
+	return blobs
 }
 
 func (f *peerFetcher) manifest(d digest.Digest, depth int) error {
@@ -97,11 +104,7 @@ func (f *peerFetcher) manifest(d digest.Digest, depth int) error {
 			return err
 		}
 	}
-	blobs := doc.Layers
-	if doc.Config != nil {
-		blobs = append(blobs, *doc.Config)
-	}
-	for _, b := range blobs {
+	for _, b := range doc.blobs() {
 		if !clusterimage.Distributable(b) {
 			continue
 		}

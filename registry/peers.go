@@ -29,7 +29,7 @@ import (
 // Peers are registries that hold the same content. What is pushed to one of them is fetched by the others before the
 // push is answered, as far as they can be reached; and each asks the others, when it starts and from time to time,
 // for what it lacks. Of two images that were pushed under one tag the later one stays: by the hosts' clocks, and one that was pushed over another
-// is later than that, whatever the clocks say. What Unpublish has taken away is not brought back.
+// is later than that, whatever the clocks say. What Unpublish has taken away on one goes on all, unless it was pushed again since.
 type Peers struct {
 	// Self is this registry's URL, as its peers have it among theirs: https://10.0.0.1:5000.
 	Self string
@@ -81,6 +81,8 @@ type replicator struct {
 	blobs keyLocks // each is fetched once, whatever images want it
 	tags  keyLocks // each is looked at and set by one at a time
 
+	fetching sync.RWMutex // by many, and being pushed; nothing is taken away meanwhile
+
 	mu      sync.Mutex
 	resting map[string]time.Time // peers that could not be reached, and until when pushes do not wait for them
 }
@@ -99,6 +101,8 @@ func (r *replicator) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	switch {
 	case req.URL.Path == tagsPath && req.Method == http.MethodGet:
 		r.serveTags(w, req)
+	case req.URL.Path == removedPath && req.Method == http.MethodGet:
+		r.serveRemoved(w, req)
 	case req.URL.Path == fetchPath && req.Method == http.MethodPost:
 		r.serveFetch(w, req)
 	case req.Method == http.MethodPut:
@@ -114,22 +118,34 @@ func (r *replicator) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 // servePush answers a push when the peers have it, too.
 func (r *replicator) servePush(w http.ResponseWriter, req *http.Request, q question) {
-	_, byDigest := digest.Parse(q.id)
-	var before time.Time
-	if byDigest != nil {
-		_, before, _ = readTag(r.tagFile(q.name, q.id)) // what cannot be read is not there
-	}
 	answer := heldAnswer{header: http.Header{}, status: http.StatusOK}
-	r.next.ServeHTTP(&answer, req)
-	if d, err := digest.Parse(answer.header.Get("Docker-Content-Digest")); err == nil && answer.status == http.StatusCreated {
-		f := peerFetch{From: r.peers.Self, Repository: q.name, Digest: d, Time: time.Now().UTC()}
-		if byDigest != nil {
-			f.Tag = q.id
-			f.Time = r.later(q.name, q.id, before)
-		}
-		r.tell(context.WithoutCancel(req.Context()), f)
+	if t, pushed := r.push(&answer, req, q); pushed {
+		r.tell(context.WithoutCancel(req.Context()), peerFetch{From: r.peers.Self, Repository: t.Repository, Digest: t.Digest, Tag: t.Tag, Time: t.Time})
 	}
 	answer.send(w)
+}
+
+// push has a manifest pushed here, and gives it its time. Nothing is taken away meanwhile: without that time it may look older than it is.
+func (r *replicator) push(answer *heldAnswer, req *http.Request, q question) (t peerTag, pushed bool) {
+	r.fetching.RLock()
+	defer r.fetching.RUnlock()
+	var before time.Time
+	_, byTag := digest.Parse(q.id)
+	if byTag != nil {
+		_, before, _ = readTag(r.tagFile(q.name, q.id)) // what cannot be read is not there
+	}
+	r.next.ServeHTTP(answer, req)
+	d, err := digest.Parse(answer.header.Get("Docker-Content-Digest"))
+	if err != nil || answer.status != http.StatusCreated {
+		return t, false
+	}
+	t = peerTag{Repository: q.name, Digest: d}
+	t.Time = r.later(r.revisionFile(q.name, d), afterRemoval(r.root, t))
+	if byTag != nil {
+		t.Tag, t.Time = q.id, before
+		t.Time = r.later(r.tagFile(q.name, q.id), afterRemoval(r.root, t))
+	}
+	return t, true
 }
 
 // heldAnswer keeps an answer until it may be sent. That to a push is short.
@@ -183,7 +199,10 @@ func (r *replicator) rest(peer string) {
 }
 
 // peerError is a peer that answered, and said no.
-type peerError struct{ url, status, text string }
+type peerError struct {
+	url, status, text string
+	code              int
+}
 
 func (e *peerError) Error() string { return e.url + " answers " + e.status + ": " + e.text }
 
@@ -204,7 +223,7 @@ func (r *replicator) request(ctx context.Context, method, url string, body io.Re
 	if res.StatusCode/100 != 2 {
 		text, _ := io.ReadAll(io.LimitReader(res.Body, 4<<10)) // the status says enough
 		_ = res.Body.Close()
-		return nil, &peerError{url, res.Status, strings.TrimSpace(string(text))}
+		return nil, &peerError{url, res.Status, strings.TrimSpace(string(text)), res.StatusCode}
 	}
 	return res, nil
 }
@@ -246,7 +265,9 @@ func (r *replicator) serveFetch(w http.ResponseWriter, req *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(req.Context(), fetchPatience)
 	defer cancel()
-	if err := r.fetch(ctx, f.From, peerTag{Repository: f.Repository, Tag: f.Tag, Digest: f.Digest, Time: f.Time}); err != nil {
+	t := peerTag{Repository: f.Repository, Tag: f.Tag, Digest: f.Digest, Time: f.Time}
+	t.Time = afterRemoval(r.root, t) // it has just been pushed
+	if err := r.fetch(ctx, f.From, t); err != nil {
 		writeError(w, req, http.StatusBadGateway, "UNKNOWN", err.Error())
 		return
 	}
@@ -258,6 +279,14 @@ func (r *replicator) run(ctx context.Context) {
 	tick := time.NewTicker(r.peers.Interval)
 	defer tick.Stop()
 	for {
+		for _, peer := range r.peers.URLs {
+			if err := r.hear(ctx, peer); err != nil && ctx.Err() == nil {
+				r.log.Printf("asking %s for what was taken away: %v", peer, err)
+			}
+		}
+		if err := r.takeAway(ctx); err != nil && ctx.Err() == nil {
+			r.log.Printf("taking away what was taken away elsewhere: %v", err)
+		}
 		for _, peer := range r.peers.URLs {
 			if err := r.catchUp(ctx, peer); err != nil && ctx.Err() == nil {
 				r.log.Printf("asking %s for what is missing here: %v", peer, err)
@@ -289,10 +318,17 @@ func (r *replicator) catchUp(ctx context.Context, peer string) error {
 	}
 	var errs []error
 	for _, t := range theirs {
-		if have, ok := ours[t.key()]; ok && (have.Digest == t.Digest || !t.newer(have)) {
+		have, ok := ours[t.key()]
+		if ok && have.Digest == t.Digest && t.Time.After(have.Time) { // it was pushed there again
+			errs = append(errs, r.pushedAgain(ctx, t))
+		}
+		if ok && (have.Digest == t.Digest || !t.newer(have)) {
 			continue
 		}
-		if removed(r.root, t) || t.Tag == "" && r.serves(t) {
+		if t.check() != nil || removed(r.root, t) {
+			continue
+		}
+		if _, here := r.pushed(t); t.Tag == "" && here { // it came with another meanwhile
 			continue
 		}
 		fetching, cancel := context.WithTimeout(ctx, fetchPatience)
@@ -378,33 +414,44 @@ func readTag(file string) (digest.Digest, time.Time, error) {
 	return d, info.ModTime().UTC(), nil
 }
 
-// serves tells whether a manifest came with another meanwhile.
-func (r *replicator) serves(t peerTag) bool {
-	if t.Digest.Validate() != nil {
-		return false
+// pushedAgain keeps the time of the later push of what is here.
+func (r *replicator) pushedAgain(ctx context.Context, t peerTag) error {
+	if t.Tag == "" {
+		return raise(r.revisionFile(t.Repository, t.Digest), t.Time)
 	}
-	_, err := os.Stat(filepath.Join(r.root, "repositories", filepath.FromSlash(t.Repository), "_manifests", "revisions", t.Digest.Algorithm().String(), t.Digest.Encoded(), "link"))
-	return err == nil
+	release, err := r.tags.lock(ctx, t.key())
+	if err != nil {
+		return err
+	}
+	defer release()
+	if _, here := r.pushed(t); !here {
+		return nil // another was pushed over it
+	}
+	return raise(r.tagFile(t.Repository, t.Tag), t.Time)
 }
 
 func (r *replicator) tagFile(repo, tag string) string {
 	return filepath.Join(r.root, "repositories", filepath.FromSlash(repo), "_manifests", "tags", tag, "current", "link")
 }
 
-// later is the time of a tag that was pushed just now over one of the time before: a peer's clock, from which that may be, may be ahead of
+func (r *replicator) revisionFile(repo string, d digest.Digest) string {
+	return revisionFile(r.root, repo, d)
+}
+
+// later is the time of a link that was pushed just now over one of the time before: a peer's clock, from which that may be, may be ahead of
 // ours, and yet the push is the later one.
-func (r *replicator) later(repo, tag string, before time.Time) time.Time {
-	file := r.tagFile(repo, tag)
-	_, at, err := readTag(file)
-	if err != nil || at.IsZero() {
-		at = time.Now().UTC()
+func (r *replicator) later(file string, before time.Time) time.Time {
+	info, err := os.Stat(file)
+	at := time.Now().UTC()
+	if err == nil {
+		at = info.ModTime().UTC()
 	}
 	if at.After(before) {
 		return at
 	}
 	at = before.Add(time.Millisecond)
 	if err := os.Chtimes(file, at, at); err != nil {
-		r.log.Printf("keeping when %s:%s was pushed: %v", repo, tag, err)
+		r.log.Printf("keeping when %s was pushed: %v", file, err)
 	}
 	return at
 }

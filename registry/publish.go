@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"time"
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -31,7 +32,7 @@ const treeRoot = "docker/registry/v2"
 // another ClusterImage, also while the folder is served; a tag that two of them
 // have goes to the later.
 func Publish(ctx context.Context, st *store.Store, img *clusterimage.Image, dir string) error {
-	p := publisher{st: st, root: filepath.Join(dir, filepath.FromSlash(treeRoot)), done: map[digest.Digest]bool{}}
+	p := publisher{st: st, root: filepath.Join(dir, filepath.FromSlash(treeRoot)), done: map[digest.Digest]bool{}, at: time.Now()}
 	p.take = p.blob
 	if err := os.MkdirAll(filepath.Join(p.root, "repositories"), 0o755); err != nil {
 		return fmt.Errorf("publishing images: %w", err)
@@ -63,6 +64,7 @@ type publisher struct {
 	st   *store.Store
 	root string
 	done map[digest.Digest]bool
+	at   time.Time // of the push, as other registries are told
 	// take gives a blob its place in the tree.
 	take func(d ocispec.Descriptor, target string) error
 }
@@ -131,8 +133,11 @@ func (p *publisher) link(d ocispec.Descriptor, repo, kind string) error {
 		}
 		p.done[d.Digest] = true
 	}
+	if kind == "_manifests/revisions" {
+		return writeLink(revisionFile(p.root, repo, d.Digest), d.Digest, afterRemoval(p.root, peerTag{Repository: repo, Digest: d.Digest, Time: p.at}))
+	}
 	return writeLink(filepath.Join(p.root, "repositories", filepath.FromSlash(repo), filepath.FromSlash(kind),
-		d.Digest.Algorithm().String(), d.Digest.Encoded(), "link"), d.Digest)
+		d.Digest.Algorithm().String(), d.Digest.Encoded(), "link"), d.Digest, time.Time{})
 }
 
 // blob gives a blob its place in the tree. One of the wrong size, which a
@@ -202,18 +207,24 @@ func (p *publisher) tag(t tagLink) error {
 		return fmt.Errorf("%q is no tag", t.tag)
 	}
 	dir := filepath.Join(p.root, "repositories", filepath.FromSlash(t.repo), "_manifests", "tags", t.tag)
-	if err := writeLink(filepath.Join(dir, "index", t.digest.Algorithm().String(), t.digest.Encoded(), "link"), t.digest); err != nil {
+	if err := writeLink(filepath.Join(dir, "index", t.digest.Algorithm().String(), t.digest.Encoded(), "link"), t.digest, time.Time{}); err != nil {
 		return err
 	}
-	return writeLink(filepath.Join(dir, "current", "link"), t.digest)
+	at := afterRemoval(p.root, peerTag{Repository: t.repo, Tag: t.tag, Digest: t.digest, Time: p.at})
+	return writeLink(filepath.Join(dir, "current", "link"), t.digest, at)
 }
 
 var tagPattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
 
-// writeLink writes a digest to a file, unless it is there already.
-func writeLink(file string, d digest.Digest) error {
+// revisionFile links a repository to a manifest that it serves.
+func revisionFile(root, repo string, d digest.Digest) string {
+	return filepath.Join(root, "repositories", filepath.FromSlash(repo), "_manifests", "revisions", d.Algorithm().String(), d.Encoded(), "link")
+}
+
+// writeLink writes a digest to a file with a time, where there is one. A file that has the digest keeps its time, if that is later.
+func writeLink(file string, d digest.Digest, at time.Time) error {
 	if have, err := os.ReadFile(file); err == nil && string(have) == d.String() {
-		return nil
+		return raise(file, at)
 	}
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return fmt.Errorf("writing a link: %w", err)
@@ -224,6 +235,9 @@ func writeLink(file string, d digest.Digest) error {
 	}
 	_, err = f.WriteString(d.String())
 	err = errors.Join(err, f.Chmod(0o644), f.Close())
+	if err == nil && !at.IsZero() {
+		err = os.Chtimes(f.Name(), at, at)
+	}
 	if err == nil {
 		err = os.Rename(f.Name(), file)
 	}
@@ -231,4 +245,13 @@ func writeLink(file string, d digest.Digest) error {
 		return errors.Join(fmt.Errorf("writing a link: %w", err), os.Remove(f.Name()))
 	}
 	return nil
+}
+
+// raise gives a file a later time.
+func raise(file string, at time.Time) error {
+	info, err := os.Stat(file)
+	if err != nil || !at.After(info.ModTime()) {
+		return err
+	}
+	return os.Chtimes(file, at, at)
 }

@@ -12,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -34,7 +35,8 @@ func PublishTree(ctx context.Context, from, dir string) (err error) {
 		return fmt.Errorf("publishing images: %w", err)
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
-	t := treePublisher{root: root, files: root.FS(), p: publisher{root: filepath.Join(dir, filepath.FromSlash(treeRoot)), done: map[digest.Digest]bool{}}}
+	t := treePublisher{root: root, files: root.FS()}
+	t.p = publisher{root: filepath.Join(dir, filepath.FromSlash(treeRoot)), done: map[digest.Digest]bool{}, at: time.Now()}
 	t.p.take = t.blob
 	if err := os.MkdirAll(filepath.Join(t.p.root, "repositories"), 0o755); err != nil {
 		return fmt.Errorf("publishing images: %w", err)

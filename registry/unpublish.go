@@ -4,21 +4,19 @@ package registry
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/sealerio/sealer/clusterimage"
-	"github.com/sealerio/sealer/internal/atomicfile"
 	"github.com/sealerio/sealer/store"
 )
 
@@ -92,8 +90,10 @@ func (u *unpublisher) image(ctx context.Context, p clusterimage.PackedImage) err
 		if tags[d] || u.kept[repo+"@"+d.String()] {
 			continue
 		}
-		if err := u.mark(peerTag{Repository: repo, Digest: d}); err != nil {
-			return err
+		if info, err := os.Stat(revisionFile(u.root, repo, d)); err == nil {
+			if err := u.mark(peerTag{Repository: repo, Digest: d, Time: info.ModTime()}); err != nil {
+				return err
+			}
 		}
 		if err := u.unlink(repo, "_manifests/revisions", d); err != nil {
 			return err
@@ -122,7 +122,7 @@ func documentsOf(p clusterimage.PackedImage) []digest.Digest {
 	return documents
 }
 
-// used are the blobs that the manifests of a repository lead to.
+// used are the blobs, and the manifests, that the manifests of a repository lead to.
 func (u *unpublisher) used(repo string) (map[digest.Digest]bool, error) {
 	used := map[digest.Digest]bool{}
 	revisions, err := filepath.Glob(filepath.Join(u.repository(repo), "_manifests", "revisions", "*", "*"))
@@ -134,45 +134,50 @@ func (u *unpublisher) used(repo string) (map[digest.Digest]bool, error) {
 		if d.Validate() != nil {
 			continue
 		}
-		file := filepath.Join(u.root, "blobs", d.Algorithm().String(), d.Encoded()[:2], d.Encoded(), "data")
-		info, err := os.Stat(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err == nil && info.Size() > maxPeerManifest {
-			err = fmt.Errorf("%s is too large for a manifest", d)
-		}
+		doc, err := u.document(d)
 		if err != nil {
 			return nil, err
 		}
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return nil, err
-		}
-		var doc peerDocument
-		if err := json.Unmarshal(data, &doc); err != nil {
-			return nil, fmt.Errorf("reading %s: %w", d, err)
-		}
-		if doc.Config != nil {
-			used[doc.Config.Digest] = true
-		}
-		for _, l := range doc.Layers {
-			used[l.Digest] = true
+		for _, b := range append(doc.blobs(), doc.Manifests...) {
+			used[b.Digest] = true
 		}
 	}
 	return used, nil
 }
 
+// document reads a manifest or an index; one that is not there leads to nothing.
+func (u *unpublisher) document(d digest.Digest) (doc peerDocument, err error) {
+	file := filepath.Join(u.root, "blobs", d.Algorithm().String(), d.Encoded()[:2], d.Encoded(), "data")
+	info, err := os.Stat(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return doc, nil
+	}
+	if err == nil && info.Size() > maxPeerManifest {
+		err = fmt.Errorf("%s is too large for a manifest", d)
+	}
+	if err != nil {
+		return doc, err
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return doc, err
+	}
+	if err := json.Unmarshal(data, &doc); err != nil {
+		return doc, fmt.Errorf("reading %s: %w", d, err)
+	}
+	return doc, nil
+}
+
 // untag takes a tag away where it leads to one of the documents, and keeps that it did.
 func (u *unpublisher) untag(repo, tag string, documents []digest.Digest) error {
-	dir := filepath.Join(u.repository(repo), "_manifests", "tags", tag)
-	current, _, err := readTag(filepath.Join(dir, "current", "link"))
+	dir := u.tagDir(repo, tag)
+	current, at, err := readTag(filepath.Join(dir, "current", "link"))
 	if err != nil || current == "" {
 		return err
 	}
 	for _, d := range documents {
 		if d == current {
-			if err := u.mark(peerTag{Repository: repo, Tag: tag, Digest: d}); err != nil {
+			if err := u.mark(peerTag{Repository: repo, Tag: tag, Digest: d, Time: at}); err != nil {
 				return err
 			}
 			return os.RemoveAll(dir)
@@ -181,28 +186,17 @@ func (u *unpublisher) untag(repo, tag string, documents []digest.Digest) error {
 	return nil
 }
 
-// mark keeps that a tag or a manifest was taken away, and of which image it was.
+// mark keeps that what was pushed at its time is taken away now; or then, where that was by a clock that is ahead.
 func (u *unpublisher) mark(t peerTag) error {
-	if err := os.MkdirAll(filepath.Join(u.root, "removed"), 0o755); err != nil {
-		return err
+	if now := time.Now(); now.After(t.Time) {
+		t.Time = now
 	}
-	return atomicfile.Write(removedFile(u.root, t), []byte(t.Digest), 0o600)
+	t.Time = t.Time.UTC()
+	return markRemoved(u.root, t)
 }
 
-func removedFile(root string, t peerTag) string {
-	sum := sha256.Sum256([]byte(t.key()))
-	return filepath.Join(root, "removed", hex.EncodeToString(sum[:]))
-}
-
-// removed tells whether this very tag or manifest was taken away here since it was pushed.
-func removed(root string, t peerTag) bool {
-	file := removedFile(root, t)
-	text, err := os.ReadFile(file)
-	if err != nil || string(text) != t.Digest.String() {
-		return false
-	}
-	info, err := os.Stat(file)
-	return err == nil && !t.Time.After(info.ModTime())
+func (u *unpublisher) tagDir(repo, tag string) string {
+	return filepath.Join(u.repository(repo), "_manifests", "tags", tag)
 }
 
 // tagged are the documents that the tags lead to which a repository has left.

@@ -7,14 +7,19 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/opencontainers/go-digest"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/registry"
+	"github.com/sealerio/sealer/store"
 )
 
 // blobsIn are the blobs of a registry's folder.
@@ -112,4 +117,124 @@ func TestUnpublish_Peers(t *testing.T) {
 	eventually(0, "quay.io/a/app:1", againID.String())
 	_, err := os.Stat(filepath.Join(b.dirs[0], "docker/registry/v2/removed"))
 	require.NoError(t, err)
+}
+
+// newAppOnBoth is two peers that serve a packed image, both of them away.
+func newAppOnBoth(t *testing.T) (b *peerBed, st *store.Store, img *clusterimage.Image) {
+	t.Helper()
+	b = newPeerBed(t)
+	up := newUpstream(t)
+	up.push(t, "quay.io/a/app:1", image(t, "linux/amd64", layer(1, 1000)))
+	c := newClient(t, func(o *registry.Options) { o.Mirrors = map[string]string{"quay.io": up.URL + "/quay.io"} })
+	st, img = publishedFrom(t, c, b.dirs[0], "example.com/app:1", request("quay.io/a/app:1"))
+	for i := range 2 {
+		b.start(t, i)
+	}
+	b.eventually(t, 1, "quay.io/a/app:1", img.Images[0].Manifest.Digest.String())
+	for i := range 2 {
+		b.stops[i]()
+	}
+	return b, st, img
+}
+
+func (b *peerBed) eventually(t *testing.T, i int, image, want string) {
+	t.Helper()
+	require.Eventually(t, func() bool { return b.digestAt(t, i, image) == want }, 30*time.Second, 20*time.Millisecond)
+}
+
+// stays looks for a while, in which the registries ask one another many times.
+func (b *peerBed) stays(t *testing.T, image, want string) {
+	t.Helper()
+	for range 20 {
+		for i := range 2 {
+			require.Equal(t, want, b.digestAt(t, i, image))
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// What was taken away while a peer was away goes there, too, with its blobs, and comes back to nobody; what was pushed there by another name
+// or digest stays, and so does the same one when it is pushed again, or published, after that.
+func TestUnpublish_PeerThatWasAway(t *testing.T) {
+	b, st, img := newAppOnBoth(t)
+	id := img.Images[0].Manifest.Digest.String()
+	b.start(t, 1)
+	other, otherID := newImage(t)
+	require.NoError(t, remote.Write(b.ref(t, 1, "quay.io/a/app:2"), other))
+	require.Len(t, blobsIn(t, b.dirs[1]), 3+5)
+	require.NoError(t, registry.Unpublish(t.Context(), st, img, nil, b.dirs[0]))
+	b.start(t, 0)
+	b.eventually(t, 1, "quay.io/a/app:1", "")
+	require.Eventually(t, func() bool { return len(blobsIn(t, b.dirs[1])) == 5 }, 30*time.Second, 20*time.Millisecond)
+	b.eventually(t, 0, "quay.io/a/app:2", otherID.String())
+	b.stays(t, "quay.io/a/app:1", "")
+	require.Empty(t, b.digestAt(t, 1, "quay.io/a/app@"+id))
+
+	require.NoError(t, remote.Write(b.ref(t, 1, "quay.io/a/app:1"), image(t, "linux/amd64", layer(1, 1000))))
+	b.eventually(t, 0, "quay.io/a/app:1", id)
+	b.stays(t, "quay.io/a/app:1", id)
+	require.NoError(t, registry.Unpublish(t.Context(), st, img, nil, b.dirs[1]))
+	require.Eventually(t, func() bool { return len(blobsIn(t, b.dirs[0])) == 5 }, 30*time.Second, 20*time.Millisecond)
+	require.NoError(t, registry.Publish(t.Context(), st, img, b.dirs[0]))
+	b.eventually(t, 1, "quay.io/a/app:1", id)
+	b.stays(t, "quay.io/a/app:1", id)
+}
+
+// A push after a removal is kept, also where the clock of the host that took it away is ahead, and where the one with the push was the only
+// one that there was.
+func TestUnpublish_Skew(t *testing.T) {
+	b, st, img := newAppOnBoth(t)
+	id := img.Images[0].Manifest.Digest.String()
+	ahead := time.Now().Add(time.Hour)
+	require.NoError(t, filepath.WalkDir(filepath.Join(b.dirs[0], "docker/registry/v2/repositories"), func(name string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		return os.Chtimes(name, ahead, ahead)
+	}))
+	require.NoError(t, registry.Unpublish(t.Context(), st, img, nil, b.dirs[0]))
+	b.start(t, 0)
+	b.start(t, 1)
+	require.Eventually(t, func() bool { return len(blobsIn(t, b.dirs[1])) == 0 }, 30*time.Second, 20*time.Millisecond)
+	b.stops[0]()
+	require.NoError(t, remote.Write(b.ref(t, 1, "quay.io/a/app:1"), image(t, "linux/amd64", layer(1, 1000))))
+	b.start(t, 0)
+	b.eventually(t, 0, "quay.io/a/app:1", id)
+	b.stays(t, "quay.io/a/app:1", id)
+}
+
+// A manifest that was taken away elsewhere stays as long as an index that is here leads to it.
+func TestUnpublish_IndexKeepsItsManifests(t *testing.T) {
+	b, st, img := newAppOnBoth(t)
+	id := img.Images[0].Manifest.Digest.String()
+	b.start(t, 1)
+	packed, err := remote.Image(b.ref(t, 1, "quay.io/a/app:1"))
+	require.NoError(t, err)
+	require.NoError(t, remote.WriteIndex(b.ref(t, 1, "quay.io/a/app:all"), mutate.AppendManifests(empty.Index, mutate.IndexAddendum{Add: packed})))
+	require.NoError(t, registry.Unpublish(t.Context(), st, img, nil, b.dirs[0]))
+	b.start(t, 0)
+	b.eventually(t, 1, "quay.io/a/app:1", "")
+	b.eventually(t, 0, "quay.io/a/app@"+id, id)
+	b.stays(t, "quay.io/a/app@"+id, id)
+}
+
+// What was taken away is kept for a time, and of so many at most, the last ones.
+func TestRemovals_Bounds(t *testing.T) {
+	dir := t.TempDir()
+	now := time.Now()
+	d := digest.FromString("x")
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "removed"), 0o755))
+	require.NoError(t, registry.WriteMark(dir, "a", d, now.Add(-181*24*time.Hour)))
+	for i := range registry.MaxRemoved + 1 {
+		require.NoError(t, registry.WriteMark(dir, "b/"+strconv.Itoa(i), d, now.Add(-time.Duration(i)*time.Second)))
+	}
+	repos, err := registry.Removals(dir)
+	require.NoError(t, err)
+	require.Len(t, repos, registry.MaxRemoved)
+	require.Equal(t, "b/0", repos[0])
+	require.NotContains(t, repos, "a")
+	require.NotContains(t, repos, "b/"+strconv.Itoa(registry.MaxRemoved))
+	left, err := os.ReadDir(filepath.Join(dir, "removed"))
+	require.NoError(t, err)
+	require.Len(t, left, registry.MaxRemoved)
 }
