@@ -116,7 +116,10 @@ const layerSize = 21<<20 + 12345
 
 func newShareBed(t *testing.T, control, workers string) *shareBed {
 	t.Helper()
-	text := "spec:\n  hosts:\n  - {ips: [" + control + "], roles: [master]}\n  - {ips: [" + workers + "], roles: [node]}\n"
+	text := "spec:\n  hosts:\n  - {ips: [" + control + "], roles: [master]}\n"
+	if workers != "" {
+		text += "  - {ips: [" + workers + "], roles: [node]}\n"
+	}
 	layer := make([]byte, layerSize)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(layer)
 	b := &shareBed{bed: newBedWith(t, text, clusterimage.Extension{}, nil, string(layer))}
@@ -250,6 +253,27 @@ func TestSharing_WrongBytes(t *testing.T) {
 	require.Contains(t, b.log.String(), "127.0.0.11 gives wrong content, and is asked no more")
 	require.Contains(t, b.log.String(), "127.0.0.12 gives wrong content, and is asked no more")
 	b.requireWholeOn(t, 2)
+}
+
+// A damaged beginning on a host is found out, and comes again in the same run; nobody else is blamed for it. With one host alone that is so, too.
+func TestSharing_DamagedLeftover(t *testing.T) {
+	for name, hosts := range map[string][]string{"several hosts": {"127.0.0.11-127.0.0.12", "127.0.0.13"}, "one host": {"127.0.0.11", ""}} {
+		t.Run(name, func(t *testing.T) {
+			b := newShareBed(t, hosts[0], hosts[1])
+			last := b.sharers[len(b.sharers)-1]
+			st, err := store.Open(filepath.Join(last.root, "store"))
+			require.NoError(t, err)
+			w, err := st.Ingest(t.Context(), b.layer(), store.Resumable())
+			require.NoError(t, err)
+			_, err = w.Write(make([]byte, 5<<20))
+			require.NoError(t, err)
+			require.NoError(t, w.Close())
+			require.NoError(t, b.run(t))
+			b.requireWhole(t)
+			require.Regexp(t, last.String()+": what it had .*from before is damaged", b.log.String())
+			require.NotContains(t, b.log.String(), "gives wrong content")
+		})
+	}
 }
 
 // A host whose disk is full says so; the others are not held up by it.

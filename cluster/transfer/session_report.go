@@ -125,7 +125,10 @@ func (sess *session) failed(f *peers.Failed) error {
 	}
 	sess.landed(a)
 	dropped := s.swarm.Failed(fail)
-	if a.From == swarm.Operator && fail.Reason != swarm.Dropped {
+	if fail.Reason == swarm.Leftover {
+		_, _ = fmt.Fprintf(sess.log, "%s: what it had from before is damaged, and comes again from its first byte: %s\n", sess.h, f.Text)
+	}
+	if a.From == swarm.Operator && fail.Reason != swarm.Dropped && fail.Reason != swarm.Leftover {
 		return fmt.Errorf("%s: what was sent did not arrive: %s", sess.h, f.Text)
 	}
 	if from := s.sessions[a.From]; from != nil {

@@ -100,12 +100,27 @@ func (t *Transfer) Send(ctx context.Context, h *runtime.Host, log io.Writer) err
 		}
 		_, lost := errors.AsType[*host.LostError](err)
 		_, left := errors.AsType[*sharingError](err)
-		if !lost && !left || ctx.Err() != nil {
+		leftover, again := errors.AsType[*leftoverError](err)
+		if !lost && !left && !again || ctx.Err() != nil {
 			return err
+		}
+		if again {
+			_, _ = fmt.Fprintln(log, leftover)
+			continue
 		}
 		_, _ = fmt.Fprintf(log, "the connection was lost: going on (%v)\n", err)
 	}
 	return err
+}
+
+// leftoverError is a host that had wrong beginnings of blobs from before; it has thrown them away.
+type leftoverError struct {
+	host  string
+	blobs []digest.Digest
+}
+
+func (e *leftoverError) Error() string {
+	return fmt.Sprintf("%s: what it had of %s from before is damaged: it is sent again from its first byte", e.host, e.blobs)
 }
 
 func (t *Transfer) stream(ctx context.Context, h *runtime.Host, blobs []blobstream.Header, log io.Writer) error {
@@ -126,12 +141,16 @@ func (t *Transfer) stream(ctx context.Context, h *runtime.Host, blobs []blobstre
 		_ = out.CloseWithError(w.Close())
 	}()
 	var got struct {
-		Blobs int   `json:"blobs"`
-		Bytes int64 `json:"bytes"`
+		Blobs     int             `json:"blobs"`
+		Bytes     int64           `json:"bytes"`
+		Leftovers []digest.Digest `json:"leftovers"`
 	}
 	err := program.Call{Log: log, Stdin: in, Out: &got}.Run(ctx, h, "content", "receive")
 	counter.Done(err)
 	_ = in.Close() // ends the writer, where the command ended first
+	if err == nil && len(got.Leftovers) > 0 {
+		return &leftoverError{h.String(), got.Leftovers}
+	}
 	if err == nil && got.Blobs != len(blobs) {
 		err = fmt.Errorf("%s: sealer-node took %d of %d blobs", h, got.Blobs, len(blobs))
 	}

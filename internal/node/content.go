@@ -38,6 +38,8 @@ type Missing struct {
 type Received struct {
 	Blobs int   `json:"blobs"`
 	Bytes int64 `json:"bytes"`
+	// Leftovers are blobs of which the host had a wrong beginning. It is gone, and they are to be sent again.
+	Leftovers []digest.Digest `json:"leftovers,omitempty"`
 }
 
 // Missing tells which blobs are to be sent, in the order asked, each once.
@@ -146,7 +148,10 @@ func (in *receiver) done(bytes int64, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	var mismatch *DigestError
+	var leftover *leftoverError
 	switch {
+	case errors.As(err, &leftover):
+		in.got.Leftovers = append(in.got.Leftovers, leftover.digest)
 	case err != nil:
 		in.errs = append(in.errs, err)
 		in.over = in.over || !errors.As(err, &mismatch)
@@ -188,7 +193,14 @@ func receiveBlob(ctx context.Context, st *store.Store, h blobstream.Header, r io
 	case err == nil, errdefs.IsAlreadyExists(err):
 		return done, w.Close()
 	case errdefs.IsFailedPrecondition(err): // the digest or the size is another
-		return 0, errors.Join(&DigestError{h.Digest, err}, w.Close(), st.AbortIngest(ctx, h.Digest))
+		wrong := error(&DigestError{h.Digest, err})
+		if err := errors.Join(w.Close(), st.AbortIngest(ctx, h.Digest)); err != nil {
+			return 0, errors.Join(wrong, err)
+		}
+		if h.Offset > 0 {
+			wrong = &leftoverError{h.Digest, wrong}
+		}
+		return 0, wrong
 	default:
 		return 0, errors.Join(fmt.Errorf("receiving %s: %w", h.Digest, err), w.Close())
 	}
@@ -229,6 +241,14 @@ func (e *DigestError) Error() string {
 	return fmt.Sprintf("receiving %s: its content is something else: %v", e.Want, e.Err)
 }
 func (e *DigestError) Unwrap() error { return e.Err }
+
+// leftoverError is a blob that has come to its end upon a beginning that was there, which nobody had checked.
+type leftoverError struct {
+	digest digest.Digest
+	error
+}
+
+func (e *leftoverError) Unwrap() error { return e.error }
 
 // Tag names an image in the host's store, which keeps its blobs from Prune.
 func (n *Node) Tag(ctx context.Context, name string, desc ocispec.Descriptor) error {

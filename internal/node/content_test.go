@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/stretchr/testify/require"
 
 	"github.com/sealerio/sealer/internal/blobstream"
@@ -134,6 +135,37 @@ func TestContent_DamagedBlobIsReplaced(t *testing.T) {
 	require.NoError(t, os.Truncate(file, 2))
 	m.run(bytes.NewReader(send(t, operator, sizes, m.missing(wanted))), "content", "receive")
 	require.Equal(t, "whole", string(must(os.ReadFile(file))))
+}
+
+// A beginning that was there and is damaged is no error of who has sent the rest: it goes, and is asked for again.
+func TestContent_DamagedLeftover(t *testing.T) {
+	m := newMachine(t)
+	operator := must(store.Open(filepath.Join(t.TempDir(), "s")))
+	data := bytes.Repeat([]byte("0123456789abcdef"), 1<<17)
+	desc := put(t, operator, "x", data)
+	sizes := map[digest.Digest]int64{desc.Digest: desc.Size}
+	wanted := []node.Wanted{{Digest: desc.Digest, Size: desc.Size}}
+	m.leftover(operator, desc, 1_000_000)
+	require.JSONEq(t, `{"blobs":0,"bytes":0,"leftovers":["`+desc.Digest.String()+`"]}`,
+		m.run(bytes.NewReader(send(t, operator, sizes, m.missing(wanted))), "content", "receive"))
+	require.Equal(t, []node.Missing{{Digest: desc.Digest}}, m.missing(wanted), "nothing of it is left")
+	m.run(bytes.NewReader(send(t, operator, sizes, m.missing(wanted))), "content", "receive")
+	require.Empty(t, m.missing(wanted))
+}
+
+// leftover is what a run that was cut has left of a blob, damaged since.
+func (m *machine) leftover(operator *store.Store, desc ocispec.Descriptor, length int64) {
+	m.t.Helper()
+	sizes := map[digest.Digest]int64{desc.Digest: desc.Size}
+	stream := send(m.t, operator, sizes, []node.Missing{{Digest: desc.Digest}})
+	head := must(os.ReadFile(operator.BlobPath(desc.Digest)))[:32]
+	at := int64(bytes.Index(stream, head))
+	require.Equal(m.t, 1, m.try(bytes.NewReader(stream[:at+length]), "content", "receive").code)
+	missing := m.missing([]node.Wanted{{Digest: desc.Digest, Size: desc.Size}})
+	require.Equal(m.t, []node.Missing{{Digest: desc.Digest, Offset: length}}, missing)
+	f := must(os.OpenFile(must(store.Open(filepath.Join(m.root, "store"))).IngestPath(desc.Digest), os.O_WRONLY, 0))
+	must(f.WriteAt([]byte("damage"), length/2))
+	require.NoError(m.t, f.Close())
 }
 
 func TestContent_TwoSendersAtOnce(t *testing.T) {

@@ -53,7 +53,7 @@ func (b *sharedBlob) look(ctx context.Context) error {
 		return b.st.AbortIngest(ctx, b.Digest)
 	case came == b.Size && came > 0:
 		b.at = came
-		if fail := b.commit(ctx); fail != nil && fail.reason == "" {
+		if fail := b.commit(ctx, swarm.Leftover); fail != nil && fail.reason == "" {
 			return fail
 		}
 		return nil
@@ -109,6 +109,10 @@ func (b *sharedBlob) take(ctx context.Context, p peers.Part, r io.Reader, all bo
 	if there {
 		return nil
 	}
+	blame := swarm.Wrong
+	if right < at { // of an earlier run, or of a source that was cut: nobody has checked it
+		blame = swarm.Leftover
+	}
 	end := p.Offset + p.Length
 	if p.Offset == 0 && end == b.Size && at == 0 {
 		return b.takeWhole(ctx, r)
@@ -136,10 +140,10 @@ func (b *sharedBlob) take(ctx context.Context, p peers.Part, r io.Reader, all bo
 		}
 	}
 	if end == b.Size {
-		return b.commit(ctx)
+		return b.commit(ctx, blame)
 	}
 	if b.w.Digest() != p.Sum {
-		return b.wrong(ctx, fmt.Errorf("up to byte %d it is %s instead of %s", end, b.w.Digest(), p.Sum))
+		return b.wrong(ctx, blame, fmt.Errorf("up to byte %d it is %s instead of %s", end, b.w.Digest(), p.Sum))
 	}
 	b.set(at, at, false)
 	return nil
@@ -186,8 +190,8 @@ func (e *errorReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// commit gives a blob that came whole its name.
-func (b *sharedBlob) commit(ctx context.Context) *partError {
+// commit gives a blob that came whole its name. blame is what is said where it is wrong.
+func (b *sharedBlob) commit(ctx context.Context, blame swarm.Reason) *partError {
 	if b.w == nil {
 		w, err := b.st.Ingest(ctx, ocispec.Descriptor{Digest: b.Digest, Size: b.Size}, store.Resumable())
 		if err != nil && !errdefs.IsAlreadyExists(err) {
@@ -199,7 +203,7 @@ func (b *sharedBlob) commit(ctx context.Context) *partError {
 		err := b.w.Commit(ctx, b.Size, b.Digest)
 		switch {
 		case errdefs.IsFailedPrecondition(err):
-			return b.wrong(ctx, err)
+			return b.wrong(ctx, blame, err)
 		case err != nil && !errdefs.IsAlreadyExists(err):
 			return b.own(err)
 		}
@@ -210,13 +214,13 @@ func (b *sharedBlob) commit(ctx context.Context) *partError {
 }
 
 // wrong throws away what came.
-func (b *sharedBlob) wrong(ctx context.Context, why error) *partError {
+func (b *sharedBlob) wrong(ctx context.Context, blame swarm.Reason, why error) *partError {
 	b.close()
 	b.set(0, 0, false)
 	if err := b.st.AbortIngest(ctx, b.Digest); err != nil {
 		return b.own(err)
 	}
-	return &partError{swarm.Wrong, &DigestError{b.Digest, why}}
+	return &partError{blame, &DigestError{b.Digest, why}}
 }
 
 func (b *sharedBlob) close() {

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/sealerio/sealer/internal/node"
 	"github.com/sealerio/sealer/internal/peers"
+	"github.com/sealerio/sealer/store"
 )
 
 // sharingHost is a host that takes part, as its operator sees it.
@@ -111,6 +113,33 @@ func TestShare(t *testing.T) {
 	again := n.share(a, "h3.sealer.internal", blob, other)
 	require.Equal(t, []int{0}, again.have)
 	again.end()
+}
+
+// A damaged beginning of an earlier run is not laid to the host that gives the rest. It is asked for from the first byte then, and what is wrong
+// of that is.
+func TestShare_DamagedLeftover(t *testing.T) {
+	a, err := peers.NewAuthority(time.Now())
+	require.NoError(t, err)
+	operator := must(store.Open(filepath.Join(t.TempDir(), "s")))
+	data := bytes.Repeat([]byte("0123456789abcdef"), 3<<15)
+	desc := put(t, operator, "x", data)
+	m := newMachine(t)
+	m.leftover(operator, desc, 1<<20)
+	h := m.share(a, "h1.sealer.internal", peers.Blob{Digest: desc.Digest, Size: desc.Size})
+	send := func(id int, offset, end int64, data []byte) peers.Report {
+		part := peers.Part{Offset: offset, Length: end - offset, Sum: digest.FromBytes(data[:end])}
+		h.tell(peers.Order{Get: &peers.Get{ID: id, Parts: []peers.Part{part}}})
+		_, err := h.orders.Write(data[offset:end])
+		require.NoError(t, err)
+		return h.report()
+	}
+	require.Equal(t, "leftover", send(1, 1<<20, desc.Size, data).Failed.Reason)
+	require.Equal(t, []int{2}, send(2, 0, 1<<20, data).Done)
+	wrong := slices.Clone(data)
+	wrong[desc.Size-1]++
+	require.Equal(t, "wrong", send(3, 1<<20, desc.Size, wrong).Failed.Reason, "what was there is checked")
+	require.Equal(t, []int{4}, send(4, 0, desc.Size, data).Done)
+	h.end()
 }
 
 // Orders that come while it ends begin nothing any more.

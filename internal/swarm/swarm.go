@@ -62,6 +62,7 @@ const (
 	Slow        Reason = "slow"        // nothing came for too long
 	Wrong       Reason = "wrong"       // the bytes are not what they should be
 	Absent      Reason = "absent"      // the source does not have it any more
+	Leftover    Reason = "leftover"    // what was there before the part is not what it should be, and is gone: nothing is said of the source
 	Dropped     Reason = "dropped"     // it came after one for the same blob that failed, and was not begun
 )
 
@@ -297,7 +298,7 @@ func (s *Swarm) Failed(fail Failure) HostID {
 		return Operator
 	}
 	switch fail.Reason {
-	case Dropped:
+	case Dropped, Leftover:
 		return Operator
 	case Absent:
 		to.strikes[from.id] = maxStrikes
