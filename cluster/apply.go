@@ -209,6 +209,10 @@ func (a *applying) run(ctx context.Context, o RunOptions, part *applied) error {
 func (a *applying) upgradeOptions(o RunOptions) UpgradeOptions {
 	f := *a.all
 	f.Endpoint = clusterfile.Endpoint{} // it changes afterwards
+	if a.was != nil && a.was.Registry.External == nil && f.Registry.External == nil { // so do these
+		was := a.was.Registry
+		f.Registry.Username, f.Registry.Password, f.Registry.CA, f.Registry.CAKey = was.Username, was.Password, was.CA, was.CAKey
+	}
 	f.Hosts = slices.DeleteFunc(slices.Clone(f.Hosts), func(m clusterfile.Host) bool {
 		return !slices.ContainsFunc(a.cluster.Hosts, func(h *runtime.Host) bool { return h.Spec.Address == m.Address && h.Facts.State != nil })
 	})

@@ -250,21 +250,27 @@ func (a *applying) portsInUse(is comparison) []string {
 	return reasons
 }
 
-// stopped are the registries that should serve, and do not.
+// stopped are the registries that should serve, and do not, or whose change was cut.
 func (a *applying) stopped(ctx context.Context) ([]Change, error) {
 	if a.want.Registry.External != nil {
 		return nil, nil
 	}
 	list := a.cluster.ControlPlanes()
-	found := make([]string, len(list))
+	found, begun := make([]string, len(list)), make([]bool, len(list))
 	err := onAll(list, func(h *runtime.Host) (err error) {
-		found[slices.Index(list, h)], err = registryState(ctx, h)
+		i := slices.Index(list, h)
+		if found[i], err = registryState(ctx, h); err == nil {
+			begun[i], err = rotating(ctx, h)
+		}
 		return err
 	})
 	var changes []Change
 	for i, h := range list {
 		if found[i] == "stopped" {
 			changes = append(changes, Change{Op: OpChange, About: AboutRegistry, Host: h.String(), Note: "it does not run"})
+		}
+		if begun[i] {
+			changes = append(changes, Change{Op: OpChange, About: AboutRegistry, Host: h.String(), Note: "the change of its login or CA has not come to its end"})
 		}
 	}
 	return changes, err

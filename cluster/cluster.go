@@ -190,6 +190,9 @@ func (r *run) carryOut(ctx context.Context, kept *folder) error {
 	if err := r.checkSwitch(ctx); err != nil {
 		return err
 	}
+	if r.shared().rotating, err = r.rotates(ctx); err != nil {
+		return err
+	}
 	p, err := r.plan()
 	if err != nil {
 		return err

@@ -178,7 +178,7 @@ func (a *appRun) dockerLogin(h *runtime.Host) []runtime.Step {
 	}
 	return []runtime.Step{{
 		Name: a.stepName("asking for the registry's login"),
-		Do:   func(ctx context.Context, log io.Writer) error { return a.shared().prepare(ctx, h, log) },
+		Do:   func(ctx context.Context, log io.Writer) error { return a.shared().prepare(ctx, h, false, log) },
 	}}
 }
 

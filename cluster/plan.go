@@ -114,6 +114,10 @@ func (r *run) plan() (plan, error) {
 	add("plugins before the installation of hosts", false, c.Hosts, r.hooks(clusterfile.PreInitHost))
 	add("serving the packed images", false, []*runtime.Host{r.shared().source()}, r.registry)
 	add("serving the packed images on all control planes", false, r.shared().others(), r.registry)
+	if r.shared().rotating {
+		add("accepting the registry's new login", false, c.ControlPlanes(), r.shared().accept)
+		p.phases[len(p.phases)-1].end = r.shared().both
+	}
 	add("pushing the packed images", false, lead, r.pushExternal)
 	add("asking the external registry from every host", false, c.Hosts, r.askExternal)
 	add("bringing what the control planes serve to the external registry", true, r.serving(), r.moveRegistry)
@@ -137,6 +141,12 @@ func (r *run) plan() (plan, error) {
 		return slices.Concat(join(h), []runtime.Step{r.ownAPIServer(h)}, r.carryingBeside(h, clusterfile.Endpoint{}))
 	})
 	add("joining workers", false, c.Workers(), join)
+	if r.shared().rotating && len(r.lost) == 0 { // those would still have the login before when they are back
+		add("changing the registry's login", false, []*runtime.Host{r.shared().source()}, r.shared().change)
+		add("changing the registry's login on all control planes", false, r.shared().others(), r.shared().change)
+		add("trusting the registry's new CA alone", false, c.Hosts, r.trustNew)
+		add("leaving the registry's login before", false, c.ControlPlanes(), r.shared().leave)
+	}
 	if len(r.lost) == 0 { // those would still ask it when they are back
 		add("taking away the registries of the control planes", false, r.serving(), r.retire)
 	}

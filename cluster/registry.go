@@ -40,6 +40,8 @@ type registries struct {
 	made    registryAccess
 	mu      sync.Mutex
 	changed map[*runtime.Host]bool // what a registry that runs has to start anew for
+	// rotating: what there is stays for now, although the Clusterfile says another login or CA. See rotate.go.
+	rotating bool
 }
 
 // source is the control plane whose CA and credentials the others take over: one that has them already, or else the first.
@@ -78,12 +80,13 @@ func (r *registries) init(h *runtime.Host) runtime.Step {
 		Name: stepRegistryInit,
 		Key:  r.where(h),
 		// What is there is kept, and told: hosts need it to reach the registry.
-		Done: func(ctx context.Context) (bool, error) { return true, r.prepare(ctx, h, io.Discard) },
-		Do:   func(ctx context.Context, log io.Writer) error { return r.prepare(ctx, h, log) },
+		Done: func(ctx context.Context) (bool, error) { return true, r.prepare(ctx, h, !r.rotating, io.Discard) },
+		Do:   func(ctx context.Context, log io.Writer) error { return r.prepare(ctx, h, !r.rotating, log) },
 	}
 }
 
-func (r *registries) prepare(ctx context.Context, h *runtime.Host, log io.Writer) error {
+// prepare makes what a control plane's registry needs; fromFile: from what the Clusterfile says of the login and the CA, where it does.
+func (r *registries) prepare(ctx context.Context, h *runtime.Host, fromFile bool, log io.Writer) error {
 	reg := &r.cluster.Registry
 	args := []string{"registry", "init", "--name", reg.Domain, "--address", h.IP(), "--port", strconv.Itoa(reg.Port), "--writable"}
 	for _, ip := range r.peers(h) {
@@ -97,7 +100,7 @@ func (r *registries) prepare(ctx context.Context, h *runtime.Host, log io.Writer
 	call := program.Call{Log: log, Out: &made, Secret: true}
 	if h == r.source() {
 		args = append(args, "--share")
-		if own.CA != "" || own.Username != "" {
+		if fromFile && (own.CA != "" || own.Username != "") {
 			args = append(args, "--adopt")
 			call.In = registryAccess{CA: own.CA, CAKey: own.CAKey.Reveal(), Username: own.Username, Password: own.Password.Reveal()}
 		}

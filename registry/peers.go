@@ -37,9 +37,8 @@ type Peers struct {
 	URLs []string
 	// Client checks their certificates.
 	Client *http.Client
-	// Username and Password are asked for by all of them.
-	Username string
-	Password secret.Text
+	// Login is what all of them ask for, at the time of a question; nil: nothing.
+	Login func() (username string, password secret.Text, err error)
 	// Interval is how often they are asked for what is missing here. Default 5 minutes.
 	Interval time.Duration
 }
@@ -212,7 +211,13 @@ func (r *replicator) request(ctx context.Context, method, url string, body io.Re
 	if err != nil {
 		return nil, err
 	}
-	req.SetBasicAuth(r.peers.Username, r.peers.Password.Reveal())
+	if r.peers.Login != nil {
+		username, password, err := r.peers.Login()
+		if err != nil {
+			return nil, err
+		}
+		req.SetBasicAuth(username, password.Reveal())
+	}
 	if strings.Contains(url, "/manifests/") {
 		req.Header["Accept"] = acceptManifests()["Accept"]
 	}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -41,13 +42,13 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.next.ServeHTTP(w, r)
 }
 
-// htpasswd is a file of user:bcrypt-hash lines.
+// htpasswd is a file of user:bcrypt-hash lines. A user may have several: a password before goes on being taken while it changes.
 type htpasswd struct {
 	file string
 
 	mu     sync.Mutex
 	seen   fileState
-	hashes map[string][]byte
+	hashes map[string][][]byte
 	// passed are the credentials that were right since the file was read, as
 	// HMACs under a key of this process.
 	passed map[[sha256.Size]byte]bool
@@ -88,7 +89,7 @@ func (h *htpasswd) load() error {
 		return fmt.Errorf("reading the registry's users: %w", err)
 	}
 	defer f.Close()
-	hashes := map[string][]byte{}
+	hashes := map[string][][]byte{}
 	lines := bufio.NewScanner(f)
 	for n := 1; lines.Scan(); n++ {
 		line := strings.TrimSpace(lines.Text())
@@ -99,7 +100,7 @@ func (h *htpasswd) load() error {
 		if _, err := bcrypt.Cost([]byte(hash)); !ok || user == "" || err != nil {
 			return fmt.Errorf("reading the registry's users: %s:%d is not a user with a bcrypt hash", h.file, n)
 		}
-		hashes[user] = []byte(hash)
+		hashes[user] = append(hashes[user], []byte(hash))
 	}
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("reading the registry's users: %w", err)
@@ -125,16 +126,18 @@ func (h *htpasswd) check(user, password string) bool {
 	mac := hmac.New(sha256.New, h.key)
 	fmt.Fprintf(mac, "%d:%s:%s", len(user), user, password)
 	sum := [sha256.Size]byte(mac.Sum(nil))
-	hash, known := h.hashes[user]
+	hashes := h.hashes[user]
 	seen, passed := h.seen, h.passed[sum]
 	h.mu.Unlock()
 	if passed {
 		return true
 	}
+	known := len(hashes) > 0
 	if !known {
-		hash = h.dummy
+		hashes = [][]byte{h.dummy}
 	}
-	if bcrypt.CompareHashAndPassword(hash, []byte(password)) != nil || !known {
+	fits := func(hash []byte) bool { return bcrypt.CompareHashAndPassword(hash, []byte(password)) == nil }
+	if !slices.ContainsFunc(hashes, fits) || !known {
 		return false
 	}
 	h.mu.Lock()

@@ -90,6 +90,12 @@ type Repointer interface {
 	Repoint(c *Cluster, h *Host) []Step
 }
 
+// Truster is a Distribution whose container runtime reads the registry's CA from a file at every pull. Others have no other CA than that which they
+// were installed with.
+type Truster interface {
+	RegistryCAFile() string
+}
+
 // Prefetcher is a Distribution that pulls images when a host joins. Hosts that wait for the cluster to start, or for others to join,
 // do it in that time.
 type Prefetcher interface {

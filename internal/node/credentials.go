@@ -37,6 +37,8 @@ const (
 	keyFile        = "server.key"
 	htpasswdFile   = "htpasswd"
 	credentialFile = "credentials.json"
+	// trustedFile is there while the login or the CA changes: the CAs that the registries of all hosts may have meanwhile.
+	trustedFile = "trusted.crt"
 )
 
 const (
@@ -163,48 +165,78 @@ func (n *Node) initRegistry(c RegistryConfig) (access RegistryAccess, err error)
 
 // credentials reads the user and password, or makes them.
 func (n *Node) credentials() (access RegistryAccess, err error) {
-	file := filepath.Join(n.registryDir(), credentialFile)
-	data, err := os.ReadFile(file)
-	switch {
-	case err == nil:
-		err = json.Unmarshal(data, &access)
-		if err == nil && (access.Username == "" || access.Password == "") {
-			err = errors.New("it is incomplete")
-		}
-		if err != nil {
-			return RegistryAccess{}, fmt.Errorf("reading %q: %w", file, err)
-		}
-	case errors.Is(err, fs.ErrNotExist):
+	access, err = n.readCredentials()
+	if errors.Is(err, fs.ErrNotExist) {
 		secret := make([]byte, 32)
 		if _, err := rand.Read(secret); err != nil {
 			return access, err
 		}
 		access = RegistryAccess{Username: userName, Password: base64.RawURLEncoding.EncodeToString(secret)}
-		if data, err = json.Marshal(access); err != nil { //nolint:gosec // this file is where the password is kept
+		data, err := json.Marshal(access) //nolint:gosec // this file is where the password is kept
+		if err != nil {
 			return access, err
 		}
-		if err := atomicfile.Write(file, data, 0o600); err != nil {
+		if err := atomicfile.Write(filepath.Join(n.registryDir(), credentialFile), data, 0o600); err != nil {
 			return access, err
 		}
-	default:
-		return access, err
+	} else if err != nil {
+		return RegistryAccess{}, err
 	}
 	return access, n.writeHtpasswd(access)
 }
 
-// writeHtpasswd keeps a file that fits. A password of 256 random bits needs no slow hash; every request of every kubelet would pay for one.
-func (n *Node) writeHtpasswd(a RegistryAccess) error {
-	file := filepath.Join(n.registryDir(), htpasswdFile)
-	old, err := os.ReadFile(file)
-	if user, hash, ok := bytes.Cut(bytes.TrimSpace(old), []byte(":")); err == nil && ok && string(user) == a.Username &&
-		bcrypt.CompareHashAndPassword(hash, []byte(a.Password)) == nil {
-		return nil
+func (n *Node) readCredentials() (access RegistryAccess, err error) {
+	file := filepath.Join(n.registryDir(), credentialFile)
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return access, err
 	}
-	hash, err := bcrypt.GenerateFromPassword([]byte(a.Password), bcrypt.MinCost)
+	err = json.Unmarshal(data, &access)
+	if err == nil && (access.Username == "" || access.Password == "") {
+		err = errors.New("it is incomplete")
+	}
+	if err != nil {
+		return RegistryAccess{}, fmt.Errorf("reading %q: %w", file, err)
+	}
+	return access, nil
+}
+
+// writeHtpasswd keeps a file that fits, with what else AcceptRegistry has written there.
+func (n *Node) writeHtpasswd(a RegistryAccess) error {
+	lines, err := n.htpasswd()
+	if err != nil || slices.ContainsFunc(lines, a.isLine) {
+		return err
+	}
+	line, err := a.line()
 	if err != nil {
 		return err
 	}
-	return atomicfile.Write(file, []byte(a.Username+":"+string(hash)+"\n"), 0o600)
+	return n.saveHtpasswd([][]byte{line})
+}
+
+// htpasswd are the lines of that file.
+func (n *Node) htpasswd() ([][]byte, error) {
+	data, err := os.ReadFile(filepath.Join(n.registryDir(), htpasswdFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return bytes.Fields(data), nil
+}
+
+func (n *Node) saveHtpasswd(lines [][]byte) error {
+	return atomicfile.Write(filepath.Join(n.registryDir(), htpasswdFile), append(bytes.Join(lines, []byte("\n")), '\n'), 0o600)
+}
+
+// isLine tells whether a line of htpasswd is that of the login.
+func (a RegistryAccess) isLine(line []byte) bool {
+	user, hash, ok := bytes.Cut(line, []byte(":"))
+	return ok && string(user) == a.Username && bcrypt.CompareHashAndPassword(hash, []byte(a.Password)) == nil
+}
+
+// line is one of htpasswd. A password of 256 random bits needs no slow hash; every request of every kubelet would pay for one.
+func (a RegistryAccess) line() ([]byte, error) {
+	hash, err := bcrypt.GenerateFromPassword([]byte(a.Password), bcrypt.MinCost)
+	return []byte(a.Username + ":" + string(hash)), err
 }
 
 func newCA(name string) (*x509.Certificate, crypto.Signer, error) {

@@ -146,13 +146,15 @@ func (n *Node) peers(c RegistryConfig) (*registry.Peers, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport.DialContext = (&net.Dialer{Timeout: dialPatience}).DialContext
-	access, err := n.credentials()
-	if err != nil {
+	if _, err := n.credentials(); err != nil {
 		return nil, err
 	}
 	url := func(address string) string { return "https://" + net.JoinHostPort(address, strconv.Itoa(c.Port)) }
-	p := &registry.Peers{Self: url(c.Addresses[0]), Client: &http.Client{Transport: transport}, Username: access.Username, Password: secret.Text(access.Password)}
+	login := func() (string, secret.Text, error) { // as it is now: it may change
+		access, err := n.readCredentials()
+		return access.Username, secret.Text(access.Password), err
+	}
+	p := &registry.Peers{Self: url(c.Addresses[0]), Client: &http.Client{Transport: transport}, Login: login}
 	for _, address := range c.Peers {
 		p.URLs = append(p.URLs, url(address))
 	}

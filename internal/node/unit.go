@@ -305,15 +305,34 @@ func (n *Node) registryClient() (*http.Client, error) {
 	return &http.Client{Timeout: 3 * time.Second, Transport: transport}, nil
 }
 
-// registryTransport trusts the registry's own CA and nothing else.
+// registryTransport trusts the registry's own CA, and those of AcceptRegistry, as they are when a connection is made; nothing else.
 func (n *Node) registryTransport() (*http.Transport, error) {
+	if _, err := n.registryRoots(); err != nil {
+		return nil, err
+	}
+	return &http.Transport{DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		roots, err := n.registryRoots()
+		if err != nil {
+			return nil, err
+		}
+		d := tls.Dialer{NetDialer: &net.Dialer{Timeout: dialPatience}, Config: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
+		return d.DialContext(ctx, network, address)
+	}}, nil
+}
+
+func (n *Node) registryRoots() (*x509.CertPool, error) {
 	ca, err := os.ReadFile(filepath.Join(n.registryDir(), caFile))
+	if err != nil {
+		return nil, fmt.Errorf("reading the registry's CA: %w", err)
+	}
+	trusted, err := n.trusted()
 	if err != nil {
 		return nil, fmt.Errorf("reading the registry's CA: %w", err)
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
-	return &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}, nil
+	roots.AppendCertsFromPEM(trusted)
+	return roots, nil
 }
 
 // answers: 200, or 401 where it asks who we are. https://github.com/opencontainers/distribution-spec/blob/v1.1.1/spec.md#determining-support

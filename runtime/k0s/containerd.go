@@ -163,3 +163,6 @@ func registryStep(c *runtime.Cluster, h *runtime.Host) runtime.Step {
 		},
 	}
 }
+
+// RegistryCAFile is the CA that hosts.toml names.
+func (Distribution) RegistryCAFile() string { return caFile }

@@ -73,6 +73,9 @@ func registriesYAML(r runtime.Registry) ([]byte, error) {
 	return append([]byte("# Written by sealer: all images come from the cluster's registry.\n"), data...), nil
 }
 
+// RegistryCAFile is the CA that registries.yaml names.
+func (Distribution) RegistryCAFile() string { return caFile }
+
 func registryPlaced(ctx context.Context, c *runtime.Cluster, h *runtime.Host) (bool, error) {
 	want, err := registriesYAML(c.RegistryFor(h))
 	if err != nil {

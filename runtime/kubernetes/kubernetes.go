@@ -105,6 +105,9 @@ func (Distribution) Repoint(c *runtime.Cluster, h *runtime.Host) []runtime.Step 
 	return []runtime.Step{pointing(c, h)}
 }
 
+// RegistryCAFile is the CA that hosts.toml names.
+func (Distribution) RegistryCAFile() string { return caFile }
+
 // BalancedPort is that of the API server, unless the Clusterfile names an endpoint of its own.
 func (Distribution) BalancedPort(c *runtime.Cluster) int {
 	if c.File.Endpoint.Own() {
