@@ -208,7 +208,7 @@ func (a *applying) run(ctx context.Context, o RunOptions, part *applied) error {
 // upgradeOptions are for the hosts that the cluster has; those that join do so with the new image.
 func (a *applying) upgradeOptions(o RunOptions) UpgradeOptions {
 	f := *a.all
-	f.Endpoint = clusterfile.Endpoint{} // it changes afterwards
+	f.Endpoint = clusterfile.Endpoint{}                                               // it changes afterwards
 	if a.was != nil && a.was.Registry.External == nil && f.Registry.External == nil { // so do these
 		was := a.was.Registry
 		f.Registry.Username, f.Registry.Password, f.Registry.CA, f.Registry.CAKey = was.Username, was.Password, was.CA, was.CAKey
