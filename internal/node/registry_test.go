@@ -248,3 +248,52 @@ func TestRegistry_InstallBeforeInit(t *testing.T) {
 	m := newMachine(t)
 	require.Contains(t, m.try(nil, "registry", "install").err, "run `sealer-node registry init` first")
 }
+
+// Another login is taken beside the registry's own, by one that runs, too, until it is left; the password is kept nowhere but as a hash.
+func TestRegistryAccept(t *testing.T) {
+	m, other := newMachine(t), newMachine(t)
+	useFakeSystemd(t, m)
+	port := freePort(t)
+	args := []string{"--address", "127.0.0.1", "--port", strconv.Itoa(port)}
+	own := m.initRegistry(args...)
+	m.run(nil, "registry", "install", "--timeout", "5m")
+	next := other.initRegistry(append(args, "--share")...)
+	next.Password = "another-password"
+	url := fmt.Sprintf("https://127.0.0.1:%d/v2/", port)
+	code := func(a node.RegistryAccess, password string) int {
+		a.Password = password
+		status, _ := get(t, a, url, true)
+		return status
+	}
+	require.Equal(t, 401, code(own, next.Password))
+	accept := node.RegistryAccess{CA: next.CA, Username: next.Username, Password: next.Password}
+	for range 2 {
+		m.run(toJSON(accept), "registry", "accept")
+		require.Equal(t, own, m.initRegistry(args...), "its own stays")
+		require.Equal(t, 200, code(own, own.Password))
+		require.Equal(t, 200, code(own, next.Password))
+		require.Equal(t, 401, code(own, "neither"))
+	}
+	dir := filepath.Join(m.root, "registry")
+	for _, file := range must(filepath.Glob(filepath.Join(dir, "*"))) {
+		if data, err := os.ReadFile(file); err == nil {
+			require.NotContains(t, string(data), next.Password, file)
+		}
+	}
+
+	// It takes over: the certificate is the new CA's at once, and both logins go on.
+	m.run(toJSON(next), append([]string{"registry", "init", "--adopt"}, args...)...)
+	require.Equal(t, 200, code(next, own.Password))
+	require.Equal(t, 200, code(next, next.Password))
+	trusted := string(must(os.ReadFile(filepath.Join(dir, "trusted.crt"))))
+	m.run(toJSON(accept), "registry", "accept")
+	require.Equal(t, trusted, string(must(os.ReadFile(filepath.Join(dir, "trusted.crt")))), "the one before is trusted still")
+	require.Contains(t, trusted, own.CA)
+	for range 2 {
+		m.run(nil, "registry", "leave")
+		require.Equal(t, 401, code(next, own.Password))
+		require.Equal(t, 200, code(next, next.Password))
+		require.NoFileExists(t, filepath.Join(dir, "trusted.crt"))
+	}
+	require.Contains(t, m.try(toJSON(node.RegistryAccess{CA: next.CA}), "registry", "accept").err, "the user or the password is missing")
+}
