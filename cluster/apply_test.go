@@ -262,6 +262,8 @@ func TestApply(t *testing.T) {
 		{name: "registry-back", from: strings.Replace(small, "  env:", elsewhereRegistry+"  env:", 1), to: small},
 		{name: "registry-other", from: strings.Replace(small, "  env:", elsewhereRegistry+"  env:", 1), to: strings.Replace(small, "  env:", strings.Replace(elsewhereRegistry, "mirror", "other", 1)+"  env:", 1)},
 		{name: "registry-login", from: strings.Replace(small, "  env:", elsewhereRegistry+"  env:", 1), to: strings.Replace(small, "  env:", strings.Replace(elsewhereRegistry, "robot", "team", 1)+"  env:", 1)},
+		{name: "registry-own-login", from: small, to: strings.Replace(small, "  env:", "  registry: {localRegistry: {username: team, password: very-new}}\n  env:", 1)},
+		{name: "registry-own-login-upgrade", from: small, to: strings.Replace(small, "  env:", "  registry: {localRegistry: {username: team, password: very-new}}\n  env:", 1), image: "v1.37.1"},
 		{name: "cmd", from: small, to: strings.Replace(small, "  env:", "  cmd: [echo other]\n  env:", 1)},
 		{name: "plugin", from: small, to: small + "---\napiVersion: sealer.io/v1\nkind: Plugin\nmetadata: {name: p}\nspec: {type: SHELL, action: post-install, data: \"echo p\"}\n"},
 	} {

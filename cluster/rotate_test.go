@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/content"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/bcrypt"
 
@@ -269,4 +270,26 @@ func TestRun_RegistryLoginTakenBack(t *testing.T) {
 			b.changed("team", "the first one", first)
 		})
 	}
+}
+
+// An upgrade in the same apply goes with the login before: the new one comes when its turn is.
+func TestApply_RegistryLoginAfterUpgrade(t *testing.T) {
+	w := newWorld(t, small)
+	require.NoError(t, w.apply())
+	w.opts.Image, w.opts.ImageName = imageOf(t, w.bed.opts.Content.(content.Store), "v1.37.1"), "registry.example.com/app:v2"
+	w.want(strings.Replace(small, "  env:", "  registry: {localRegistry: {username: team, password: very-new}}\n  env:", 1))
+	before := len(w.hosts["10.0.0.1"].Calls())
+	require.NoError(t, w.apply())
+	var did []string
+	for _, c := range w.hosts["10.0.0.1"].Calls()[before:] {
+		switch line := strings.Join(c.Argv, " "); {
+		case strings.Contains(line, "upgrade-running"):
+			did = append(did, "upgrade")
+		case strings.Contains(line, "registry init") && bytes.Contains(c.Stdin, []byte("very-new")):
+			did = append(did, "change")
+		case strings.Contains(line, "registry accept"), strings.Contains(line, "registry leave"):
+			did = append(did, c.Argv[2])
+		}
+	}
+	require.Equal(t, []string{"upgrade", "accept", "change", "leave"}, did)
 }

@@ -15,16 +15,21 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/crypto/bcrypt"
 
+	"github.com/sealerio/sealer/internal/atomicfile"
+	"github.com/sealerio/sealer/internal/secret"
 	"github.com/sealerio/sealer/registry"
 )
 
@@ -33,6 +38,9 @@ type peerBed struct {
 	hosts [2]string
 	dirs  [2]string
 	stops [2]func()
+	// htpasswd is that of both, and login what both ask one another with; empty and nil: nobody is asked.
+	htpasswd string
+	login    func() (string, secret.Text, error)
 }
 
 func newPeerBed(t *testing.T) *peerBed {
@@ -53,10 +61,11 @@ func (b *peerBed) start(t *testing.T, i int) {
 	ready, done := make(chan net.Addr, 1), make(chan error, 1)
 	go func() {
 		done <- registry.Serve(ctx, registry.ServerOptions{
-			Dir: b.dirs[i], Address: b.hosts[i], Ready: func(a net.Addr) { ready <- a },
+			Dir: b.dirs[i], Address: b.hosts[i], Ready: func(a net.Addr) { ready <- a }, HtpasswdFile: b.htpasswd,
 			Peers: &registry.Peers{
 				Self: "http://" + b.hosts[i], URLs: []string{"http://" + b.hosts[1-i]},
 				Client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, Interval: 50 * time.Millisecond,
+				Login: b.login,
 			},
 		})
 	}()
@@ -260,6 +269,47 @@ func TestPeers_PushDoesNotWait(t *testing.T) {
 	release()
 	require.Equal(t, http.StatusNoContent, <-both)
 	require.Empty(t, asked, "another asked for the same layer")
+}
+
+// While a password changes both are good, and registries that run ask one another with the new one as soon as it is there.
+func TestPeers_PasswordChanges(t *testing.T) {
+	b := newPeerBed(t)
+	b.htpasswd = filepath.Join(t.TempDir(), "htpasswd")
+	line := func(password string) string {
+		hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+		require.NoError(t, err)
+		return "team:" + string(hash) + "\n"
+	}
+	save := func(text string) { require.NoError(t, atomicfile.Write(b.htpasswd, []byte(text), 0o600)) }
+	var password atomic.Value
+	password.Store("old")
+	b.login = func() (string, secret.Text, error) { return "team", secret.Text(password.Load().(string)), nil }
+	old, next := line("old"), line("new")
+	save(old)
+	b.start(t, 0)
+	b.start(t, 1)
+	push := func(image, with string) error {
+		img, _ := newImage(t)
+		return remote.Write(b.ref(t, 0, image), img, remote.WithAuth(&authn.Basic{Username: "team", Password: with}))
+	}
+	there := func(image string) {
+		t.Helper()
+		_, err := remote.Head(b.ref(t, 1, image), remote.WithAuth(&authn.Basic{Username: "team", Password: password.Load().(string)}))
+		require.NoError(t, err, "the push was answered")
+	}
+	require.NoError(t, push("a:1", "old"))
+	there("a:1")
+	require.Error(t, push("a:2", "new"))
+	save(old + next)
+	for i, with := range []string{"old", "new"} {
+		require.NoError(t, push(fmt.Sprintf("b:%d", i), with))
+		there(fmt.Sprintf("b:%d", i))
+	}
+	password.Store("new")
+	save(next)
+	require.NoError(t, push("c:1", "new"))
+	there("c:1")
+	require.Error(t, push("c:2", "old"))
 }
 
 // Nothing is fetched from anywhere but from peers.
