@@ -5,6 +5,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -108,6 +109,66 @@ func testPushed(t *testing.T, b *bed) {
 	b.has(t, b.h[2], image)
 	for _, h := range b.h {
 		b.exec(t, h, "crictl", "pull", "sea.hub:5000/"+image)
+	}
+}
+
+// testRegistryLogin gives the registries another login, killed after each step, while a control plane and a worker pull.
+func testRegistryLogin(t *testing.T, b *bed) {
+	const login = "    localRegistry: {username: site, password: \"env:SITE_REGISTRY_PASSWORD\"}\n"
+	t.Setenv("SITE_REGISTRY_PASSWORD", "of this site alone")
+	text, err := os.ReadFile(b.file)
+	require.NoError(t, err)
+	before := b.file
+	defer func() { b.file = before }()
+	b.file = filepath.Join(t.TempDir(), "Clusterfile")
+	changed := strings.Replace(string(text), "\nspec:\n", "\nspec:\n  registry:\n"+login, 1)
+	require.NotEqual(t, string(text), changed)
+	require.NoError(t, os.WriteFile(b.file, []byte(changed), 0o600))
+
+	ends := []func() (pulls, failed int){b.pullsUntil(t, b.h[1]), b.pullsUntil(t, b.h[3])}
+	args := b.runArgs(b.versions[0].image, b.h[:3], b.h[3:], "--progress", "none")
+	require.Greater(t, b.watched().killedAtSteps(t, eachName(), args...), 5)
+	for _, end := range ends {
+		pulls, failed := end()
+		t.Logf("%d pulls, %d failed", pulls, failed)
+		require.Greater(t, pulls, 5)
+		require.Zero(t, failed)
+	}
+	require.Contains(t, b.exec(t, b.h[2], "cat", "/var/lib/sealer/node/registry/credentials.json"), `"site"`)
+	require.Contains(t, b.sealer(t, args...), "nothing to change")
+	b.push(t, b.h[1], "team/after:v1")
+	b.has(t, b.h[0], "team/after:v1")
+}
+
+// pullsUntil has a host pull a packed image, which it has not, again and again, until the function that it returns is called.
+func (b *bed) pullsUntil(t *testing.T, h hosts.Host) func() (pulls, failed int) {
+	t.Helper()
+	const script = `touch /run/pulling
+while [ -e /run/pulling ]; do
+	crictl rmi "$1" >/dev/null 2>&1
+	if crictl pull "$1" >/run/pulled 2>&1; then echo yes; else echo no; cat /run/pulled; fi
+	sleep 0.2
+done`
+	var out bytes.Buffer
+	done := make(chan error, 1)
+	go func() {
+		done <- h.Pipe(t.Context(), strings.NewReader(""), &out, &out, "sh", "-c", script, "sh", "docker.io/sealer-test/multi:v1")
+	}()
+	return func() (pulls, failed int) {
+		b.exec(t, h, "rm", "-f", "/run/pulling")
+		require.NoError(t, <-done, out.String())
+		for line := range strings.Lines(out.String()) {
+			switch strings.TrimSpace(line) {
+			case "yes":
+				pulls++
+			case "no":
+				failed++
+			}
+		}
+		if failed > 0 {
+			t.Log(out.String())
+		}
+		return pulls + failed, failed
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sealerio/sealer/test/lab"
 )
@@ -188,9 +189,11 @@ func testLostForGood(t *testing.T, b *bed) {
 	b.sealer(t, b.args("delete", "--masters", addresses(gone...), "--yes", "--force")...)
 	b.ready(t, first, b.h[3], b.h[4])
 
+	var both errgroup.Group // either waits for the other one before it has started
 	for _, h := range gone {
-		require.NoError(t, h.Start(t.Context()))
+		both.Go(func() error { return h.Start(t.Context()) })
 	}
+	require.NoError(t, both.Wait())
 	b.sealer(t, b.args("delete", "--masters", addresses(gone...), "--yes")...)
 	b.asFound(t, gone...)
 	b.members(t, first) // not with those of the cluster that was, which have come back

@@ -57,6 +57,7 @@ func suite() []struct {
 		{"one control plane and two workers, in the same way", testOneAndTwo, nil},
 		{"three control planes and two workers", testThreeAndTwo, nil},
 		{"what is pushed is on all control planes", testPushed, []string{"kubernetes"}},
+		{"the registry's login changes while hosts pull", testRegistryLogin, []string{"kubernetes"}},
 		{"a pod and its budget are named", testBudget, []string{"kubernetes"}},
 		{"a control plane is lost and replaced", testLost, nil},
 		{"a worker is replaced on the same host, which is rebooted meanwhile", testReplacedWorker, nil},
