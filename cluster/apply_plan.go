@@ -310,7 +310,31 @@ func (a *applying) pending(ctx context.Context, d runtime.Distribution, explaine
 			}
 		}
 	}
+	if !explained {
+		unaware, err := r.unaware(ctx)
+		return append(rest, unaware...), started, err
+	}
 	return rest, started, nil
+}
+
+// unaware are the workers whose balancers lead to other control planes than there are: they were away when those were replaced.
+func (r *run) unaware(ctx context.Context) ([]Change, error) {
+	workers := slices.DeleteFunc(r.cluster.Workers(), func(h *runtime.Host) bool { return h.Lost != nil || !h.Facts.State.WasComplete() })
+	found := make([][]Change, len(workers))
+	err := onAll(workers, func(h *runtime.Host) error {
+		for _, s := range endpoint(r.cluster, r.distribution, h) {
+			done, err := s.Done(ctx)
+			if err != nil {
+				return err
+			}
+			if !done {
+				i := slices.Index(workers, h)
+				found[i] = append(found[i], Change{Op: OpChange, About: AboutStep, Host: h.String(), Name: s.Name})
+			}
+		}
+		return nil
+	})
+	return slices.Concat(found...), err
 }
 
 // rehearsal is the run that execute will do, as far as it can be known now.

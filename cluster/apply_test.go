@@ -556,3 +556,37 @@ func TestApply_WithoutAnswer(t *testing.T) {
 		"    ~ setting KubeletConfiguration.maxPods: 1 → 110\n", w.plan.String())
 	require.Contains(t, w.log, "h1: dist adjust KubeletConfiguration.maxPods")
 }
+
+// A worker that was away while the control planes were replaced finds none of them, until it is told.
+func TestApply_BalancerOfBefore(t *testing.T) {
+	const file = "/var/lib/sealer/node/endpoint/config.json"
+	w := newWorld(t, small)
+	w.opts.Distributions = runtime.Distributions{"fake": balanced{}}
+	for _, h := range w.hosts {
+		h.On("endpoint install", hosttest.Answer{Do: func(_ context.Context, c hosttest.Call) hosttest.Answer {
+			h.Put(file, string(c.Stdin), 0o600)
+			return hosttest.Answer{}
+		}})
+	}
+	status := func() []string {
+		v, err := cluster.Open(t.Context(), cluster.ViewOptions{Clusterfile: w.opts.Clusterfile, Dial: w.opts.Dial, Distributions: w.opts.Distributions})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, v.Close()) }()
+		s, err := v.Status(t.Context())
+		require.NoError(t, err)
+		return s.Unwell
+	}
+	require.NoError(t, w.apply())
+	require.NoError(t, w.apply())
+	require.True(t, w.plan.Nothing(), w.plan.String())
+	require.Empty(t, status())
+
+	told := string(w.hosts["10.0.0.3"].Files()[file].Data)
+	w.hosts["10.0.0.3"].Put(file, strings.Replace(told, "10.0.0.1", "10.0.0.9", 1), 0o600)
+	require.Equal(t, []string{"10.0.0.3: its balancer does not run, or does not lead to all control planes (sealer apply -f, or sealer run once more)"}, status())
+	require.NoError(t, w.apply())
+	require.Contains(t, w.plan.String(), "~ 10.0.0.3: balancing the API servers\n")
+	require.Equal(t, told, string(w.hosts["10.0.0.3"].Files()[file].Data))
+	require.NoError(t, w.apply())
+	require.True(t, w.plan.Nothing(), w.plan.String())
+}

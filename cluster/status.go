@@ -319,6 +319,20 @@ func (v *View) ask(ctx context.Context, h *runtime.Host) ([]ailment, error) {
 			unwell = append(unwell, ails(h, p.Name, p.Fix, "%s: %s", p.Name, strings.TrimPrefix(err.Error(), h.String()+": ")))
 		}
 	}
+	if v.was == nil {
+		return unwell, nil
+	}
+	as := *v.cluster // with the control planes that it has, whichever are wanted
+	as.File = v.was
+	for _, s := range endpoint(&as, v.distribution, h) {
+		done, err := s.Done(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if !done {
+			unwell = append(unwell, ails(h, "endpoint", "sealer apply -f, or sealer run once more", "its balancer does not run, or does not lead to all control planes"))
+		}
+	}
 	return unwell, nil
 }
 
