@@ -127,7 +127,7 @@ func testRegistryLogin(t *testing.T, b *bed) {
 
 	ends := []func() (pulls, failed int){b.pullsUntil(t, b.h[1]), b.pullsUntil(t, b.h[3])}
 	args := b.runArgs(b.versions[0].image, b.h[:3], b.h[3:], "--progress", "none")
-	require.Greater(t, b.watched().killedAtSteps(t, eachName(), args...), 5)
+	require.Greater(t, b.watched().killedAtSteps(t, eachName(), args...), 3)
 	for _, end := range ends {
 		pulls, failed := end()
 		t.Logf("%d pulls, %d failed", pulls, failed)
