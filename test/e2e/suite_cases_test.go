@@ -195,6 +195,7 @@ func testLostForGood(t *testing.T, b *bed) {
 	}
 	require.NoError(t, both.Wait())
 	b.sealer(t, b.args("delete", "--masters", addresses(gone...), "--yes")...)
+	b.takeSnapshots(t) // the control plane that answered may have been one of them
 	b.asFound(t, gone...)
 	b.members(t, first) // not with those of the cluster that was, which have come back
 	b.sealer(t, b.args("join", "--masters", addresses(gone...))...)
