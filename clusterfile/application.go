@@ -76,13 +76,11 @@ func (s *source) application(f *File, doc *node) {
 	switch _, twice := f.ApplicationImage(a.Name); {
 	case !IsApplicationName(a.Name):
 		s.fail(doc.at("metadata", "name"), "%q is no name for an application: small letters, digits and dashes, 53 at most", a.Name)
-		return
 	case twice:
 		s.fail(doc.at("metadata", "name"), "the application %q is there twice", a.Name)
-		return
-	case strings.ContainsAny(image, " \t"):
+	}
+	if strings.ContainsAny(image, " \t") {
 		s.fail(spec.at("image"), "%q is not the name of an image", image)
-		return
 	}
 	own := &File{}
 	s.settings(own, spec)
@@ -104,25 +102,16 @@ func (s *source) settings(f *File, spec *node) {
 		}
 		f.Apps = names(spec.texts("launchApps"))
 	}
-	configs := spec.child("configs")
-	if configs == nil {
-		return
-	}
-	for _, c := range configs.values {
+	for _, c := range spec.list("configs") {
 		app := Application{Name: c.text("name"), Env: s.env(c), Cmds: c.at("launch").texts("cmds")}
 		if app.Name == "" || strings.ContainsAny(app.Name, "/ ") {
 			s.fail(c.at("name"), "%q is not the name of an application", app.Name)
-			continue
-		}
-		if _, twice := f.Application(app.Name); twice {
+		} else if _, twice := f.Application(app.Name); twice {
 			s.fail(c.at("name"), "the application %q is there twice", app.Name)
-			continue
 		}
 		f.Applications = append(f.Applications, app)
-		if files := c.child("files"); files != nil {
-			for _, file := range files.values {
-				s.place(f, file, Config{Name: app.Name, App: app.Name, Data: file.text("data"), Strategy: Strategy(file.text("strategy"))})
-			}
+		for _, file := range c.list("files") {
+			s.place(f, file, Config{Name: app.Name, App: app.Name, Data: file.text("data"), Strategy: Strategy(file.text("strategy"))})
 		}
 	}
 }

@@ -41,7 +41,7 @@ func (n *node) texts(key string) []string {
 	return texts
 }
 
-// cluster reads a Cluster document whose shape was found good.
+// cluster reads a Cluster document.
 func (s *source) cluster(f *File, doc *node) {
 	f.Name = doc.text("metadata", "name")
 	if f.Name == "" {
@@ -74,7 +74,7 @@ func (s *source) cluster(f *File, doc *node) {
 	s.aliases(f, spec)
 	f.Registry = s.registry(spec)
 	f.Endpoint = s.endpoint(spec)
-	s.hosts(f, spec)
+	s.machines(f, spec)
 }
 
 func (s *source) env(n *node) map[string]string {
@@ -91,17 +91,13 @@ func (s *source) env(n *node) map[string]string {
 }
 
 func (s *source) aliases(f *File, spec *node) {
-	list := spec.child("hostAliases")
-	if list == nil {
-		return
-	}
-	for i, n := range list.values {
+	for _, n := range spec.list("hostAliases") {
 		a := Alias{IP: n.text("ip"), Hostnames: n.texts("hostnames")}
 		if _, err := netip.ParseAddr(a.IP); err != nil {
-			s.fail(list.at(i, "ip"), "%q is not an IP address", a.IP)
+			s.fail(n.at("ip"), "%q is not an IP address", a.IP)
 		}
 		if len(a.Hostnames) == 0 {
-			s.fail(list.at(i), "the alias has no hostnames")
+			s.fail(n, "the alias has no hostnames")
 		}
 		for j, h := range a.Hostnames {
 			if !domainRule.MatchString(strings.ToLower(h)) {
@@ -152,15 +148,17 @@ func (s *source) secret(n *node, key string) Secret {
 	return value
 }
 
-func (s *source) hosts(f *File, spec *node) {
+func (s *source) machines(f *File, spec *node) {
 	base := s.ssh(spec)
 	f.SSH = base
-	groups := spec.child("hosts")
-	if groups == nil || len(groups.values) == 0 {
+	groups := spec.list("hosts")
+	if len(groups) == 0 {
 		return // this machine
 	}
+	before, understood := len(s.errs), !spec.child("hosts").partial
 	seen := map[string]bool{}
-	for _, g := range groups.values {
+	for _, g := range groups {
+		understood = understood && !g.partial
 		template := Host{Env: s.env(g), SSH: s.ssh(g).Over(base)}
 		template.Role, template.Roles = s.roles(g)
 		if labels := g.child("labels"); labels != nil && labels.kind == mappingNode {
@@ -200,8 +198,12 @@ func (s *source) hosts(f *File, spec *node) {
 			}
 		}
 	}
-	if len(s.errs) == 0 && len(f.ControlPlanes()) == 0 {
-		s.fail(spec.at("hosts"), "no host has the role %s", ControlPlane)
+	if !understood || len(s.errs) > before {
+		return
+	}
+	s.hosts = spec.child("hosts")
+	if len(f.ControlPlanes()) == 0 {
+		s.fail(s.hosts, "no host has the role %s", ControlPlane)
 	}
 }
 

@@ -47,7 +47,6 @@ func (s *source) config(f *File, doc *node) {
 	}
 	if strings.ContainsAny(c.App, "/ ") {
 		s.fail(spec.at("appName"), "%q is not the name of an application", c.App)
-		return
 	}
 	for word := range strings.SplitSeq(spec.text("process"), "|") {
 		p := Process(strings.TrimSpace(word))
@@ -66,16 +65,14 @@ func (s *source) config(f *File, doc *node) {
 // place checks where a file goes to, and how.
 func (s *source) place(f *File, spec *node, c Config) {
 	said := spec.text("path")
-	switch clean := path.Clean("/" + said); {
+	clean := path.Clean("/" + said)
+	switch {
 	case said == "":
 		s.fail(spec, "the file has no path")
-		return
 	case strings.TrimPrefix(clean, "/") != strings.TrimPrefix(strings.TrimSuffix(said, "/"), "./") || clean == "/":
 		s.fail(spec.at("path"), "the path %q must be relative to the rootfs, without ..", said)
-		return
-	default:
-		c.Path = strings.TrimPrefix(clean, "/")
 	}
+	c.Path = strings.TrimPrefix(clean, "/")
 	if c.App != "" {
 		c.Path = applicationDir(c.App) + c.Path
 	}
@@ -86,7 +83,7 @@ func (s *source) place(f *File, spec *node, c Config) {
 	default:
 		s.fail(spec.at("strategy"), "unknown strategy %q%s", c.Strategy, near(string(c.Strategy), []string{string(Overwrite), string(Merge)}))
 	}
-	if c.Strategy == Merge && !isData(strings.TrimSuffix(c.Path, ".tmpl")) {
+	if c.Strategy == Merge && said != "" && !isData(strings.TrimSuffix(c.Path, ".tmpl")) {
 		s.fail(spec.at("path"), "only YAML and JSON files can be merged, by their names .yaml, .yml or .json")
 	}
 	if _, err := c.process(); err != nil {

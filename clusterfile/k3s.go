@@ -15,7 +15,7 @@ type K3s struct {
 	IgnoreChecks []string
 }
 
-// k3s reads a document whose shape was found good.
+// k3s reads a K3s document.
 func (s *source) k3s(doc *node, shapes schema) *K3s {
 	k := &K3s{Server: s.k3sKeys(doc.child("server"), shapes["K3sServer"]), Agent: s.k3sKeys(doc.child("agent"), shapes["K3sAgent"])}
 	if n := doc.child("ignoreChecks"); n != nil {

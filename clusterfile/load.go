@@ -49,10 +49,10 @@ func parse(name string, src []byte, base bool) (*File, error) {
 	for _, doc := range s.documents(src) {
 		s.document(f, doc, seen, shapes)
 	}
-	if len(s.errs) == 0 && seen["Cluster"] == nil && !base {
+	if seen["Cluster"] == nil && !base && !s.unknown {
 		s.failAt(0, 0, fmt.Errorf("there is no document of kind Cluster"))
 	}
-	s.together(f, seen)
+	s.together(f)
 	if len(s.errs) > 0 {
 		slices.SortStableFunc(s.errs, func(a, b *PositionError) int {
 			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
@@ -65,6 +65,7 @@ func parse(name string, src []byte, base bool) (*File, error) {
 
 func (s *source) document(f *File, doc *node, seen map[string]*node, shapes schema) {
 	if !s.kindIs(doc, mappingNode) {
+		s.unknown = true
 		return
 	}
 	name, _ := doc.at("kind").scalar.(string)
@@ -73,9 +74,11 @@ func (s *source) document(f *File, doc *node, seen map[string]*node, shapes sche
 	switch {
 	case doc.child("kind") == nil:
 		s.fail(doc, "the document has no kind")
+		s.unknown = true
 		return
 	case !known:
 		s.fail(doc.at("kind"), "unknown kind %q%s", name, near(name, slices.Collect(maps.Keys(kinds))))
+		s.unknown = true
 		return
 	}
 	version, _ := doc.at("apiVersion").scalar.(string)
@@ -90,11 +93,7 @@ func (s *source) document(f *File, doc *node, seen map[string]*node, shapes sche
 		}
 		seen[name] = doc
 	}
-	before := len(s.errs)
 	s.check(doc, name, shapes)
-	if len(s.errs) > before {
-		return // what is built from it would only repeat the mistakes
-	}
 	switch name {
 	case "Cluster":
 		s.cluster(f, doc)

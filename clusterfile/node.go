@@ -29,6 +29,8 @@ type node struct {
 	keys         []string // of a mapping, in the file's order
 	keyNodes     []*node
 	values       []*node // of a mapping or a list
+	wrong        bool    // its shape was told of as a mistake
+	partial      bool    // that of a value in it was, or it has a key that nobody knows
 }
 
 type nodeKind int
@@ -94,15 +96,34 @@ func (n *node) plain() any {
 	return nil
 }
 
-// source is a Clusterfile's text, where mistakes are gathered.
-type source struct {
-	name  string
-	lines []string
-	errs  Errors
-	clear []Place // secrets in clear
+// list are the values of a list; nothing else has some.
+func (n *node) list(key string) []*node {
+	if l := n.child(key); l != nil && l.kind == listNode {
+		return l.values
+	}
+	return nil
 }
 
+// source is a Clusterfile's text, where mistakes are gathered.
+type source struct {
+	name    string
+	lines   []string
+	errs    Errors
+	clear   []Place // secrets in clear
+	unknown bool    // what some document is about
+	hosts   *node   // that all are understood
+}
+
+// fail notes what is wrong with the meaning of a value, unless its shape is: that was told.
 func (s *source) fail(n *node, format string, args ...any) {
+	if !n.wrong && !n.partial {
+		s.failAt(n.line, n.column, fmt.Errorf(format, args...))
+	}
+}
+
+// failShape notes what is wrong with the shape of a value.
+func (s *source) failShape(n *node, format string, args ...any) {
+	n.wrong = true
 	s.failAt(n.line, n.column, fmt.Errorf(format, args...))
 }
 
@@ -118,10 +139,12 @@ func (s *source) failAt(line, column int, err error) {
 func (s *source) documents(src []byte) []*node {
 	if len(src) > maxSource {
 		s.failAt(0, 0, fmt.Errorf("it is larger than %d bytes", maxSource))
+		s.unknown = true
 		return nil
 	}
 	file, err := parser.ParseBytes(src, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
+		s.unknown = true
 		s.syntax(err)
 		return nil
 	}
@@ -166,7 +189,7 @@ func (r *reader) read(a ast.Node, depth int) *node {
 	if r.count++; r.count > maxNodes || depth > maxDepth {
 		if !r.stopped {
 			r.stopped = true
-			r.fail(n, "the document is too large or nested too deeply")
+			r.failShape(n, "the document is too large or nested too deeply")
 		}
 		return n
 	}
@@ -199,18 +222,18 @@ func (r *reader) read(a ast.Node, depth int) *node {
 	case *ast.AliasNode:
 		target, ok := r.anchors[a.Value.String()]
 		if !ok {
-			r.fail(n, "unknown alias %q", a.Value.String())
+			r.failShape(n, "unknown alias %q", a.Value.String())
 			return n
 		}
 		return r.read(target, depth+1)
 	case *ast.TagNode:
 		if name := a.Start.Value; name != "!!str" && name != "!!int" && name != "!!bool" && name != "!!map" && name != "!!seq" {
-			r.fail(n, "the tag %s is not understood", name)
+			r.failShape(n, "the tag %s is not understood", name)
 			return n
 		}
 		return r.tagged(a, depth)
 	default:
-		r.fail(n, "%s is not understood here", strings.TrimSpace(a.Type().String()))
+		r.failShape(n, "%s is not understood here", strings.TrimSpace(a.Type().String()))
 	}
 	return n
 }
@@ -231,12 +254,12 @@ func (r *reader) integer(n *node, a *ast.IntegerNode) {
 		n.scalar = v
 	case uint64:
 		if v > math.MaxInt64 {
-			r.fail(n, "the number %d is too large", v)
+			r.failShape(n, "the number %d is too large", v)
 			return
 		}
 		n.scalar = int64(v)
 	default:
-		r.fail(n, "%v is not a number", a.Value)
+		r.failShape(n, "%v is not a number", a.Value)
 	}
 }
 
@@ -254,7 +277,7 @@ func (r *reader) mapping(n *node, values []*ast.MappingValueNode, depth int) {
 		}
 		name, _ := key.scalar.(string)
 		if n.child(name) != nil {
-			r.fail(key, "%q is there twice", name)
+			r.failShape(key, "%q is there twice", name)
 			continue
 		}
 		child := r.read(v.Value, depth+1)
@@ -273,7 +296,7 @@ func (r *reader) key(v *ast.MappingValueNode) *node {
 		if t := v.Key.GetToken(); t != nil && t.Position != nil {
 			n.line, n.column = t.Position.Line, t.Position.Column
 		}
-		r.fail(n, "merge keys (<<) are not understood: repeat the fields")
+		r.failShape(n, "merge keys (<<) are not understood: repeat the fields")
 		return nil
 	}
 	key := r.read(v.Key, 0)
@@ -283,6 +306,6 @@ func (r *reader) key(v *ast.MappingValueNode) *node {
 		}
 		return key
 	}
-	r.fail(key, "a key must be a single value")
+	r.failShape(key, "a key must be a single value")
 	return nil
 }

@@ -239,14 +239,14 @@ func (f *File) applyPlugins(h Host) Host {
 }
 
 // together finds what is wrong between documents.
-func (s *source) together(f *File, seen map[string]*node) {
-	if len(s.errs) > 0 || len(f.Hosts) == 0 {
+func (s *source) together(f *File) {
+	if s.hosts == nil {
 		return
 	}
 	for _, p := range f.Plugins {
 		for _, address := range slices.Sorted(maps.Keys(p.PerHost)) {
 			if !slices.ContainsFunc(f.Hosts, func(h Host) bool { return h.Address == address }) {
-				s.fail(seen["Cluster"].at("spec", "hosts"), "the plugin %q says something of %s, which is none of the hosts", p.Name, address)
+				s.fail(s.hosts, "the plugin %q says something of %s, which is none of the hosts", p.Name, address)
 			}
 		}
 	}

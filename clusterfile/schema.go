@@ -60,6 +60,7 @@ func (s *source) check(n *node, want string, shapes schema) {
 		if s.kindIs(n, listNode) {
 			for _, v := range n.values {
 				s.check(v, elem, shapes)
+				n.partial = n.partial || v.wrong
 			}
 		}
 		return
@@ -68,6 +69,7 @@ func (s *source) check(n *node, want string, shapes schema) {
 		if s.kindIs(n, mappingNode) {
 			for _, v := range n.values {
 				s.check(v, elem, shapes)
+				n.partial = n.partial || v.wrong
 			}
 		}
 		return
@@ -81,6 +83,7 @@ func (s *source) check(n *node, want string, shapes schema) {
 		if n.kind == listNode {
 			for _, v := range n.values {
 				s.checkText(v, words)
+				n.partial = n.partial || v.wrong
 			}
 			return
 		}
@@ -92,7 +95,7 @@ func (s *source) check(n *node, want string, shapes schema) {
 	}
 	if want != "any" && s.kindIs(n, scalarNode) {
 		if why := wrongScalar(n.scalar, want); why != "" {
-			s.fail(n, "%s %s", show(n.scalar, want), why)
+			s.failShape(n, "%s %s", show(n.scalar, want), why)
 		}
 	}
 }
@@ -103,12 +106,12 @@ func (s *source) checkText(n *node, words string) {
 		return
 	}
 	if why := wrongScalar(n.scalar, "string"); why != "" {
-		s.fail(n, "%s %s", show(n.scalar, "string"), why)
+		s.failShape(n, "%s %s", show(n.scalar, "string"), why)
 		return
 	}
 	text, _ := n.scalar.(string)
 	if all := strings.Split(words, "|"); words != "" && !slices.Contains(all, text) {
-		s.fail(n, "%q is not one of %s%s", text, strings.Join(all, ", "), near(text, slices.Clone(all)))
+		s.failShape(n, "%q is not one of %s%s", text, strings.Join(all, ", "), near(text, slices.Clone(all)))
 	}
 }
 
@@ -120,12 +123,13 @@ func (s *source) checkFields(n *node, name string, fields map[string]string, sha
 		want, known := fields[key]
 		switch why, refused := strings.CutPrefix(want, "!"); {
 		case !known:
-			s.fail(n.keyNodes[i], "unknown field %q of %s%s", key, name, near(key, supported(fields)))
+			s.failShape(n.keyNodes[i], "unknown field %q of %s%s", key, name, near(key, supported(fields)))
 		case refused:
-			s.fail(n.keyNodes[i], "the field %q of %s is not supported: %s", key, name, why)
+			s.failShape(n.keyNodes[i], "the field %q of %s is not supported: %s", key, name, why)
 		default:
 			s.check(n.values[i], want, shapes)
 		}
+		n.partial = n.partial || n.keyNodes[i].wrong || n.values[i].wrong
 	}
 }
 
@@ -139,7 +143,7 @@ func (s *source) kindIs(n *node, want nodeKind) bool {
 		if want == scalarNode && len(n.keys) == 1 && strings.Trim(strings.ToLower(n.keys[0]), "0123456789abcdef") == "" {
 			hint = ": an IPv6 address between brackets goes in quotes"
 		}
-		s.fail(n, "this must be %s, not %s%s", want, n.kind, hint)
+		s.failShape(n, "this must be %s, not %s%s", want, n.kind, hint)
 	}
 	return n.kind == want
 }
