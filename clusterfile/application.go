@@ -60,8 +60,7 @@ func applicationDir(name string) string { return "application/apps/" + name + "/
 
 func (s *source) application(f *File, doc *node) {
 	spec := doc.child("spec")
-	if spec == nil || spec.kind == nullNode {
-		s.fail(doc, "the Application has no spec")
+	if spec == nil {
 		return
 	}
 	image := spec.text("image")
@@ -104,9 +103,9 @@ func (s *source) settings(f *File, spec *node) {
 	}
 	for _, c := range spec.list("configs") {
 		app := Application{Name: c.text("name"), Env: s.env(c), Cmds: c.at("launch").texts("cmds")}
-		if app.Name == "" || strings.ContainsAny(app.Name, "/ ") {
+		if strings.ContainsAny(app.Name, "/ ") {
 			s.fail(c.at("name"), "%q is not the name of an application", app.Name)
-		} else if _, twice := f.Application(app.Name); twice {
+		} else if _, twice := f.Application(app.Name); twice && app.Name != "" {
 			s.fail(c.at("name"), "the application %q is there twice", app.Name)
 		}
 		f.Applications = append(f.Applications, app)

@@ -51,8 +51,7 @@ func (s *source) cluster(f *File, doc *node) {
 		s.fail(doc.at("metadata", "name"), "the cluster's name %q must be lower-case letters, digits and dashes", f.Name)
 	}
 	spec := doc.child("spec")
-	if spec == nil || spec.kind == nullNode {
-		s.fail(doc, "the Cluster has no spec")
+	if spec == nil {
 		return
 	}
 	f.Image = spec.text("image")
@@ -63,19 +62,22 @@ func (s *source) cluster(f *File, doc *node) {
 	if apps := spec.child("appNames"); apps != nil && apps.kind == listNode {
 		f.Apps = names(spec.texts("appNames"))
 	}
-	switch t := spec.text("containerRuntime", "type"); t {
-	case "", "containerd":
-	case "docker":
+	switch t := spec.text("containerRuntime", "type"); {
+	case t == "" || slices.Contains(containerRuntimes(), t):
+	case t == "docker":
 		s.fail(spec.at("containerRuntime", "type"), "the container runtime docker is not supported: kubelets do not speak to it since Kubernetes 1.24, and sealer does not "+
 			"bring the program between them, cri-dockerd; containerd runs the same images, and k3s, which has that program, takes docker: true in a K3s document")
 	default:
-		s.fail(spec.at("containerRuntime", "type"), "the container runtime %q is not supported: only containerd", t)
+		s.fail(spec.at("containerRuntime", "type"), "the container runtime %q is not supported: only %s", t, strings.Join(containerRuntimes(), ", "))
 	}
 	s.aliases(f, spec)
 	f.Registry = s.registry(spec)
 	f.Endpoint = s.endpoint(spec)
 	s.machines(f, spec)
 }
+
+// containerRuntimes are those that sealer brings.
+func containerRuntimes() []string { return []string{"containerd"} }
 
 func (s *source) env(n *node) map[string]string {
 	env := map[string]string{}
@@ -93,11 +95,8 @@ func (s *source) env(n *node) map[string]string {
 func (s *source) aliases(f *File, spec *node) {
 	for _, n := range spec.list("hostAliases") {
 		a := Alias{IP: n.text("ip"), Hostnames: n.texts("hostnames")}
-		if _, err := netip.ParseAddr(a.IP); err != nil {
+		if _, err := netip.ParseAddr(a.IP); err != nil && a.IP != "" {
 			s.fail(n.at("ip"), "%q is not an IP address", a.IP)
-		}
-		if len(a.Hostnames) == 0 {
-			s.fail(n, "the alias has no hostnames")
 		}
 		for j, h := range a.Hostnames {
 			if !domainRule.MatchString(strings.ToLower(h)) {
@@ -117,10 +116,7 @@ func (s *source) ssh(n *node) SSH {
 	ssh.SudoPassword = s.secret(c, "sudoPasswd")
 	if j := c.child("jump"); j != nil && j.kind == mappingNode {
 		ssh.Jump = &Jump{Host: strings.TrimSuffix(strings.TrimPrefix(j.text("host"), "["), "]"), SSH: s.login(j)}
-		switch {
-		case ssh.Jump.Host == "":
-			s.fail(j, "the jump host has no host")
-		case hasPort(j.text("host")):
+		if hasPort(j.text("host")) {
 			s.fail(j.child("host"), "the jump host %q names a port: that goes into the field port beside it", j.text("host"))
 		}
 	}
@@ -178,9 +174,6 @@ func (s *source) machines(f *File, spec *node) {
 			}
 			template.Taints = append(template.Taints, t)
 		}
-		if len(g.texts("ips")) == 0 {
-			s.fail(g, "the hosts have no ips")
-		}
 		for i, text := range g.texts("ips") {
 			addresses, err := ParseAddresses(text)
 			if err != nil {
@@ -207,20 +200,20 @@ func (s *source) machines(f *File, spec *node) {
 	}
 }
 
+// roleWords are what the two roles are called, by sealer and by Kubernetes.
+func roleWords() map[string]Role {
+	return map[string]Role{"master": ControlPlane, "control-plane": ControlPlane, "node": Worker, "worker": Worker}
+}
+
 // roles reads the words of sealer and of Kubernetes.
 func (s *source) roles(g *node) (Role, []string) {
 	role, more := Role(""), []string(nil)
 	for i, text := range g.texts("roles") {
-		var r Role
-		switch text {
-		case "master", "control-plane":
-			r = ControlPlane
-		case "node", "worker":
-			r = Worker
-		default:
+		r, known := roleWords()[text]
+		if !known {
 			if !nameRule.MatchString(text) {
 				s.fail(g.at("roles", i), "%q is not a role", text)
-			} else if hint := near(text, []string{"master", "control-plane", "node", "worker"}); hint != "" {
+			} else if hint := near(text, slices.Collect(maps.Keys(roleWords()))); hint != "" {
 				s.fail(g.at("roles", i), "unknown role %q%s", text, hint)
 			} else {
 				more = append(more, text)
@@ -232,7 +225,7 @@ func (s *source) roles(g *node) (Role, []string) {
 		}
 		role = r
 	}
-	if role == "" && len(g.texts("roles")) == len(more) {
+	if role == "" && len(more) > 0 && len(g.texts("roles")) == len(more) {
 		s.fail(g.at("roles"), "the hosts need the role %s or %s", ControlPlane, Worker)
 	}
 	return role, more

@@ -131,6 +131,8 @@ type Taint struct {
 	Remove             bool
 }
 
+func taintEffects() []string { return []string{"NoSchedule", "PreferNoSchedule", "NoExecute"} }
+
 // ParseTaint reads kubectl's form: key[=value]:effect, with a "-" at the end to remove it.
 func ParseTaint(s string) (Taint, error) {
 	text, remove := strings.CutSuffix(s, "-")
@@ -139,9 +141,8 @@ func ParseTaint(s string) (Taint, error) {
 	switch {
 	case !ok || key == "":
 		return Taint{}, fmt.Errorf("%q is not a taint: write key=value:effect", s)
-	case effect != "NoSchedule" && effect != "PreferNoSchedule" && effect != "NoExecute":
-		return Taint{}, fmt.Errorf("%q: the effect %q is not one of NoSchedule, PreferNoSchedule, NoExecute%s",
-			s, effect, near(effect, []string{"NoSchedule", "PreferNoSchedule", "NoExecute"}))
+	case !slices.Contains(taintEffects(), effect):
+		return Taint{}, fmt.Errorf("%q: the effect %q is not one of %s%s", s, effect, strings.Join(taintEffects(), ", "), near(effect, taintEffects()))
 	}
 	if err := checkLabel("taint", key, value); err != nil {
 		return Taint{}, err

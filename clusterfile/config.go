@@ -28,6 +28,8 @@ const (
 	Merge     Strategy = "merge" // YAML and JSON: mappings field by field
 )
 
+func strategies() []string { return []string{string(Overwrite), string(Merge)} }
+
 // Process is a change to a Config's data, which must be a YAML mapping for it.
 type Process string
 
@@ -38,6 +40,10 @@ const (
 	ToBase64 Process = "toBase64" // values become base64
 	ToSecret Process = "toSecret" // the mapping becomes the data of a Secret; values that are not base64 yet are encoded
 )
+
+func processes() []string {
+	return []string{string(Value), string(ToJSON), string(ToBase64), string(ToSecret)}
+}
 
 func (s *source) config(f *File, doc *node) {
 	spec := doc.at("spec")
@@ -50,14 +56,16 @@ func (s *source) config(f *File, doc *node) {
 	}
 	for word := range strings.SplitSeq(spec.text("process"), "|") {
 		p := Process(strings.TrimSpace(word))
-		known := []string{string(Value), string(ToJSON), string(ToBase64), string(ToSecret)}
 		switch {
 		case p == "" || p == Value:
-		case !slices.Contains(known, string(p)):
-			s.fail(spec.at("process"), "unknown process %q%s", p, near(string(p), known))
+		case !slices.Contains(processes(), string(p)):
+			s.fail(spec.at("process"), "unknown process %q%s", p, near(string(p), processes()))
 		default:
 			c.Process = append(c.Process, p)
 		}
+	}
+	if c.Name == "" && c.Strategy != Merge && slices.Contains(c.Process, ToSecret) {
+		s.fail(doc.at("metadata"), "the Secret that toSecret makes has the name of the Config: give it a metadata.name")
 	}
 	s.place(f, spec, c)
 }
@@ -66,22 +74,17 @@ func (s *source) config(f *File, doc *node) {
 func (s *source) place(f *File, spec *node, c Config) {
 	said := spec.text("path")
 	clean := path.Clean("/" + said)
-	switch {
-	case said == "":
-		s.fail(spec, "the file has no path")
-	case strings.TrimPrefix(clean, "/") != strings.TrimPrefix(strings.TrimSuffix(said, "/"), "./") || clean == "/":
+	if said != "" && (strings.TrimPrefix(clean, "/") != strings.TrimPrefix(strings.TrimSuffix(said, "/"), "./") || clean == "/") {
 		s.fail(spec.at("path"), "the path %q must be relative to the rootfs, without ..", said)
 	}
 	c.Path = strings.TrimPrefix(clean, "/")
 	if c.App != "" {
 		c.Path = applicationDir(c.App) + c.Path
 	}
-	switch c.Strategy {
-	case "":
+	if c.Strategy == "" {
 		c.Strategy = Overwrite
-	case Overwrite, Merge:
-	default:
-		s.fail(spec.at("strategy"), "unknown strategy %q%s", c.Strategy, near(string(c.Strategy), []string{string(Overwrite), string(Merge)}))
+	} else if !slices.Contains(strategies(), string(c.Strategy)) {
+		s.fail(spec.at("strategy"), "unknown strategy %q%s", c.Strategy, near(string(c.Strategy), strategies()))
 	}
 	if c.Strategy == Merge && said != "" && !isData(strings.TrimSuffix(c.Path, ".tmpl")) {
 		s.fail(spec.at("path"), "only YAML and JSON files can be merged, by their names .yaml, .yml or .json")

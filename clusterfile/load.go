@@ -109,7 +109,7 @@ func (s *source) document(f *File, doc *node, seen map[string]*node, shapes sche
 	case "K3s":
 		f.K3s = s.k3s(doc, shapes)
 	default:
-		s.kubeadm(f, name, doc)
+		f.Kubeadm[name], _ = doc.plain().(map[string]any)
 	}
 }
 
@@ -118,23 +118,4 @@ func secondHint(kind string) string {
 		return ": only one may be without spec.image"
 	}
 	return ""
-}
-
-// kubeadm keeps the document. Secrets that sealer makes for each join itself have no place in a file.
-func (s *source) kubeadm(f *File, kind string, doc *node) {
-	for _, path := range [][]any{
-		{"bootstrapTokens"}, {"certificateKey"}, {"controlPlane", "certificateKey"}, {"discovery"},
-	} {
-		parent, last := doc, path[len(path)-1]
-		if len(path) > 1 {
-			if parent = doc.child(path[0]); parent == nil {
-				continue
-			}
-		}
-		if i := slices.Index(parent.keys, last.(string)); i >= 0 {
-			s.fail(parent.keyNodes[i], "the field %q of %s is not supported: sealer makes a new secret for each join", last, kind)
-		}
-	}
-	object, _ := doc.plain().(map[string]any)
-	f.Kubeadm[kind] = object
 }

@@ -32,6 +32,13 @@ const (
 	TaintPlg PluginType = "TAINT"    // 10.0.0.2 key=value:NoSchedule,key:NoSchedule-
 )
 
+func pluginTypes() []string {
+	return []string{string(Shell), string(Hostname), string(Label), string(TaintPlg)}
+}
+
+// scopes are the roles of hosts, and the word for all of them.
+func scopes() []string { return append(slices.Sorted(maps.Keys(roleWords())), "cluster") }
+
 // Phase is a moment in a cluster's life.
 type Phase string
 
@@ -86,42 +93,39 @@ func (f *File) PluginsAt(phase Phase, role Role) []Plugin {
 func (s *source) plugin(f *File, doc *node) {
 	spec := doc.at("spec")
 	p := Plugin{Name: doc.text("metadata", "name"), Type: PluginType(spec.text("type")), Data: spec.text("data")}
-	if p.Name == "" || strings.ContainsAny(p.Name, "/ \n") {
+	if metadata := doc.child("metadata"); !metadata.empty() && p.Name == "" || strings.ContainsAny(p.Name, "/ \n") {
 		s.fail(doc.at("metadata", "name"), "%q is not the name of a plugin", p.Name)
 	}
-	if slices.ContainsFunc(f.Plugins, func(other Plugin) bool { return other.Name == p.Name }) {
+	if slices.ContainsFunc(f.Plugins, func(other Plugin) bool { return other.Name == p.Name && p.Name != "" }) {
 		s.fail(doc.at("metadata", "name"), "the plugin %q is there twice", p.Name)
 	}
-	known := []string{string(Shell), string(Hostname), string(Label), string(TaintPlg)}
-	if !slices.Contains(known, string(p.Type)) {
-		s.fail(spec.at("type"), "unknown type of plugin %q%s: it is one of %s", p.Type, near(string(p.Type), known), strings.Join(known, ", "))
-		return
+	typed := slices.Contains(pluginTypes(), string(p.Type))
+	if !typed && p.Type != "" {
+		s.fail(spec.at("type"), "unknown type of plugin %q%s: it is one of %s", p.Type, near(string(p.Type), pluginTypes()), strings.Join(pluginTypes(), ", "))
 	}
-	if strings.TrimSpace(p.Data) == "" {
+	if p.Data != "" && strings.TrimSpace(p.Data) == "" {
 		s.fail(spec.at("data"), "the plugin has no data")
 	}
 	p.Phases = s.phases(spec, p.Type)
 	for _, word := range words(spec.text("scope")) {
-		switch word {
-		case "master", "control-plane":
-			p.Scope = append(p.Scope, ControlPlane)
-		case "node", "worker":
-			p.Scope = append(p.Scope, Worker)
-		case "cluster":
-		default:
-			s.fail(spec.at("scope"), "unknown scope %q%s", word, near(word, []string{"master", "control-plane", "node", "worker"}))
+		if !slices.Contains(scopes(), word) {
+			s.fail(spec.at("scope"), "unknown scope %q%s", word, near(word, scopes()))
+		} else if role, one := roleWords()[word]; one {
+			p.Scope = append(p.Scope, role)
 		}
 	}
-	if p.Type != Shell {
+	if typed && p.Type != Shell {
 		p.PerHost = s.perHost(spec, p)
 		p.Data = ""
 	}
 	f.Plugins = append(f.Plugins, p)
 }
 
-// words are separated by | or commas, as sealer's Clusterfiles have them.
+// wordBreaks are what sealer's Clusterfiles have between words.
+const wordBreaks = "|, \t\n"
+
 func words(text string) []string {
-	return strings.FieldsFunc(text, func(r rune) bool { return r == '|' || r == ',' || r == ' ' })
+	return strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(wordBreaks, r) })
 }
 
 func (s *source) phases(spec *node, t PluginType) []Phase {

@@ -129,7 +129,9 @@ func (s *source) externalRegistry(n *node) *ExternalRegistry {
 		e.Port, _ = port(p.scalar)
 	}
 	for _, err := range e.mistakes() {
-		s.fail(n.at(err.field), "%s", err.what)
+		if err.field != "domain" || e.Domain != "" {
+			s.fail(n.at(err.field), "%s", err.what)
+		}
 	}
 	return e
 }

@@ -59,6 +59,9 @@ func (s *source) check(n *node, want string, shapes schema) {
 	if elem, ok := strings.CutPrefix(want, "[]"); ok {
 		if s.kindIs(n, listNode) {
 			for _, v := range n.values {
+				if v.kind == nullNode && elem != "any" {
+					s.failShape(v, "the list has an entry with nothing in it")
+				}
 				s.check(v, elem, shapes)
 				n.partial = n.partial || v.wrong
 			}
@@ -115,14 +118,30 @@ func (s *source) checkText(n *node, words string) {
 	}
 }
 
+// required are the fields that a type must have, with something in them. Where the meaning of fields is read, that was told.
+func required() map[string][]string {
+	return map[string][]string{
+		"Cluster": {"spec"}, "Application": {"spec"}, "Plugin": {"metadata", "spec"}, "Config": {"spec"},
+		"ApplicationConfig": {"name"}, "ApplicationFile": {"path"}, "ConfigSpec": {"path"}, "PluginSpec": {"type", "data"},
+		"HostAlias": {"ip", "hostnames"}, "HostGroup": {"ips", "roles"}, "Jump": {"host"}, "ExternalRegistry": {"domain"},
+	}
+}
+
+// empty tells whether there is nothing to read.
+func (n *node) empty() bool {
+	return n == nil || n.kind == nullNode || n.kind == listNode && len(n.values) == 0 || n.kind == scalarNode && n.scalar == ""
+}
+
 func (s *source) checkFields(n *node, name string, fields map[string]string, shapes schema) {
 	if !s.kindIs(n, mappingNode) {
 		return
 	}
+	strange := false
 	for i, key := range n.keys {
 		want, known := fields[key]
 		switch why, refused := strings.CutPrefix(want, "!"); {
 		case !known:
+			strange = true
 			s.failShape(n.keyNodes[i], "unknown field %q of %s%s", key, name, near(key, supported(fields)))
 		case refused:
 			s.failShape(n.keyNodes[i], "the field %q of %s is not supported: %s", key, name, why)
@@ -130,6 +149,11 @@ func (s *source) checkFields(n *node, name string, fields map[string]string, sha
 			s.check(n.values[i], want, shapes)
 		}
 		n.partial = n.partial || n.keyNodes[i].wrong || n.values[i].wrong
+	}
+	for _, key := range required()[name] {
+		if !strange && n.child(key).empty() { // or else that is its name, most likely
+			s.failAt(n.at(key).line, n.at(key).column, fmt.Errorf("the field %q of %s is missing", key, name))
+		}
 	}
 }
 
