@@ -43,6 +43,8 @@ type File struct {
 	ApplicationImages []ApplicationImage `json:",omitempty"`
 	// Plugins are done at their phases, in the order of their names.
 	Plugins []Plugin
+	// PluginLines are where plugins say something of hosts.
+	PluginLines []PluginLine `json:"-"`
 	// ClearText are the places where the file has a secret in clear.
 	ClearText []Place
 	// Kubeadm holds the documents of kubeadm's APIs by kind, merged over our defaults later.

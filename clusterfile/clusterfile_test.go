@@ -5,6 +5,7 @@ package clusterfile_test
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -388,7 +389,37 @@ func TestFile_Marshal(t *testing.T) {
 		}
 	}
 	f.SSH = clusterfile.SSH{} // each host has it
+	f.PluginLines, again.PluginLines = nil, nil
 	require.Equal(t, f, again)
+}
+
+// Lines of plugins have white space of any kind, and name hosts as the hosts do.
+func TestParse_PluginLines(t *testing.T) {
+	const plugin = `---
+apiVersion: sealer.io/v1
+kind: Plugin
+metadata: {name: marks}
+spec:
+  type: LABEL
+  data: |
+
+    # racks
+    10.0.0.1-10.0.0.2\track=1
+    DB-1\t rack=2,disk=fast
+    [fd00::9] rack=3
+`
+	f, err := clusterfile.Parse("f", []byte("apiVersion: sealer.io/v2\nkind: Cluster\nspec: {image: x}\n"+strings.ReplaceAll(plugin, `\t`, "\t")))
+	require.NoError(t, err)
+	require.Equal(t, map[string]string{"10.0.0.1": "rack=1", "10.0.0.2": "rack=1", "db-1": "rack=2,disk=fast", "fd00::9": "rack=3"}, f.Plugins[0].PerHost)
+
+	f.Hosts = []clusterfile.Host{{Address: "10.0.0.1", Role: clusterfile.ControlPlane}, {Address: "db-1", Role: clusterfile.Worker}}
+	require.NoError(t, f.ResolveHosts(func(string) ([]netip.Addr, error) { return []netip.Addr{netip.MustParseAddr("10.0.0.7")}, nil }, nil))
+	var stray []string
+	for _, l := range f.StrayLines() {
+		stray = append(stray, l.Place.String()+" "+l.Host)
+	}
+	require.Equal(t, []string{"f:13: data 10.0.0.2", "f:15: data fd00::9"}, stray)
+	require.Equal(t, map[string]string{"rack": "2", "disk": "fast"}, f.Workers()[0].Labels)
 }
 
 // Each thing that is prompted for is asked for once, by its name: one answer is not taken for all.

@@ -31,6 +31,7 @@ type node struct {
 	values       []*node // of a mapping or a list
 	wrong        bool    // its shape was told of as a mistake
 	partial      bool    // that of a value in it was, or it has a key that nobody knows
+	literal      bool    // a text whose lines stand below, one by one (|)
 }
 
 type nodeKind int
@@ -112,6 +113,23 @@ type source struct {
 	clear   []Place // secrets in clear
 	unknown bool    // what some document is about
 	hosts   *node   // that all are understood
+	said    []saidLine
+}
+
+// saidLine is where a plugin says something of a host.
+type saidLine struct {
+	PluginLine
+	at *node
+}
+
+// lineOf is where the line i of a text stands; the text as a whole where that cannot be told.
+func (s *source) lineOf(text *node, i int, line string) *node {
+	at := text.line + i // below the first one, which is |
+	if !text.literal || at >= len(s.lines) || strings.TrimSpace(s.lines[at]) != strings.TrimSpace(line) {
+		return text
+	}
+	raw := s.lines[at]
+	return &node{line: at + 1, column: 1 + len(raw) - len(strings.TrimLeft(raw, " \t"))}
 }
 
 // fail notes what is wrong with the meaning of a value, unless its shape is: that was told.
@@ -205,6 +223,7 @@ func (r *reader) read(a ast.Node, depth int) *node {
 		n.kind, n.scalar = scalarNode, a.Value
 	case *ast.LiteralNode:
 		n.kind, n.scalar = scalarNode, a.Value.Value
+		n.literal = a.Start != nil && a.Start.Type == token.LiteralType
 	case *ast.MappingNode:
 		r.mapping(n, a.Values, depth)
 	case *ast.MappingValueNode:

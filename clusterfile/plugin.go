@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Plugin is work done beside what sealer does, by sealer's kinds and phases.
@@ -24,7 +25,7 @@ type Plugin struct {
 // PluginType is what a Plugin does.
 type PluginType string
 
-// The types. All but Shell say one thing of one host on each line: its address, a space, and the rest.
+// The types. All but Shell say one thing of one host, or the two last ones of several, on each line: the address, white space, and the rest.
 const (
 	Shell    PluginType = "SHELL"    // runs a script
 	Hostname PluginType = "HOSTNAME" // 10.0.0.2 name: the host is called so before anything is installed
@@ -153,33 +154,42 @@ func (s *source) phases(spec *node, t PluginType) []Phase {
 	return list
 }
 
-// perHost reads lines of an address and what is said of it.
+// perHost reads lines of addresses and what is said of them.
 func (s *source) perHost(spec *node, p Plugin) map[string]string {
 	said := map[string]string{}
+	i := -1
 	for line := range strings.Lines(spec.text("data")) {
+		i++
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		address, rest, _ := strings.Cut(line, " ")
-		rest = strings.TrimSpace(rest)
-		key := strings.ToLower(address)
-		ip, err := parseAddress(address)
-		if err == nil {
-			key = ip.String()
+		at := s.lineOf(spec.at("data"), i, line)
+		list, rest := line, ""
+		if end := strings.IndexFunc(line, unicode.IsSpace); end > 0 {
+			list, rest = line[:end], strings.TrimSpace(line[end:])
 		}
+		hosts, err := ParseAddresses(list)
 		switch {
-		case err != nil && !isHostName(key):
-			s.fail(spec.at("data"), "%q is neither an IP address nor a host name", address)
+		case err != nil:
+			s.fail(at, "%w", err)
 		case rest == "":
-			s.fail(spec.at("data"), "nothing is said of %s", address)
-		case said[key] != "":
-			s.fail(spec.at("data"), "the host %s is there twice", address)
+			s.fail(at, "nothing is said of %s", list)
+		case p.Type == Hostname && len(hosts) > 1:
+			s.fail(at, "%s are %d hosts: each has a name of its own", list, len(hosts))
 		default:
 			if err := checkSaid(p.Type, rest); err != nil {
-				s.fail(spec.at("data"), "%w", err)
+				s.fail(at, "%w", err)
 			}
-			said[key] = rest
+		}
+		for _, h := range hosts {
+			if said[h] != "" {
+				s.fail(at, "the host %s is there twice", h)
+			}
+			if said[h] = rest; rest == "" {
+				continue
+			}
+			s.said = append(s.said, saidLine{PluginLine{Place{s.name, at.line, "data"}, p.Name, h}, at})
 		}
 	}
 	return said
@@ -244,14 +254,30 @@ func (f *File) applyPlugins(h Host) Host {
 
 // together finds what is wrong between documents.
 func (s *source) together(f *File) {
-	if s.hosts == nil {
-		return
-	}
-	for _, p := range f.Plugins {
-		for _, address := range slices.Sorted(maps.Keys(p.PerHost)) {
-			if !slices.ContainsFunc(f.Hosts, func(h Host) bool { return h.Address == address }) {
-				s.fail(s.hosts, "the plugin %q says something of %s, which is none of the hosts", p.Name, address)
-			}
+	for _, said := range s.said {
+		f.PluginLines = append(f.PluginLines, said.PluginLine)
+		if s.hosts != nil && !f.has(said.Host) {
+			s.fail(said.at, "the plugin %q says something of %s, which is none of the hosts", said.Plugin, said.Host)
 		}
 	}
+}
+
+func (f *File) has(address string) bool {
+	return slices.ContainsFunc(f.Hosts, func(h Host) bool { return h.Address == address })
+}
+
+// PluginLine is where a plugin says something of a host.
+type PluginLine struct {
+	Place  Place
+	Plugin string
+	Host   string // as it is called there: an address, or a name
+}
+
+// StrayLines are those of PluginLines that are about none of the hosts, once ResolveHosts has found these: hosts may be others
+// than those that the file was written for.
+func (f *File) StrayLines() []PluginLine {
+	return slices.DeleteFunc(slices.Clone(f.PluginLines), func(l PluginLine) bool {
+		renamed := !slices.ContainsFunc(f.Plugins, func(p Plugin) bool { return p.Name == l.Plugin && p.PerHost[l.Host] != "" })
+		return renamed || f.has(l.Host)
+	})
 }

@@ -198,6 +198,9 @@ func (o *runFlags) read(a *app, cmd *cobra.Command, parse func(string, []byte) (
 	if err := file.ResolveHosts(lookup(cmd), a.madeBefore(file.Name)); err != nil {
 		return nil, err
 	}
+	for _, l := range file.StrayLines() {
+		a.log.Warn(fmt.Sprintf("%s of the plugin %q names %s, which is none of the hosts: it does nothing", l.Place, l.Plugin, l.Host))
+	}
 	return file, file.Validate()
 }
 

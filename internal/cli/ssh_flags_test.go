@@ -3,10 +3,13 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -83,4 +86,20 @@ func TestRunFlags_Named(t *testing.T) {
 	require.Equal(t, 2201, f.Hosts[0].SSH.Port)
 	require.Equal(t, "other", o.overlay(f.Hosts[0].SSH).KeyFile)
 	require.Equal(t, clusterfile.SSH{User: "admin", Port: 2222, KeyFile: "other"}, f.Hosts[1].SSH)
+}
+
+// What plugins say of hosts that flags leave out is told with its line.
+func TestRunFlags_StrayLines(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "Clusterfile")
+	require.NoError(t, os.WriteFile(file, []byte("apiVersion: sealer.io/v2\nkind: Cluster\nspec: {image: x}\n---\n"+
+		"apiVersion: sealer.io/v1\nkind: Plugin\nmetadata: {name: marks}\nspec:\n  type: LABEL\n  data: |\n    10.0.0.1 rack=1\n    10.0.0.2 rack=2\n"), 0o600))
+	o := runFlags{clusterfile: file}
+	cmd := &cobra.Command{}
+	o.add(cmd)
+	require.NoError(t, cmd.ParseFlags([]string{"-m", "10.0.0.1"}))
+	var log bytes.Buffer
+	_, err := o.read(&app{root: t.TempDir(), log: slog.New(slog.NewTextHandler(&log, nil))}, cmd, clusterfile.Parse)
+	require.NoError(t, err)
+	require.Equal(t, 1, strings.Count(log.String(), "level=WARN"), log.String())
+	require.Contains(t, log.String(), `Clusterfile:12: data of the plugin \"marks\" names 10.0.0.2, which is none of the hosts: it does nothing`)
 }
