@@ -195,7 +195,7 @@ func (a *appRun) keys(h *runtime.Host, list []launched) []string {
 	keys := make([]string, len(list))
 	for i, l := range list {
 		// The host's own values are left out: another control plane goes on where one was lost.
-		env := slices.DeleteFunc(a.launchEnvironment(h, l.app), func(kv string) bool {
+		env := slices.DeleteFunc(a.lasting(h, a.launchEnvironment(h, l.app)), func(kv string) bool {
 			name, _, _ := strings.Cut(kv, "=")
 			return slices.Contains([]string{"HostIP", "HostName", "HostRole"}, name)
 		})

@@ -255,6 +255,7 @@ func TestApply(t *testing.T) {
 		{name: "config", from: small + smallConfig, to: small + strings.Replace(smallConfig, "v: 1", "v: 2", 1)},
 		{name: "config-goes", from: small + smallConfig, to: small},
 		{name: "env", from: small, to: strings.Replace(small, "PLACE=here", "PLACE=there, MORE=1", 1)},
+		{name: "env-names", from: small, to: strings.Replace(small, "PLACE=here", "PLACE=here, CertSANs=a.example.com", 1)},
 		{name: "setting", from: small, to: small + fmt.Sprintf(kubelet, 200)},
 		{name: "setting-changes", from: small + fmt.Sprintf(kubelet, 200), to: small + fmt.Sprintf(kubelet, 250)},
 		{name: "registry", from: small, to: strings.Replace(small, "  env:", "  registry: {localRegistry: {domain: hub.example.com, port: 5443}}\n  env:", 1)},

@@ -76,6 +76,14 @@ func TestRun(t *testing.T) {
 
 	for _, c := range first.Calls() {
 		if strings.HasSuffix(c.String(), "export PATH; echo done'") {
+			require.Subset(t, c.Env, []string{"HostIPFamily=IPv4", "ContainerRuntime=containerd", "LocalRegistryURL=sea.hub:5000", "KubeSvcIP=10.96.0.1", "DNSSvcIP=10.96.0.10"},
+				"scripts for older sealers have them")
+			for _, kv := range c.Env {
+				name, _, _ := strings.Cut(kv, "=")
+				if _, own := b.opts.Clusterfile.Env[name]; !own && !slices.Contains([]string{"KUBECONFIG", "GREETING", "PLACE"}, name) {
+					require.Error(t, b.opts.Clusterfile.CheckEnv(name, "other"), "a Clusterfile that says %s would not be heard", name)
+				}
+			}
 			require.Equal(t, "/var/lib/sealer/node/rootfs/x", c.Dir)
 			require.Subset(t, c.Env, []string{"KUBECONFIG=/admin.conf", "GREETING=hello", "PLACE=here", "ClusterName=prod",
 				"RegistryURL=sea.hub:5000", "PauseImage=registry.k8s.io/pause:3.10.2", "HostIP=10.0.0.1"})

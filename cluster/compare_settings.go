@@ -49,13 +49,16 @@ func (c comparison) settings(d runtime.Distribution) (list []Change, paths [][]s
 		if slices.Contains(networkEnv(), e.Name) {
 			refused = append(refused, "env "+e.Name+": addresses were given out by it")
 		}
+		if e.Name == clusterfile.EnvCertSANs {
+			paths = append(paths, []string{clusterfile.EnvCertSANs})
+		}
 	}
 	if !same(c.want.Aliases, c.was.Aliases) {
 		list = append(list, Change{Op: OpChange, About: AboutAliases})
 	}
 	list = append(list, c.configs()...)
-	documents, paths, more := c.documents(d)
-	list = append(list, documents...)
+	documents, changed, more := c.documents(d)
+	list, paths = append(list, documents...), append(paths, changed...)
 	refused = append(refused, more...)
 	list = append(list, c.plugins()...)
 	for _, m := range c.want.Machines() {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"maps"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -195,9 +196,46 @@ func (r *run) values(h *runtime.Host) map[string]string {
 // given are the values that are sealer's own: none goes over them.
 func (r *run) given(h *runtime.Host) map[string]string {
 	c := r.cluster
-	return map[string]string{
+	all := map[string]string{
 		"ClusterName": c.File.Name, "KubeVersion": c.KubeVersion(), "PauseImage": c.PauseImage(),
 		"HostIP": h.IP(), "HostName": h.Facts.NodeName(), "HostRole": string(h.Spec.Role),
 		"RegistryDomain": c.Registry.Domain, "RegistryPort": strconv.Itoa(c.Registry.Port), "RegistryURL": path.Join(c.Registry.Name(), c.Registry.Path),
 	}
+	maps.Copy(all, r.derived(h, all))
+	return all
+}
+
+// derived are values for what was written for older sealers. They follow from others.
+func (r *run) derived(h *runtime.Host, from map[string]string) map[string]string {
+	all := map[string]string{"HostIPFamily": "IPv4", "ContainerRuntime": "containerd"}
+	if runtime.IsIPv6(h.IP()) {
+		all["HostIPFamily"] = "IPv6"
+	}
+	if r.usesDocker(h) {
+		all["ContainerRuntime"] = "docker"
+	}
+	kind := "Local"
+	if r.cluster.Registry.External {
+		kind = "External"
+	}
+	for _, name := range []string{"RegistryDomain", "RegistryPort", "RegistryURL"} {
+		all[kind+name] = from[name]
+	}
+	if d, ok := r.distribution.(runtime.Networked); ok {
+		api, dns := d.ServiceIPs(r.cluster)
+		all["KubeSvcIP"], all["DNSSvcIP"] = api, dns
+	}
+	maps.DeleteFunc(all, func(_, value string) bool { return value == "" })
+	return all
+}
+
+// lasting is an environment by which it is told whether something was done with it already, without what follows from the rest of it:
+// a sealer that gives more of that does nothing anew.
+func (r *run) lasting(h *runtime.Host, env []string) []string {
+	derived := r.derived(h, r.given(h))
+	return slices.DeleteFunc(slices.Clone(env), func(kv string) bool {
+		name, value, _ := strings.Cut(kv, "=")
+		given, ok := derived[name]
+		return ok && given == value
+	})
 }

@@ -222,7 +222,7 @@ func (o DeleteOptions) hooks(c *runtime.Cluster, h *runtime.Host, d runtime.Dist
 	maps.Copy(env, map[string]string{
 		"ClusterName": c.File.Name, "HostIP": h.IP(), "HostName": h.Facts.NodeName(), "HostRole": string(h.Spec.Role),
 	})
-	steps := plugins(c.File, phase, h, append(list(env), "KUBECONFIG="+d.Kubectl().Kubeconfig))
+	steps := plugins(c.File, phase, h, append(list(env), "KUBECONFIG="+d.Kubectl().Kubeconfig), nil)
 	for i := range steps {
 		steps[i].Key = "" // nothing is kept of a host that goes
 	}

@@ -67,6 +67,7 @@ func (distribution) Renew(_ *runtime.Cluster, h *runtime.Host) []runtime.Step {
 	s[0].Key = ""
 	return s
 }
+func (distribution) ServiceIPs(*runtime.Cluster) (api, dns string) { return "10.96.0.1", "10.96.0.10" }
 func (distribution) ServerNames(c *runtime.Cluster, h *runtime.Host) []runtime.Step {
 	if h.Spec.Role != clusterfile.ControlPlane {
 		return nil

@@ -139,7 +139,7 @@ func (r *run) launch(h *runtime.Host) []runtime.Step {
 	var steps []runtime.Step
 	all := sha256.New()
 	for _, l := range list {
-		_, _ = fmt.Fprintf(all, "%s\x00%q\x00%q\x00", r.cluster.Digest, l.command, r.launchEnvironment(h, l.app))
+		_, _ = fmt.Fprintf(all, "%s\x00%q\x00%q\x00", r.cluster.Digest, l.command, r.lasting(h, r.launchEnvironment(h, l.app)))
 		steps = append(steps, runtime.Step{
 			Name: l.name,
 			Key:  hex.EncodeToString(all.Sum(nil))[:32], // of all up to here: they may build upon one another

@@ -35,7 +35,7 @@ const cleanupTime = 20 * time.Second
 func (r *run) hooks(phase clusterfile.Phase, about ...string) func(*runtime.Host) []runtime.Step {
 	return func(h *runtime.Host) []runtime.Step {
 		env := append(list(r.values(h)), "KUBECONFIG="+r.distribution.Kubectl().Kubeconfig)
-		steps := plugins(r.cluster.File, phase, h, env)
+		steps := plugins(r.cluster.File, phase, h, env, r.lasting(h, env))
 		for i := range steps {
 			steps[i].Key = strings.Join(append([]string{steps[i].Key}, about...), " ")
 		}
@@ -58,10 +58,10 @@ func (r *run) growing() []string {
 }
 
 // plugins are the scripts for a phase on a host. Each is run once, and again when it or its environment changes.
-func plugins(f *clusterfile.File, phase clusterfile.Phase, h *runtime.Host, env []string) []runtime.Step {
+func plugins(f *clusterfile.File, phase clusterfile.Phase, h *runtime.Host, env, lasting []string) []runtime.Step {
 	var steps []runtime.Step
 	for _, p := range f.PluginsAt(phase, h.Spec.Role) {
-		sum := sha256.Sum256(fmt.Appendf(nil, "%q %q", p.Data, env))
+		sum := sha256.Sum256(fmt.Appendf(nil, "%q %q", p.Data, lasting))
 		steps = append(steps, runtime.Step{
 			Name: fmt.Sprintf("plugin %s (%s)", p.Name, phase),
 			Key:  hex.EncodeToString(sum[:16]),

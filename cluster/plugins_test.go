@@ -15,6 +15,7 @@ import (
 	"github.com/sealerio/sealer/clusterfile"
 	"github.com/sealerio/sealer/clusterimage"
 	"github.com/sealerio/sealer/host/hosttest"
+	"github.com/sealerio/sealer/runtime"
 )
 
 const withPlugins = `spec:
@@ -149,4 +150,24 @@ spec: {type: SHELL, action: pre-scaleup|post-scaleup|post-install, data: "p"}
 	}
 	require.NoError(t, b.join(t, b.more(clusterfile.Worker, "10.0.0.6")))
 	require.Empty(t, tell())
+}
+
+// silent gives none of the values that follow from others.
+type silent struct{ distribution }
+
+func (silent) ServiceIPs(*runtime.Cluster) (api, dns string) { return "", "" }
+
+// What was done is not done anew because a sealer gives more values that follow from others.
+func TestPlugins_DerivedValues(t *testing.T) {
+	b := newBed(t, strings.Replace(withPlugins, "10.0.0.3 w3", "10.0.0.3 h3", 1))
+	b.opts.Distributions = runtime.Distributions{"fake": silent{}}
+	require.NoError(t, b.run(t))
+	n := len(b.hosts["10.0.0.1"].Calls())
+	lines := story(b)
+	b.opts.Distributions = runtime.Distributions{"fake": distribution{}}
+	require.NoError(t, b.run(t))
+	require.NotContains(t, strings.Join(lines(), "\n"), " of $HostIP")
+	for _, c := range b.hosts["10.0.0.1"].Calls()[n:] {
+		require.NotContains(t, c.String(), "echo done")
+	}
 }

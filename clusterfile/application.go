@@ -71,7 +71,7 @@ func (s *source) application(f *File, doc *node) {
 		s.settings(f, spec)
 		return
 	}
-	a := ApplicationImage{Name: doc.text("metadata", "name"), Image: image, Env: s.env(spec)}
+	a := ApplicationImage{Name: doc.text("metadata", "name"), Image: image, Env: s.environment(spec)}
 	switch _, twice := f.ApplicationImage(a.Name); {
 	case !IsApplicationName(a.Name):
 		s.fail(doc.at("metadata", "name"), "%q is no name for an application: small letters, digits and dashes, 53 at most", a.Name)
@@ -102,7 +102,7 @@ func (s *source) settings(f *File, spec *node) {
 		f.Apps = names(spec.texts("launchApps"))
 	}
 	for _, c := range spec.list("configs") {
-		app := Application{Name: c.text("name"), Env: s.env(c), Cmds: c.at("launch").texts("cmds")}
+		app := Application{Name: c.text("name"), Env: s.environment(c), Cmds: c.at("launch").texts("cmds")}
 		if strings.ContainsAny(app.Name, "/ ") {
 			s.fail(c.at("name"), "%q is not the name of an application", app.Name)
 		} else if _, twice := f.Application(app.Name); twice && app.Name != "" {

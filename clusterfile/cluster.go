@@ -55,7 +55,7 @@ func (s *source) cluster(f *File, doc *node) {
 		return
 	}
 	f.Image = spec.text("image")
-	f.Env = s.env(spec)
+	f.Env = s.variables(spec)
 	if cmd := spec.child("cmd"); cmd != nil && cmd.kind == listNode {
 		f.Cmd = spec.texts("cmd")
 	}
@@ -79,7 +79,7 @@ func (s *source) cluster(f *File, doc *node) {
 // containerRuntimes are those that sealer brings.
 func containerRuntimes() []string { return []string{"containerd"} }
 
-func (s *source) env(n *node) map[string]string {
+func (s *source) environment(n *node) map[string]string {
 	env := map[string]string{}
 	for i, kv := range n.texts("env") {
 		name, value, ok := strings.Cut(kv, "=")
@@ -90,6 +90,16 @@ func (s *source) env(n *node) map[string]string {
 		env[name] = value
 	}
 	return env
+}
+
+// variables are those of an env of the cluster or of hosts, which are checked when the whole file is known.
+func (s *source) variables(n *node) map[string]string {
+	for i, kv := range n.texts("env") {
+		if name, value, ok := strings.Cut(kv, "="); ok {
+			s.vars = append(s.vars, variable{name, value, n.at("env", i)})
+		}
+	}
+	return s.environment(n)
 }
 
 func (s *source) aliases(f *File, spec *node) {
@@ -155,7 +165,7 @@ func (s *source) machines(f *File, spec *node) {
 	seen := map[string]bool{}
 	for _, g := range groups {
 		understood = understood && !g.partial
-		template := Host{Env: s.env(g), SSH: s.ssh(g).Over(base)}
+		template := Host{Env: s.variables(g), SSH: s.ssh(g).Over(base)}
 		template.Role, template.Roles = s.roles(g)
 		if labels := g.child("labels"); labels != nil && labels.kind == mappingNode {
 			template.Labels = map[string]string{}

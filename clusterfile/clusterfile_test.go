@@ -393,6 +393,37 @@ func TestFile_Marshal(t *testing.T) {
 	require.Equal(t, f, again)
 }
 
+// Files that older sealers have kept have their own values in the environment, which say nothing new.
+func TestParse_Environment(t *testing.T) {
+	const kept = `apiVersion: sealer.io/v2
+kind: Cluster
+spec:
+  env:
+  - SvcCIDR=fd00:96::/112,10.96.0.0/22
+  - KubeSvcIP=fd00:96::1
+  - DNSSvcIP=fd00:96::a
+  - HostIPFamily=IPv6
+  - ContainerRuntime=containerd
+  - UseIPasNodeName=false
+  - CertSANs=k8s.example.com,*.k8s.example.com;[fd00::9]
+  - IPvsVIPv6=fd00::5
+  - RegistryURL=%s
+  - RegistryDomain=%s
+  - RegistryPort=%s
+  - %s
+  controlPlaneEndpoint: {ipvs: true, ipvsAddress: "fd00::5"}
+  registry: %s
+  hosts: [{ips: ["fd00::1"], roles: [master]}]
+`
+	_, err := clusterfile.Parse("f", fmt.Appendf(nil, kept, "sea.hub:5443", "sea.hub", "5443", "LocalRegistryURL=sea.hub:5443", "{localRegistry: {port: 5443}}"))
+	require.NoError(t, err)
+	_, err = clusterfile.Parse("f", fmt.Appendf(nil, kept, "hub.example.com:443", "hub.example.com", "443", "ExternalRegistryURL=hub.example.com:443", "{externalRegistry: {domain: hub.example.com, path: mirror}}"))
+	require.NoError(t, err)
+	_, err = clusterfile.Parse("f", fmt.Appendf(nil, kept, "sea.hub:5000", "sea.hub", "5000", "LocalRegistryPort=5001", "{}"))
+	require.ErrorContains(t, err, "f:16:5: the variable LocalRegistryPort is sealer's to give")
+	require.Equal(t, []string{"a", "b", "c"}, clusterfile.CertSANs("a;b, c;"))
+}
+
 // Lines of plugins have white space of any kind, and name hosts as the hosts do.
 func TestParse_PluginLines(t *testing.T) {
 	const plugin = `---

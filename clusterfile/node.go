@@ -114,6 +114,13 @@ type source struct {
 	unknown bool    // what some document is about
 	hosts   *node   // that all are understood
 	said    []saidLine
+	vars    []variable
+}
+
+// variable is one of an environment.
+type variable struct {
+	name, value string
+	at          *node
 }
 
 // saidLine is where a plugin says something of a host.

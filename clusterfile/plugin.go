@@ -254,6 +254,11 @@ func (f *File) applyPlugins(h Host) Host {
 
 // together finds what is wrong between documents.
 func (s *source) together(f *File) {
+	for _, v := range s.vars {
+		if err := f.CheckEnv(v.name, v.value); err != nil {
+			s.fail(v.at, "%w", err)
+		}
+	}
 	for _, said := range s.said {
 		f.PluginLines = append(f.PluginLines, said.PluginLine)
 		if s.hosts != nil && !f.has(said.Host) {

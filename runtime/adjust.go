@@ -8,6 +8,6 @@ type Adjuster interface {
 	// keys: "ClusterConfiguration", "networking", "podSubnet". Lists are settings as a whole.
 	Fixed(path ...string) string
 	// Adjust brings changed settings to a host that is part of the cluster, as far as Init and Join do not: paths are
-	// those that have changed, as Fixed is given them. Control planes are adjusted one after the other, then workers.
+	// those that have changed, as Fixed is given them, and clusterfile.EnvCertSANs alone. Control planes are adjusted one after the other, then workers.
 	Adjust(c *Cluster, h *Host, paths [][]string) []Step
 }

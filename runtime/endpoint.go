@@ -33,6 +33,11 @@ func (c *Cluster) EndpointNames() []string {
 	return nil
 }
 
+// FurtherNames are those of the API servers' certificates that are asked for besides: in the environment, or AltNames.
+func (c *Cluster) FurtherNames() []string {
+	return append(clusterfile.CertSANs(c.HostEnv(c.First())[clusterfile.EnvCertSANs]), c.AltNames...)
+}
+
 // ServiceAddress is where workers have the API servers with IPVS.
 func (c *Cluster) ServiceAddress() netip.Addr {
 	return c.File.Endpoint.ServiceAddress(IsIPv6(c.First().IP()))

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/sealerio/sealer/clusterfile"
 )
 
 // EnvSecondIP is the variable of a host's environment that names its address of the other family, for clusters of both.
@@ -16,6 +18,18 @@ const EnvSecondIP = "SecondIP"
 // Networks are what pods and services have their addresses from: a network, or one of IPv4 and one of IPv6 with a comma
 // between. The family of the first one is that of the cluster.
 type Networks struct{ Pods, Services string }
+
+// Networked is a Distribution that says where services are.
+type Networked interface {
+	// ServiceIPs are the addresses of the API servers' service and of the cluster's DNS; empty where they are not known.
+	ServiceIPs(c *Cluster) (api, dns string)
+}
+
+// ServiceIPs are those that every distribution takes in a network of services. Of two, the first one has them.
+func (n Networks) ServiceIPs() (api, dns string) {
+	first, _, _ := strings.Cut(n.Services, ",")
+	return clusterfile.ServiceIPs(first)
+}
 
 // Dual tells whether pods have addresses of both families.
 func (n Networks) Dual() bool {

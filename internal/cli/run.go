@@ -195,6 +195,12 @@ func (o *runFlags) read(a *app, cmd *cobra.Command, parse func(string, []byte) (
 	}
 	o.over(cmd, file)
 	o.overEndpoint(file)
+	for _, pair := range o.env {
+		key, value, _ := strings.Cut(pair, "=")
+		if err := file.CheckEnv(key, value); err != nil {
+			return nil, usagef(cmd, "--env: %w", err)
+		}
+	}
 	if err := file.ResolveHosts(lookup(cmd), a.madeBefore(file.Name)); err != nil {
 		return nil, err
 	}

@@ -126,6 +126,11 @@ func networks(c *runtime.Cluster) runtime.Networks {
 	return runtime.Networks{Pods: n.Pods + "," + pods6, Services: n.Services + "," + services6}
 }
 
+// ServiceIPs are where k0s puts them.
+func (Distribution) ServiceIPs(c *runtime.Cluster) (api, dns string) {
+	return networks(c).ServiceIPs()
+}
+
 // nodeMask6 is what a node gets of the pods' network of IPv6: /117, as k0s tells the controller manager.
 func nodeMask6(c *runtime.Cluster) int {
 	extra, _ := at(c, "controllerManager", "extraArgs").(object)
@@ -167,7 +172,7 @@ func names(c *runtime.Cluster, api object, kept []any) []any {
 	for _, name := range slices.Concat(own, kept) {
 		add(name)
 	}
-	for _, name := range c.AltNames {
+	for _, name := range c.FurtherNames() {
 		add(name)
 	}
 	return all

@@ -199,6 +199,15 @@ func TestServerNames(t *testing.T) {
 	require.Contains(t, string(machines[1].Files()["/etc/systemd/system/k0scontroller.service"].Data), "--token-file=")
 }
 
+// Names in the environment are as good as the document's.
+func TestServerNames_Environment(t *testing.T) {
+	c, machines := made(t)
+	c.File.Env = map[string]string{"CertSANs": "a.example.com;10.9.9.9"}
+	_, err := do(t, quick().ServerNames(c, c.Hosts[0]))
+	require.NoError(t, err)
+	require.Contains(t, string(machines[0].Files()["/etc/k0s/k0s.yaml"].Data), "- a.example.com\n    - 10.9.9.9\n")
+}
+
 // Names that were asked for once stay, whoever runs the cluster again.
 func TestServerNames_Stay(t *testing.T) {
 	c, machines := made(t)

@@ -134,7 +134,7 @@ func serverSettings(c *runtime.Cluster, h *runtime.Host, t tokens, join string) 
 // serverNames are those of the API server's certificate, besides localhost and those that k3s adds itself.
 func serverNames(c *runtime.Cluster, h *runtime.Host) []string {
 	names := append([]string{runtime.APIServerName}, c.NodeIPs(h, networks(c))...)
-	for _, name := range slices.Concat(texts(asked(c, h)["tls-san"]), c.EndpointNames(), c.AltNames) {
+	for _, name := range slices.Concat(texts(asked(c, h)["tls-san"]), c.EndpointNames(), c.FurtherNames()) {
 		if !slices.Contains(names, name) {
 			names = append(names, name)
 		}
@@ -180,6 +180,17 @@ func networks(c *runtime.Cluster) runtime.Networks {
 		return otherwise
 	}
 	return runtime.Networks{Pods: one("cluster-cidr", podCIDR), Services: one("service-cidr", svcCIDR)}
+}
+
+// ServiceIPs are where k3s puts them, or is told to.
+func (Distribution) ServiceIPs(c *runtime.Cluster) (api, dns string) {
+	api, dns = networks(c).ServiceIPs()
+	if c.File.K3s != nil {
+		if said := texts(c.File.K3s.Server["cluster-dns"]); len(said) > 0 {
+			dns, _, _ = strings.Cut(said[0], ",")
+		}
+	}
+	return api, dns
 }
 
 // nodeMask6 is what a node gets of the pods' network of IPv6: /64 by itself.

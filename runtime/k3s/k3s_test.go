@@ -690,6 +690,23 @@ func TestServerNames(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, configOf(t, hosts[0]), "tls-san:\n- apiserver.cluster.local\n- 10.0.0.1\n- k8s.example.com\ntoken: "+serverToken+"\n")
 	require.Empty(t, quick().ServerNames(c, c.Hosts[2]))
+
+	c.File.Env = map[string]string{"CertSANs": "a.example.com,10.9.9.9"}
+	_, err = do(t, quick().ServerNames(c, c.Hosts[0]))
+	require.NoError(t, err)
+	require.Contains(t, configOf(t, hosts[0]), "- k8s.example.com\n- a.example.com\n- 10.9.9.9\ntoken: ")
+}
+
+// What scripts are told of services is what k3s makes of its settings.
+func TestServiceIPs(t *testing.T) {
+	for documents, want := range map[string]string{
+		"": "10.43.0.1 10.43.0.10",
+		"---\napiVersion: sealer.io/v2\nkind: K3s\nserver: {service-cidr: \"10.1.0.0/16,fd00::/112\", cluster-dns: 10.1.0.53}\n": "10.1.0.1 10.1.0.53",
+	} {
+		c, _ := newCluster(t, threeHosts, documents)
+		api, dns := quick().ServiceIPs(c)
+		require.Equal(t, want, api+" "+dns)
+	}
 }
 
 func TestScripts_Shellcheck(t *testing.T) {

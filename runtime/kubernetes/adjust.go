@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sealerio/sealer/clusterfile"
@@ -58,6 +59,12 @@ func (Distribution) Fixed(path ...string) string {
 // Adjust brings changed documents to a host: the cluster's configuration once, by the control plane that is asked, then the
 // manifests of each control plane and the configuration of each kubelet. JoinConfiguration is for hosts that join.
 func (d Distribution) Adjust(c *runtime.Cluster, h *runtime.Host, paths [][]string) []runtime.Step {
+	paths = slices.Clone(paths)
+	for i, p := range paths {
+		if p[0] == clusterfile.EnvCertSANs { // it stands for our own setting
+			paths[i] = []string{"ClusterConfiguration", "apiServer", "certSANs"}
+		}
+	}
 	changed := func(kind string, below ...string) bool {
 		return slices.ContainsFunc(paths, func(p []string) bool {
 			return p[0] == kind && (len(below) == 0 || len(p) > 1 && slices.Contains(below, p[1]))
@@ -144,11 +151,14 @@ func changedAt(paths [][]string, want ...string) bool {
 	return slices.ContainsFunc(paths, func(p []string) bool { return len(p) >= len(want) && slices.Equal(p[:len(want)], want) })
 }
 
-// documentKey stands for what the Clusterfile says in a document.
+// documentKey stands for what the Clusterfile says in a document, or beside it.
 func documentKey(c *runtime.Cluster, kind string) string {
 	data, err := json.Marshal(c.File.Kubeadm[kind])
 	if err != nil {
 		return "" // the step is then done each time
+	}
+	if kind == "ClusterConfiguration" {
+		data = append(data, strings.Join(c.FurtherNames(), ",")...)
 	}
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:8])

@@ -70,6 +70,17 @@ metricsBindAddress: 127.0.0.1:10249
 	require.Empty(t, names(c.Hosts[0], all[2]))
 	require.Empty(t, names(c.Hosts[1], []string{"JoinConfiguration", "nodeRegistration", "taints"}), "they are for hosts that join")
 
+	// Names in the environment are as good as the document's.
+	for _, path := range [][]string{{"CertSANs"}, {"ClusterConfiguration", "apiServer", "certSANs"}} {
+		steps := kubernetes.New().Adjust(c, c.Hosts[1], [][]string{path})
+		require.Equal(t, "making the API server's certificate with the new names", steps[0].Name)
+		before := steps[3]
+		require.Equal(t, keeping, before.Name)
+		c.File.Env = map[string]string{"CertSANs": "other.example.com"}
+		require.NotEqual(t, before.Key, kubernetes.New().Adjust(c, c.Hosts[1], [][]string{path})[3].Key)
+		c.File.Env = nil
+	}
+
 	for _, h := range c.Hosts {
 		for _, s := range kubernetes.New().Adjust(c, h, all) {
 			if s.Name != manifests { // which waits for a real kubelet

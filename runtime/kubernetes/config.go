@@ -78,7 +78,7 @@ func clusterConfig(c *runtime.Cluster) object {
 	api := child(config, "apiServer")
 	own, _ := api["certSANs"].([]any)
 	own = slices.Clone(own)
-	for _, name := range slices.Concat(c.EndpointNames(), c.AltNames) {
+	for _, name := range slices.Concat(c.EndpointNames(), c.FurtherNames()) {
 		own = append(own, name)
 	}
 	for _, name := range own {
@@ -101,6 +101,11 @@ func networks(c *runtime.Cluster) runtime.Networks {
 	}
 	pods := cmp.Or(text("podSubnet", envPodCIDR), runtime.SameFamilies(c.First().IP(), podCIDR, podCIDR6))
 	return runtime.Networks{Pods: pods, Services: cmp.Or(text("serviceSubnet", envSvcCIDR), runtime.SameFamilies(pods, svcCIDR, svcCIDR6))}
+}
+
+// ServiceIPs are where kubeadm puts them.
+func (Distribution) ServiceIPs(c *runtime.Cluster) (api, dns string) {
+	return networks(c).ServiceIPs()
 }
 
 // nodeMask6 is what a node gets of the pods' network of IPv6: /64 by itself.

@@ -186,6 +186,7 @@ apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: nftables
 `)
+	c.File.Env = map[string]string{"CertSANs": "a.example.com;10.9.9.9, k8s.example.com"}
 	onNewHost(hosts[0])
 	_, err := do(t, kubernetes.New().Init(c, c.Hosts[0]))
 	require.NoError(t, err)
