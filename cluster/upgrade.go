@@ -341,6 +341,12 @@ func batchSize(s string, workers int) (int, error) {
 	return max(n, 1), nil
 }
 
+// CheckBatch finds out whether a text can be UpgradeOptions' Batch. The error is a *BatchError.
+func CheckBatch(s string) error {
+	_, err := batchSize(s, 1)
+	return err
+}
+
 // BatchError is a number of workers that is none.
 type BatchError struct{ Batch string }
 

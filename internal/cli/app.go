@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -195,7 +196,7 @@ func (a *app) addRegistryFlags(cmd *cobra.Command) {
 
 // addJobs declares the flag of commands that are about nothing but transfers.
 func (a *app) addJobs(cmd *cobra.Command) {
-	cmd.Flags().IntVarP(&a.jobs, "jobs", "j", 8, "how many blobs are in transfer at once")
+	numberVar(cmd.Flags(), &a.jobs, "jobs", "j", 8, 1, math.MaxInt, "how many blobs are in transfer at once")
 }
 
 // registryOptions joins the configuration file and the flags.
@@ -208,9 +209,6 @@ func (a *app) registryOptions(cmd *cobra.Command) (registry.Options, error) {
 			return registry.Options{}, usagef(cmd, "--registry-mirror %q is not DOMAIN=URL", m)
 		}
 		mirrors[domain] = url
-	}
-	if cmd.Flags().Changed("jobs") && a.jobs < 1 {
-		return registry.Options{}, usagef(cmd, "--jobs %d is less than 1", a.jobs)
 	}
 	return registry.Options{
 		Jobs:     a.jobs,

@@ -133,7 +133,7 @@ func (o *applicationFlags) addTo(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringSliceVar(&o.apps, "apps", nil, "start these applications of the image, in this order, in place of its LAUNCH")
 	f.StringArrayVar(&o.cmds, "cmds", nil, "run this in place of the image's commands (repeatable)")
-	f.DurationVar(&o.readyTimeout, "ready-timeout", 5*time.Minute, "how long nodes, or each part of an application, may take to become ready")
+	timeVar(f, &o.readyTimeout, "ready-timeout", 5*time.Minute, "how long nodes, or each part of an application, may take to become ready")
 }
 
 // over puts --apps and --cmds over what a Clusterfile says.
@@ -299,7 +299,7 @@ It shows what goes, and asks. One that was cut is continued by the same command.
 	f.StringVar(&o.name, "name", "", "name of the cluster (default: the only one)")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.BoolVar(&o.dryRun, "dry-run", false, "print the plan and change nothing")
-	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "how long objects may take to go")
+	timeVar(f, &o.timeout, "timeout", 5*time.Minute, "how long objects may take to go")
 	o.add(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		if err := o.onlyCluster(a, cmd); err != nil {

@@ -52,8 +52,9 @@ by the same command, and one that has nothing to do touches nothing.`,
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.BoolVar(&o.force, "force", false, "take hosts out that cannot be reached; delete pods that do not leave a node")
 	f.BoolVar(&o.prune, "prune", false, "delete applications, too, that were run by hand and are not in the Clusterfile")
-	f.DurationVar(&o.timeout, "timeout", kube.DefaultDrainTimeout, "how long pods may take to leave a node")
-	f.StringVar(&o.batch, "batch", "10%", "how many workers are upgraded at once: a number, or a share of all")
+	timeVar(f, &o.timeout, "timeout", kube.DefaultDrainTimeout, "how long pods may take to leave a node")
+	o.batch = "10%"
+	f.Var(batchValue{&o.batch}, "batch", "how many workers are upgraded at once: a number, or a share of all")
 	f.BoolVar(&o.noSnapshot, "no-snapshot", false, "do not save the cluster's data before an upgrade")
 	addOutput(cmd, &o.output)
 	o.addEndpoint(cmd)

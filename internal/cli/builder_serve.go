@@ -32,16 +32,13 @@ built for a while, or by 'sealer builder stop' or Ctrl-C: after the builds that 
 		Args: noArgs,
 	}
 	f := cmd.Flags()
-	f.DurationVar(&idle, "idle", 10*time.Minute, "end when nobody has built for so long; 0: never")
+	timeOrNoneVar(f, &idle, "idle", 10*time.Minute, "end when nobody has built for so long; 0: never")
 	f.StringVar(&isolation, "isolation", string(engine.Auto), "how RUN is kept apart from this machine: auto, runc, chroot")
 	f.StringVar(&compression, "compression", string(build.Zstd), "compression of the builds that are served: zstd, gzip")
 	mustComplete(cmd, "isolation", []string{"auto", "runc", "chroot"})
 	mustComplete(cmd, "compression", []string{string(build.Zstd), string(build.Gzip)})
 	a.addRegistryFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
-		if idle < 0 {
-			return usagef(cmd, "--idle %s is negative", idle)
-		}
 		if _, err := engine.ParseIsolation(isolation); err != nil {
 			return usagef(cmd, "--isolation: %w", err)
 		}

@@ -34,11 +34,8 @@ named, and do not stop it. Look at what is in it before it leaves your hands.`,
 	}
 	o.addTo(cmd)
 	cmd.Flags().StringVarP(&output, "output", "o", "", "file to write (default: sealer-NAME-TIME.tar.gz in this folder)")
-	cmd.Flags().DurationVar(&since, "since", 24*time.Hour, "how far back the hosts' journals go")
+	timeVar(cmd.Flags(), &since, "since", 24*time.Hour, "how far back the hosts' journals go")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
-		if since <= 0 {
-			return usagef(cmd, "--since %s is not in the past", since)
-		}
 		if err := o.onlyCluster(a, cmd); err != nil {
 			return err
 		}

@@ -49,7 +49,7 @@ plane after the other. Without it, cert lists the certificates as cert check doe
 
 func (o *certFlags) addCheck(cmd *cobra.Command) {
 	addOutput(cmd, &o.output)
-	cmd.Flags().DurationVar(&o.within, "within", 0, "exit with 1 where one ends within this time: 720h")
+	timeOrNoneVar(cmd.Flags(), &o.within, "within", 0, "exit with 1 where one ends within this time: 720h")
 }
 
 func newCertCheck(a *app) *cobra.Command {

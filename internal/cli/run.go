@@ -295,7 +295,7 @@ Clusterfile, name them where that is gone. It can be repeated.`,
 	o.addTo(cmd, "go on where a host cannot be reached, and say which; delete pods that do not leave a node")
 	f := cmd.Flags()
 	f.BoolVarP(&o.all, "all", "a", false, "delete the whole cluster; --masters and --nodes are then all of its hosts")
-	f.DurationVar(&o.timeout, "timeout", kube.DefaultDrainTimeout, "how long pods may take to leave a node")
+	timeVar(f, &o.timeout, "timeout", kube.DefaultDrainTimeout, "how long pods may take to leave a node")
 	f.BoolVar(&o.dryRun, "dry-run", false, "look at the hosts, print the plan and change nothing")
 	f.Bool("prune", false, "as in older sealers; hosts are always cleaned as a whole")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return a.delete(cmd, o) }

@@ -42,14 +42,11 @@ Signatures are left out.`,
   sealer search registry.example.com -o json`,
 		Args: exactArgs("REGISTRY"),
 	}
-	cmd.Flags().IntVar(&limit, "limit", 1000, "list at most so many")
+	numberVar(cmd.Flags(), &limit, "limit", "", 1000, 1, maxSearch, "list at most so many")
 	a.addRegistryFlags(cmd)
 	addOutput(cmd, &output)
 	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
 		defer a.close(&err)
-		if limit < 1 || limit > maxSearch {
-			return usagef(cmd, "--limit %d is not between 1 and %d", limit, maxSearch)
-		}
 		client, err := a.openRegistry(cmd, nil)
 		if err != nil {
 			return err

@@ -6,12 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	goruntime "runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -44,14 +42,14 @@ func (o *sshFlags) add(cmd *cobra.Command) {
 	f.StringVarP(&o.masters, "masters", "m", "", "addresses or names of the control plane hosts: 10.0.0.1,10.0.0.2 or 10.0.0.1-10.0.0.3")
 	f.StringVarP(&o.nodes, "nodes", "n", "", "addresses or names of the worker hosts")
 	f.StringVarP(&o.user, "user", "u", "root", "user to log in as; another than root needs sudo")
-	f.IntVar(&o.port, "port", 22, "port of SSH")
+	numberVar(f, &o.port, "port", "", 22, 1, maxPort, "port of SSH")
 	f.StringVar(&o.key, "pk", "", "private key file (default: the SSH agent and ~/.ssh/id_*)")
 	f.Var(secretValue{&o.passphrase}, "pk-passwd", "passphrase of the private key")
 	f.VarP(secretValue{&o.password}, "passwd", "p", "password to log in with; "+passwordEnv+", --passwd-file and --ask-passwd keep it out of the shell's history")
 	f.StringVar(&o.passwordFile, "passwd-file", "", "file that holds the password")
 	f.BoolVar(&o.askPassword, "ask-passwd", false, "ask for the password on the terminal")
 	f.BoolVar(&o.acceptNewHosts, "accept-new-host-keys", false, "trust hosts that are seen for the first time; a changed key is refused all the same")
-	f.StringVar(&o.jump, "jump", "", "host through which the others are reached: [USER@]HOST[:PORT], with the same key or password")
+	f.Var(jumpValue{&o.jump}, "jump", "host through which the others are reached: [USER@]HOST[:PORT], with the same key or password")
 	cmd.MarkFlagsMutuallyExclusive("passwd", "passwd-file", "ask-passwd")
 	o.chosen = f.Changed
 }
@@ -105,17 +103,15 @@ func (o *sshFlags) jumpHost(login clusterfile.SSH) *clusterfile.Jump {
 	if o.jump == "" {
 		return nil
 	}
-	jump := &clusterfile.Jump{Host: o.jump, SSH: login}
-	jump.Port = 0
-	if user, rest, ok := strings.Cut(o.jump, "@"); ok {
-		jump.User, jump.Host = user, rest
+	user, name, port, err := parseJump(o.jump)
+	if err != nil {
+		return nil // such a flag is not taken
 	}
-	if name, port, err := net.SplitHostPort(jump.Host); err == nil {
-		if n, err := strconv.Atoi(port); err == nil {
-			jump.Host, jump.Port = name, n
-		}
+	jump := &clusterfile.Jump{Host: name, SSH: login}
+	jump.Port = port
+	if user != "" {
+		jump.User = user
 	}
-	jump.Host = strings.TrimSuffix(strings.TrimPrefix(jump.Host, "["), "]") // an IPv6 address without a port
 	return jump
 }
 

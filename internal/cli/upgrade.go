@@ -5,6 +5,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -79,10 +80,11 @@ func (o *upgradeFlags) addTo(a *app, cmd *cobra.Command) {
 	f.StringArrayVarP(&o.env, "env", "e", nil, "value for the image's templates and commands (NAME=VALUE, repeatable)")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	f.BoolVar(&o.dryRun, "dry-run", false, "look at the hosts, print the plan and change nothing")
-	f.StringVar(&o.batch, "batch", "10%", "how many workers at once: a number, or a share of all")
-	f.IntVar(&o.pauseAfter, "pause-after", 0, "stop after so many nodes; the same command goes on")
+	o.batch = "10%"
+	f.Var(batchValue{&o.batch}, "batch", "how many workers at once: a number, or a share of all")
+	numberVar(f, &o.pauseAfter, "pause-after", "", 0, 0, math.MaxInt, "stop after so many nodes; the same command goes on")
 	f.StringSliceVar(&o.skip, "skip", nil, "leave these workers as they are: addresses or names of nodes")
-	f.DurationVar(&o.drainTimeout, "drain-timeout", kube.DefaultDrainTimeout, "how long pods may take to leave a node")
+	timeVar(f, &o.drainTimeout, "drain-timeout", kube.DefaultDrainTimeout, "how long pods may take to leave a node")
 	f.BoolVar(&o.forceDrain, "force-drain", false, "delete pods that nothing makes anew and, when the time is up, those whose budgets forbid it")
 	f.BoolVar(&o.noSnapshot, "no-snapshot", false, "do not save the cluster's data first")
 	o.add(cmd)
@@ -91,9 +93,6 @@ func (o *upgradeFlags) addTo(a *app, cmd *cobra.Command) {
 
 func (a *app) upgrade(cmd *cobra.Command, o upgradeFlags, image string) (err error) {
 	verb := cmd.Name()
-	if o.pauseAfter < 0 {
-		return usagef(cmd, "--pause-after %d is less than 0", o.pauseAfter)
-	}
 	known := deleteFlags{sshFlags: o.sshFlags, clusterfile: o.clusterfile, name: o.name, env: o.env}
 	desired, err := known.known(a, cmd)
 	if err != nil {
