@@ -29,7 +29,8 @@ func ParseBase(name string, src []byte) (*File, error) {
 
 // Over is f with what it leaves open filled from base, the image's default. Environment, kubeadm's, k3s' and k0s' documents go over those
 // of base field by field; Configs and plugins over those of the same name; lists of hosts, commands and applications
-// as a whole. The name of the cluster is f's alone. Neither is changed.
+// as a whole. The name of the cluster is f's alone. Of base's login come the user, the port and the key, for hosts that say none of their own: an image
+// has no passwords, and a jump host, which is given those of the others, is the operator's to name. Neither is changed.
 func (f *File) Over(base *File) *File {
 	out := *f
 	out.Env = joined(base.Env, f.Env)
@@ -42,8 +43,16 @@ func (f *File) Over(base *File) *File {
 	if f.Apps == nil {
 		out.Apps = base.Apps
 	}
+	login := base.SSH.open()
+	out.SSH, out.Hosts = f.SSH.Over(login), slices.Clone(f.Hosts)
+	for i, h := range out.Hosts {
+		out.Hosts[i].SSH = h.SSH.Over(login)
+	}
 	if len(f.Hosts) == 0 {
 		out.Hosts = slices.Clone(base.Hosts)
+		for i, h := range out.Hosts {
+			out.Hosts[i].SSH = f.SSH.Over(h.SSH.open())
+		}
 	}
 	if !f.Registry.said() {
 		out.Registry = base.Registry
@@ -85,6 +94,9 @@ func (f *File) Over(base *File) *File {
 	}
 	return &out
 }
+
+// open is the login without passwords, and without a jump host.
+func (s SSH) open() SSH { return SSH{User: s.User, Port: s.Port, KeyFile: s.KeyFile} }
 
 func joined[V any](base, over map[string]V) map[string]V {
 	all := map[string]V{}

@@ -297,6 +297,7 @@ spec:
   env: [A=1, B=1]
   cmd: [theirs]
   registry: {localRegistry: {domain: hub.example.com}}
+  ssh: {user: theirs, port: 2222, pk: /k, passwd: "env:THEIRS", pkPasswd: prompt, jump: {host: theirs}}
 ---
 apiVersion: sealer.io/v1
 kind: Config
@@ -322,7 +323,7 @@ kind: Cluster
 metadata: {name: ours}
 spec:
   env: [B=2]
-  hosts: [{ips: [10.0.0.1], roles: [master]}]
+  hosts: [{ips: [10.0.0.1], roles: [master]}, {ips: [10.0.0.2], roles: [node], ssh: {user: ours, pk: /ours, passwd: prompt}}]
 ---
 apiVersion: sealer.io/v1
 kind: Config
@@ -349,6 +350,13 @@ networking: {dnsDomain: ours}
 	require.Equal(t, map[string]string{"A": "1", "B": "2"}, got.Env)
 	require.Equal(t, []string{"theirs"}, got.Cmd)
 	require.Equal(t, "hub.example.com", got.Registry.Domain)
+	require.Equal(t, clusterfile.SSH{User: "theirs", Port: 2222, KeyFile: "/k"}, got.Hosts[0].SSH, "no password, and no jump host")
+	require.Equal(t, clusterfile.SSH{User: "ours", Port: 2222, KeyFile: "/ours", Password: "prompt"}, got.Hosts[1].SSH)
+	require.Equal(t, clusterfile.SSH{}, ours.Hosts[0].SSH)
+
+	base.Hosts = []clusterfile.Host{{Address: "10.0.0.7", Role: clusterfile.ControlPlane, SSH: base.SSH}}
+	alone := (&clusterfile.File{Name: "n", SSH: clusterfile.SSH{Port: 22}}).Over(base)
+	require.Equal(t, clusterfile.SSH{User: "theirs", Port: 22, KeyFile: "/k"}, alone.Hosts[0].SSH)
 	require.Len(t, got.Configs, 1)
 	require.Equal(t, "ours", got.Configs[0].Data)
 	require.Len(t, got.Plugins, 2)

@@ -3,6 +3,7 @@
 package clusterfile
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/goccy/go-yaml"
@@ -48,8 +49,9 @@ type savedJump struct {
 	Key  string `yaml:"pk,omitempty"`
 }
 
+// saved has the user and the port in any case: an image that comes later may have others.
 func saved(l SSH) savedSSH {
-	s := savedSSH{User: l.User, Port: l.Port, Key: l.KeyFile}
+	s := savedSSH{User: cmp.Or(l.User, "root"), Port: cmp.Or(l.Port, 22), Key: l.KeyFile}
 	if j := l.Jump; j != nil {
 		s.Jump = &savedJump{j.Host, j.User, j.Port, j.KeyFile}
 	}

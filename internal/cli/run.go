@@ -158,7 +158,7 @@ func (o *runFlags) read(a *app, cmd *cobra.Command, parse func(string, []byte) (
 	if err := o.resolve(a, cmd); err != nil {
 		return nil, err
 	}
-	file, err := clusterfile.FromFlags(o.masters, o.nodes, o.ssh())
+	file, err := clusterfile.FromFlags(o.masters, o.nodes, o.overlay(clusterfile.SSH{}))
 	if err != nil {
 		return nil, &usageError{command: cmd.CommandPath(), err: err}
 	}

@@ -88,6 +88,32 @@ func TestRunFlags_Named(t *testing.T) {
 	require.Equal(t, clusterfile.SSH{User: "admin", Port: 2222, KeyFile: "other"}, f.Hosts[1].SSH)
 }
 
+// The image's login is below what flags and the user's file say, also where flags alone name the hosts.
+func TestRunFlags_ImageLogin(t *testing.T) {
+	base, err := clusterfile.ParseBase("base", []byte("apiVersion: sealer.io/v2\nkind: Cluster\nspec: {ssh: {user: theirs, port: 2222, pk: /theirs}}\n"))
+	require.NoError(t, err)
+	user := filepath.Join(t.TempDir(), "Clusterfile")
+	require.NoError(t, os.WriteFile(user, []byte("apiVersion: sealer.io/v2\nkind: Cluster\nspec: {ssh: {user: file}}\n"), 0o600))
+	for line, want := range map[string]clusterfile.SSH{
+		"":                         {User: "theirs", Port: 2222, KeyFile: "/theirs"},
+		"-u root --port 22":        {User: "root", Port: 22, KeyFile: "/theirs"},
+		"-f " + user:               {User: "file", Port: 2222, KeyFile: "/theirs"},
+		"--pk /k -u me -f " + user: {User: "me", Port: 2222, KeyFile: "/k"},
+		"--jump gate":              {User: "theirs", Port: 2222, KeyFile: "/theirs", Jump: &clusterfile.Jump{Host: "gate", SSH: clusterfile.SSH{User: "theirs", KeyFile: "/theirs"}}},
+	} {
+		t.Run(line, func(t *testing.T) {
+			var o runFlags
+			cmd := &cobra.Command{}
+			o.add(cmd)
+			cmd.Flags().StringVarP(&o.clusterfile, "Clusterfile", "f", "", "")
+			require.NoError(t, cmd.ParseFlags(append(strings.Fields(line), "-m", "10.0.0.1")))
+			f, err := o.read(&app{root: t.TempDir()}, cmd, clusterfile.Parse)
+			require.NoError(t, err)
+			require.Equal(t, want, o.overlay(f.Over(base).Hosts[0].SSH), "as it is dialed")
+		})
+	}
+}
+
 // What plugins say of hosts that flags leave out is told with its line.
 func TestRunFlags_StrayLines(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "Clusterfile")
