@@ -3,6 +3,7 @@
 package clusterfile
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -18,13 +19,38 @@ const (
 func ParsePart(name string, src []byte) (*File, error) { return parse(name, src, true) }
 
 // ParseBase reads the default Clusterfile of an image. Unlike a user's it may go without a Cluster, and without hosts; other
-// images than its own, which nobody would have at hand where the image is run, it must not name.
+// images than its own, which nobody would have at hand where the image is run, it must not name; nor secrets of the machine where it is run,
+// which is an *ImageSecretError. Those of its login count for nothing anyway.
 func ParseBase(name string, src []byte) (*File, error) {
 	f, err := parse(name, src, true)
-	if err == nil && len(f.ApplicationImages) > 0 {
-		err = fmt.Errorf("%s: the application %q has an image of its own: only a user's Clusterfile may name one", name, f.ApplicationImages[0].Name)
+	if err != nil {
+		return f, err
+	}
+	if len(f.ApplicationImages) > 0 {
+		return f, fmt.Errorf("%s: the application %q has an image of its own: only a user's Clusterfile may name one", name, f.ApplicationImages[0].Name)
+	}
+	rest := *f
+	rest.SSH, rest.Hosts = SSH{}, nil
+	err = rest.ResolveSecrets(func(r Reference) (Secret, error) { return "", &ImageSecretError{name, r} })
+	if secret, ok := errors.AsType[*ImageSecretError](err); ok {
+		return f, secret
 	}
 	return f, err
+}
+
+// ImageSecretError is an image's Clusterfile that asks for a secret of whoever runs it.
+type ImageSecretError struct {
+	File      string
+	Reference Reference
+}
+
+func (e *ImageSecretError) Error() string {
+	return fmt.Sprintf("%s: it refers to the secret %q of the machine where the image is run: an image must not choose among those", e.File, e.Reference)
+}
+
+// Hint says where it belongs.
+func (e *ImageSecretError) Hint() string {
+	return "leave it out of the image: the user's Clusterfile says it"
 }
 
 // Over is f with what it leaves open filled from base, the image's default. Environment, kubeadm's, k3s' and k0s' documents go over those

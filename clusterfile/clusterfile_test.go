@@ -491,3 +491,21 @@ func TestFile_MarshalNothing(t *testing.T) {
 	require.Equal(t, "env:A", again.Hosts[0].SSH.Password.Reveal())
 	require.Equal(t, "file:/b", again.Hosts[0].SSH.SudoPassword.Reveal())
 }
+
+// An image has no secrets, and does not choose among those of whoever runs it.
+func TestParseBase_Secrets(t *testing.T) {
+	const cluster = "apiVersion: sealer.io/v2\nkind: Cluster\nspec: {ssh: {passwd: \"env:IGNORED\"}, registry: {localRegistry: {username: a, password: %q}}}\n"
+	for _, reference := range []string{"env:HOME", "file:/etc/shadow", "prompt"} {
+		_, err := clusterfile.ParseBase("etc/Clusterfile", fmt.Appendf(nil, cluster, reference))
+		var secret *clusterfile.ImageSecretError
+		require.ErrorAs(t, err, &secret)
+		require.Equal(t, reference, secret.Reference.String())
+		require.ErrorContains(t, err, "etc/Clusterfile: it refers to the secret")
+	}
+	_, err := clusterfile.ParseBase("etc/Clusterfile", []byte("apiVersion: sealer.io/v2\nkind: Cluster\nspec: {ssh: {passwd: \"env:IGNORED\"}}\n---\n"+
+		"apiVersion: sealer.io/v2\nkind: K3s\nserver: {datastore-endpoint: \"env:DATASTORE\"}\n"))
+	require.ErrorContains(t, err, "env:DATASTORE")
+	f, err := clusterfile.ParseBase("etc/Clusterfile", []byte("apiVersion: sealer.io/v2\nkind: Cluster\nspec: {ssh: {passwd: \"env:IGNORED\"}}\n"))
+	require.NoError(t, err)
+	require.Equal(t, "env:IGNORED", f.SSH.Password.Reveal())
+}

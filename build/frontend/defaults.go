@@ -70,5 +70,7 @@ func (e *ClearTextError) Error() string {
 	return e.Place.String() + ": a secret in clear would be in the image for everyone to read"
 }
 
-// Hint says what to write instead.
-func (e *ClearTextError) Hint() string { return "write env:NAME, file:PATH or prompt" }
+// Hint says where it belongs.
+func (e *ClearTextError) Hint() string {
+	return "leave it out of the image: the user's Clusterfile says it"
+}
