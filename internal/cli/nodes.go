@@ -78,13 +78,19 @@ func (a *app) join(cmd *cobra.Command, o joinFlags) (err error) {
 	})
 }
 
-// machines are the hosts of --masters and --nodes, with the login of the flags; they are or will be the named cluster's.
+// machines are the hosts of --masters and --nodes; they are or will be the named cluster's. What the flags do not say of their login is
+// as for its first control plane.
 func (o *sshFlags) machines(a *app, cmd *cobra.Command, name string) ([]clusterfile.Host, error) {
 	if o.masters == "" && o.nodes == "" {
 		return nil, usagef(cmd, "--masters or --nodes is missing")
 	}
 	if err := o.resolve(a, cmd); err != nil {
 		return nil, err
+	}
+	before := a.madeBefore(name)
+	login := o.ssh()
+	if before != nil && len(before.ControlPlanes()) > 0 {
+		login = o.overlay(before.ControlPlanes()[0].SSH)
 	}
 	var machines []clusterfile.Host
 	for _, group := range []struct {
@@ -96,11 +102,11 @@ func (o *sshFlags) machines(a *app, cmd *cobra.Command, name string) ([]clusterf
 			return nil, &usageError{command: cmd.CommandPath(), err: fmt.Errorf("reading the addresses of the %s hosts: %w", group.role, err)}
 		}
 		for _, address := range addresses {
-			machines = append(machines, clusterfile.Host{Address: address, Role: group.role, SSH: o.ssh()})
+			machines = append(machines, clusterfile.Host{Address: address, Role: group.role, SSH: login})
 		}
 	}
 	file := &clusterfile.File{Hosts: machines}
-	if err := file.ResolveHosts(lookup(cmd), a.madeBefore(name)); err != nil {
+	if err := file.ResolveHosts(lookup(cmd), before); err != nil {
 		return nil, err
 	}
 	for i, h := range file.Hosts {

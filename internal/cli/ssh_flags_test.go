@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
 
+	"github.com/sealerio/sealer/cluster"
 	"github.com/sealerio/sealer/clusterfile"
 )
 
@@ -128,4 +129,31 @@ func TestRunFlags_StrayLines(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, strings.Count(log.String(), "level=WARN"), log.String())
 	require.Contains(t, log.String(), `Clusterfile:12: data of the plugin \"marks\" names 10.0.0.2, which is none of the hosts: it does nothing`)
+}
+
+// Hosts that join are logged in to as the first control plane is, but for what the flags say.
+func TestSSHFlags_Machines(t *testing.T) {
+	a := &app{root: t.TempDir()}
+	file := cluster.ClusterfilePath(filepath.Join(a.root, "clusters"), "shop")
+	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o700))
+	require.NoError(t, os.WriteFile(file, []byte("apiVersion: sealer.io/v2\nkind: Cluster\nmetadata: {name: shop}\nspec:\n"+
+		"  hosts: [{ips: [10.0.0.1], roles: [master], ssh: {user: admin, port: 2222, pk: /k, jump: {host: gate, user: hop}}}]\n"), 0o600))
+	for line, want := range map[string]clusterfile.SSH{
+		"":                    {User: "admin", Port: 2222, KeyFile: "/k", Jump: &clusterfile.Jump{Host: "gate", SSH: clusterfile.SSH{User: "hop"}}},
+		"-u root --pk /other": {User: "root", Port: 2222, KeyFile: "/other", Jump: &clusterfile.Jump{Host: "gate", SSH: clusterfile.SSH{User: "hop"}}},
+	} {
+		t.Run(line, func(t *testing.T) {
+			var o sshFlags
+			cmd := &cobra.Command{}
+			o.add(cmd)
+			require.NoError(t, cmd.ParseFlags(append(strings.Fields(line), "-n", "10.0.0.2")))
+			machines, err := o.machines(a, cmd, "shop")
+			require.NoError(t, err)
+			require.Equal(t, want, machines[0].SSH)
+			machines, err = o.machines(a, cmd, "another")
+			require.NoError(t, err)
+			require.Equal(t, 22, machines[0].SSH.Port)
+			require.Equal(t, "root", machines[0].SSH.User)
+		})
+	}
 }
