@@ -119,19 +119,28 @@ func (d Distribution) install(ctx context.Context, c *runtime.Cluster, h *runtim
 		return err
 	}
 	if there {
-		return run(ctx, h, log, installer(packed, command(h))...)
+		begun, err := hasBegun(ctx, h)
+		if err != nil {
+			return err
+		}
+		return run(ctx, h, log, installer(packed, command(h), begun)...)
 	}
 	return h.Runner.Run(ctx, host.Command{
 		Argv: []string{"sh", "-s", "--", command(h)}, Stdin: bytes.NewReader(serviceScript), Stdout: log, Stderr: log, Mutates: true,
 	})
 }
 
-// installer runs k3s' own script (get.k3s.io): it makes the service and does not start it. Its environment is this and
-// nothing else, since it writes what it finds there into the unit.
-func installer(script, command string) []string {
+// installer runs k3s' own script (get.k3s.io): it makes the service and does not start it. On a host where k3s has not begun it is not
+// started at a boot either: without its settings, which come later, it would begin a cluster of its own. The script's environment is this
+// and nothing else, since it writes what it finds there into the unit.
+func installer(script, command string, begun bool) []string {
+	skip := "INSTALL_K3S_SKIP_ENABLE=true"
+	if begun {
+		skip = "INSTALL_K3S_SKIP_START=true"
+	}
 	return []string{
 		"env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
-		"INSTALL_K3S_SKIP_DOWNLOAD=true", "INSTALL_K3S_SKIP_SELINUX_RPM=true", "INSTALL_K3S_SKIP_START=true",
+		"INSTALL_K3S_SKIP_DOWNLOAD=true", "INSTALL_K3S_SKIP_SELINUX_RPM=true", skip,
 		"INSTALL_K3S_EXEC=" + command, "sh", script,
 	}
 }

@@ -340,6 +340,10 @@ func TestSteps(t *testing.T) {
 		"install-script": {2, threeHosts, func(_, r *hosttest.Runner) {
 			r.On("cmp -s .*uninstall", hosttest.Answer{Code: 1}).On("^test -f /rootfs/scripts/k3s-install.sh", hosttest.Answer{})
 		}, d.Install},
+		"install-script-begun": {2, threeHosts, func(_, r *hosttest.Runner) {
+			r.On("cmp -s .*uninstall", hosttest.Answer{Code: 1}).On("^test -f /rootfs/scripts/k3s-install.sh", hosttest.Answer{}).
+				On("^test -e /var/lib/rancher/k3s/agent/client-kubelet.crt", hosttest.Answer{})
+		}, d.Install},
 		"init-new":  {0, oneHost, nothing, d.Init},
 		"init-done": {0, oneHost, func(_, r *hosttest.Runner) { startedAs(t, r, oneHost) }, d.Init},
 		"init-changed": {0, oneHost, func(_, r *hosttest.Runner) {

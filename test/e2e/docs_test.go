@@ -229,7 +229,8 @@ func (p page) parse(t *testing.T, text string) {
 		sealer(t, docsRoot, "images", "--config", file)
 	case strings.Contains(text, "apiVersion: sealer.io/"):
 		if !strings.Contains(text, "kind: Cluster\n") { // a document to add to a Clusterfile
-			text = "apiVersion: sealer.io/v2\nkind: Cluster\nmetadata: {name: x}\nspec: {env: []}\n---\n" + text
+			text = "apiVersion: sealer.io/v2\nkind: Cluster\nmetadata: {name: x}\n" +
+				"spec: {hosts: [{ips: [10.0.0.1], roles: [master]}, {ips: [10.0.0.7], roles: [node]}]}\n---\n" + text
 		}
 		file := filepath.Join(t.TempDir(), "Clusterfile")
 		require.NoError(t, os.WriteFile(file, []byte(secrets(t, text)), 0o600))

@@ -86,7 +86,8 @@ func testThreeAndTwo(t *testing.T, b *bed) {
 }
 
 // testLost has the first control plane, which made the cluster, lose its power, and the same host come back in its place, to lose its power
-// once more while it joins: when its kubelet has what it needs, and before it is a control plane.
+// once more while it joins: with kubeadm when its kubelet has what it needs, and before it is a control plane; with the others when their
+// programs are there, and have no settings yet, without which they must not begin a cluster of their own.
 func testLost(t *testing.T, b *bed) {
 	first, second := b.h[0], b.h[1]
 	looked := b.beforeLoss(t)
@@ -103,7 +104,11 @@ func testLost(t *testing.T, b *bed) {
 	b.sealer(t, b.args("delete", "--masters", addresses(first), "--yes")...)
 	b.asFound(t, first)
 	join := b.args("join", "--masters", addresses(first))
-	stderr, err := b.watched().whenStep(t, first, "joining", "started", func() {
+	step, come := "installing "+b.name, "done"
+	if b.name == "kubernetes" {
+		step, come = "joining", "started"
+	}
+	stderr, err := b.watched().whenStep(t, first, step, come, func() {
 		if b.name == "kubernetes" {
 			require.NoError(t, lab.Poll(t.Context(), 2*time.Minute, func(ctx context.Context) error {
 				_, err := first.Exec(ctx, "test", "-e", "/etc/kubernetes/kubelet.conf")

@@ -1,6 +1,7 @@
 # shellcheck shell=sh
 # Makes the service of k3s, as k3s' own installer does, for images that do not pack that. Its argument is server or agent.
-# Nothing is started. Settings are in /etc/rancher/k3s/config.yaml alone.
+# Nothing is started, now or at a boot: without its settings, which come later to /etc/rancher/k3s/config.yaml, k3s would begin a cluster
+# of its own.
 set -eu
 command=$1
 name=k3s
@@ -44,7 +45,6 @@ if [ -d /run/openrc ] && [ ! -d /run/systemd/system ]; then
 			copytruncate
 		}
 	EOF
-	rc-update --quiet add "$name" default
 	exit 0
 fi
 
@@ -79,4 +79,3 @@ ExecStartPre=-/sbin/modprobe overlay
 ExecStart=/usr/local/bin/k3s $command
 EOF
 systemctl daemon-reload
-systemctl enable --quiet "$name"
