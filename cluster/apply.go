@@ -192,6 +192,13 @@ func (a *applying) execute(ctx context.Context, p *ApplyPlan) error {
 		if err != nil {
 			return err
 		}
+		lost := slices.DeleteFunc(slices.Clone(a.going), func(m clusterfile.Host) bool {
+			return !slices.ContainsFunc(a.lost, func(h *runtime.Host) bool { return h.Spec.Address == m.Address })
+		})
+		// Now, and not in the end: where applications fail nobody knows of these hosts the next time.
+		if err := reportLost(a.Out, a.want.Name, lost); err != nil {
+			return err
+		}
 	}
 	return a.executeApplications(ctx, p)
 }

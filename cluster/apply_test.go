@@ -192,7 +192,10 @@ func (w *world) object(name string) any {
 	}
 	return object{
 		"metadata": object{"name": name, "labels": n.Labels, "annotations": n.Annotations}, "spec": object{"unschedulable": n.Off, "taints": taints},
-		"status": object{"conditions": []object{{"type": "Ready", "status": "True"}}, "nodeInfo": object{"kubeletVersion": n.Version}},
+		"status": object{
+			"conditions": []object{{"type": "Ready", "status": "True"}}, "nodeInfo": object{"kubeletVersion": n.Version},
+			"addresses": []object{{"type": "InternalIP", "address": "10.0.0." + strings.TrimPrefix(name, "h")}},
+		},
 	}
 }
 
@@ -590,4 +593,22 @@ func TestApply_BalancerOfBefore(t *testing.T) {
 	require.Equal(t, told, string(w.hosts["10.0.0.3"].Files()[file].Data))
 	require.NoError(t, w.apply())
 	require.True(t, w.plan.Nothing(), w.plan.String())
+}
+
+// A host that is gone for good is named in the plan and in the end, with what cleans it when it is back after all.
+func TestApply_TakesOutLost(t *testing.T) {
+	w := newWorld(t, small)
+	require.NoError(t, w.apply())
+	w.want(strings.Replace(small, "10.0.0.3, 10.0.0.4", "10.0.0.3", 1))
+	w.hosts["10.0.0.4"].unreachable = errors.New("no route to host")
+	w.opts.Force = true
+	require.NoError(t, w.apply())
+	const later = "when it is back: sealer delete --name prod --nodes 10.0.0.4"
+	require.Contains(t, w.plan.String(), "it cannot be reached, and is taken out as it is; "+later)
+	require.Equal(t, "10.0.0.4 was not reached and is as it was; "+later+"\ncluster \"prod\" is as the Clusterfile says, on 2 hosts\n", w.out.String())
+	require.NotContains(t, w.nodes, "h4")
+
+	w.hosts["10.0.0.4"].unreachable = nil
+	require.NoError(t, w.remove(t, w.more(clusterfile.Worker, "10.0.0.4")))
+	require.Contains(t, w.log, "h4: dist reset")
 }

@@ -463,4 +463,11 @@ func TestDelete_Unreachable(t *testing.T) {
 	require.ErrorAs(t, cluster.Delete(t.Context(), o), &unreachable)
 	require.Contains(t, b.hosts["10.0.0.3"].did(), "dist reset")
 	require.FileExists(t, cluster.ClusterfilePath(b.opts.StateDir, "prod"), "it is still needed for the host that is left")
+
+	b.hosts["10.0.0.4"].unreachable = nil
+	did := b.newly()
+	require.NoError(t, cluster.Delete(t.Context(), b.deleteOptions()), "the same command, and needs no force")
+	require.Contains(t, did()["10.0.0.4"], "dist reset")
+	require.Empty(t, did()["10.0.0.3"])
+	require.NoFileExists(t, cluster.ClusterfilePath(b.opts.StateDir, "prod"))
 }

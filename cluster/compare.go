@@ -170,7 +170,7 @@ func (c comparison) leaves() []Change {
 	for _, m := range slices.SortedStableFunc(slices.Values(c.going), func(a, b clusterfile.Host) int { return -cmp.Compare(a.Role, b.Role) }) {
 		note := "its pods leave, and it is put back as it was before"
 		if h := c.host(m); h == nil || h.Lost != nil {
-			note = "it cannot be reached, and is taken out as it is"
+			note = "it cannot be reached, and is taken out as it is; " + cleanedLater(c.want.Name, m)
 		}
 		list = append(list, Change{Op: OpRemove, About: AboutHost, Host: m.String(), From: role(m), Note: note})
 	}

@@ -60,7 +60,7 @@ func (e *UnreachableError) Unwrap() []error { return e.Errs }
 
 // Hint says how to do the rest.
 func (e *UnreachableError) Hint() string {
-	return "when they are back: sealer delete --all --force with --masters and --nodes naming them"
+	return "when they are back, the same command cleans them, and passes over the others"
 }
 
 // Delete puts all hosts of a cluster back as they were before: workers, then

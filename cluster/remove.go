@@ -68,7 +68,7 @@ func (e *GoneError) Unwrap() []error { return e.Errs }
 
 // Hint is --force.
 func (e *GoneError) Hint() string {
-	return "--force takes them out of the cluster all the same; what is on them stays, until they are back: the same command then cleans them"
+	return "--force takes them out of the cluster all the same; what is on them stays, until they are back: sealer delete with --masters and --nodes then cleans them"
 }
 
 // Remove takes hosts out of a cluster, one after the other: their pods leave, the datastore gives up their member, the host is
@@ -328,10 +328,7 @@ func (m *removal) nameLost(ctx context.Context) error {
 }
 
 func (m *removal) report() error {
-	var lost []string
-	for _, h := range m.leftLost {
-		lost = append(lost, h.String())
-	}
+	lost := slices.Clone(m.leftLost)
 	names := slices.Clone(m.gone)
 	for _, h := range m.leftOver {
 		names = append(names, h.Spec.String())
@@ -339,16 +336,30 @@ func (m *removal) report() error {
 	for _, h := range m.going {
 		names = append(names, h.Spec.String())
 		if h.Lost != nil {
-			lost = append(lost, h.Spec.String())
+			lost = append(lost, h.Spec)
 		}
 	}
 	if _, err := fmt.Fprintf(m.Out, "cluster %q is without %s, and has %s\n", m.cluster.File.Name, strings.Join(names, ", "), hosts(len(m.Clusterfile.Machines()))); err != nil {
 		return err
 	}
-	for _, name := range lost {
-		if _, err := fmt.Fprintf(m.Out, "%s was not reached and is as it was; when it is back, the same command cleans it\n", name); err != nil {
+	return reportLost(m.Out, m.cluster.File.Name, lost)
+}
+
+// reportLost names the hosts that were taken out without being reached. They are told one by one, since they may come back so.
+func reportLost(out io.Writer, name string, lost []clusterfile.Host) error {
+	for _, h := range lost {
+		if _, err := fmt.Fprintf(out, "%s was not reached and is as it was; %s\n", h, cleanedLater(name, h)); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// cleanedLater says what puts a host back as it was before that was taken out of the cluster without being reached.
+func cleanedLater(name string, h clusterfile.Host) string {
+	flag := "--nodes"
+	if h.Role == clusterfile.ControlPlane {
+		flag = "--masters"
+	}
+	return fmt.Sprintf("when it is back: sealer delete --name %s %s %s", name, flag, h)
 }

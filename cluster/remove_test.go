@@ -3,9 +3,13 @@
 package cluster_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -150,7 +154,8 @@ func TestRemove_Lost(t *testing.T) {
 	b.out.Reset()
 	newly := b.newly()
 	require.NoError(t, cluster.Remove(t.Context(), o))
-	require.Contains(t, b.out.String(), "10.0.0.4 was not reached and is as it was")
+	require.Equal(t, "cluster \"prod\" is without 10.0.0.4, and has 3 hosts\n"+
+		"10.0.0.4 was not reached and is as it was; when it is back: sealer delete --name prod --nodes 10.0.0.4\n", b.out.String())
 	require.Equal(t, "dist leave h4\ndist forget h4", newly()["10.0.0.1"])
 	require.Equal(t, []string{"10.0.0.1", "10.0.0.2", "10.0.0.3"}, b.kept(t))
 
@@ -192,7 +197,7 @@ func TestRemove_LostContinues(t *testing.T) {
 	now := did()
 	require.Contains(t, now["10.0.0.4"], "endpoint install", "the worker is told")
 	require.NotContains(t, now["10.0.0.2"], "dist leave")
-	require.Contains(t, b.out.String(), "10.0.0.1 was not reached and is as it was")
+	require.Contains(t, b.out.String(), "10.0.0.1 was not reached and is as it was; when it is back: sealer delete --name prod --masters 10.0.0.1\n")
 
 	// One that the cluster never had is none of its.
 	stranger := b.removeOptions(b.more(clusterfile.ControlPlane, "10.0.0.9"))
@@ -200,6 +205,141 @@ func TestRemove_LostContinues(t *testing.T) {
 	stranger.Force = true
 	var missing *cluster.NotMemberError
 	require.ErrorAs(t, cluster.Remove(t.Context(), stranger), &missing)
+}
+
+// cutting is a world whose operator is killed at one of the commands that change something: from then on no host hears of it.
+type cutting struct {
+	*world
+	left  int // commands until then
+	after bool
+	kill  context.CancelCauseFunc
+	dead  bool
+}
+
+var errKilled = errors.New("killed")
+
+// severed is a host as the operator of a cutting reaches it.
+type severed struct {
+	*fakeHost
+	c *cutting
+}
+
+func (s severed) Run(ctx context.Context, cmd host.Command) error {
+	s.c.mu.Lock()
+	if cmd.Mutates {
+		s.c.left--
+	}
+	now := !s.c.dead && s.c.left == 0 && cmd.Mutates
+	was := s.c.dead
+	s.c.dead = was || now
+	s.c.mu.Unlock()
+	switch {
+	case was:
+		return errKilled
+	case now:
+		defer s.c.kill(errKilled)
+		if !s.c.after {
+			return errKilled
+		}
+		return errors.Join(s.fakeHost.Run(ctx, cmd), errKilled)
+	}
+	return s.fakeHost.Run(ctx, cmd)
+}
+
+// killedAt removes by force, and is killed at the command of this number, before it or when it is done. It tells whether it came so far.
+func (c *cutting) killedAt(t *testing.T, number int, after bool, hosts []clusterfile.Host) bool {
+	t.Helper()
+	ctx, kill := context.WithCancelCause(t.Context())
+	defer kill(nil)
+	c.left, c.after, c.kill, c.dead = number, after, kill, false
+	o := c.removeOptions(hosts)
+	o.Force = true
+	dial := o.Dial
+	o.Dial = func(ctx context.Context, h clusterfile.Host) (host.Runner, error) {
+		if _, err := dial(ctx, h); err != nil {
+			return nil, err
+		}
+		return severed{c.hosts[h.String()], c}, nil
+	}
+	err := cluster.Remove(ctx, o)
+	if !c.dead { // where it was, at letting the hosts go, all is done
+		require.NoError(t, err)
+	}
+	return c.dead
+}
+
+// A forced removal is killed at each of its commands, and the same command comes to the same end. The host that is back later is cleaned.
+func TestRemove_LostIsCutAnywhere(t *testing.T) {
+	const endpointFile, definitionFile = "/var/lib/sealer/node/endpoint/config.json", runtime.StateDir + "/definition.json"
+	for _, test := range []struct {
+		name    string
+		gone    clusterfile.Host
+		staying []string
+		least   int // commands that change something
+	}{
+		{"control plane", clusterfile.Host{Address: "10.0.0.1", Role: clusterfile.ControlPlane}, []string{"10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"}, 10},
+		{"worker", clusterfile.Host{Address: "10.0.0.5", Role: clusterfile.Worker}, []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"}, 3},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			made := func(t *testing.T) *cutting {
+				w := newWorld(t, "spec: {hosts: [{ips: [10.0.0.1-10.0.0.3], roles: [master]}, {ips: [10.0.0.4-10.0.0.5], roles: [node]}]}\n")
+				w.opts.Distributions = runtime.Distributions{"fake": balanced{}}
+				w.bed.opts.Distributions = w.opts.Distributions
+				for _, h := range w.hosts {
+					h.On("endpoint install", hosttest.Answer{Do: func(_ context.Context, c hosttest.Call) hosttest.Answer {
+						h.Put(endpointFile, string(c.Stdin), 0o600)
+						return hosttest.Answer{}
+					}})
+				}
+				require.NoError(t, w.apply())
+				w.hosts[test.gone.Address].unreachable = &host.UnreachableError{Host: test.gone.Address, Err: errors.New("no route to host")}
+				return &cutting{world: w}
+			}
+			gone := []clusterfile.Host{test.gone}
+			// end is what the hosts that stay know, and what the cluster is.
+			end := func(c *cutting) map[string]string {
+				know := map[string]string{"kept": strings.Join(c.kept(t), " "), "nodes": strings.Join(slices.Sorted(maps.Keys(c.nodes)), " ")}
+				for _, name := range test.staying {
+					files := c.hosts[name].Files()
+					for _, file := range []string{"/etc/hosts", endpointFile, definitionFile} {
+						know[name+" "+file] = string(files[file].Data)
+					}
+				}
+				return know
+			}
+			whole := made(t)
+			require.False(t, whole.killedAt(t, 0, false, gone))
+			want := end(whole)
+			require.Equal(t, strings.Join(test.staying, " "), want["kept"])
+			require.Contains(t, want["10.0.0.2 "+definitionFile], `"10.0.0.4"`)
+			require.Contains(t, want["10.0.0.4 "+endpointFile], "10.0.0.2:6443")
+			for key, text := range want {
+				require.NotRegexp(t, regexp.QuoteMeta(test.gone.Address)+`\b`, text, key)
+			}
+
+			kills := 0
+			for _, after := range []bool{false, true} {
+				for number := 1; ; number++ {
+					c := made(t)
+					if !c.killedAt(t, number, after, gone) {
+						break
+					}
+					kills++
+					at := fmt.Sprintf("killed at command %d, done: %t", number, after)
+					require.False(t, c.killedAt(t, 0, false, gone), at)
+					require.Equal(t, want, end(c), at)
+					require.Contains(t, strings.Join(c.log, "\n"), "dist leave h"+test.gone.Address[len("10.0.0."):], at)
+					require.Contains(t, c.out.String(), test.gone.Address+" was not reached and is as it was; when it is back: sealer delete --name prod --", at)
+
+					c.hosts[test.gone.Address].unreachable = nil
+					require.NoError(t, c.remove(t, gone), at)
+					require.Empty(t, c.hosts[test.gone.Address].Files()[runtime.StateFile].Data, at)
+					require.Equal(t, want, end(c), at)
+				}
+			}
+			require.GreaterOrEqual(t, kills, 2*test.least)
+		})
+	}
 }
 
 func TestRemove_DryRun(t *testing.T) {
