@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sealerio/sealer/internal/balance"
@@ -80,20 +81,21 @@ func (n *Node) endpointConfig() (c EndpointConfig, err error) {
 	return c, c.validate()
 }
 
-// ServeEndpoint balances connections until ctx ends. The list of servers is read again as it changes.
+// ServeEndpoint balances connections until ctx ends. The list of servers is read again as it changes, and follows what the cluster says.
 func (n *Node) ServeEndpoint(ctx context.Context) error {
 	c, err := n.endpointConfig()
 	if err != nil {
 		return err
 	}
-	servers := func() ([]string, error) {
-		c, err := n.endpointConfig()
-		return c.Servers, err
-	}
+	ctx, cancel := context.WithCancel(ctx)
+	var following sync.WaitGroup
+	following.Go(func() { n.follow(ctx) })
+	defer following.Wait()
+	defer cancel()
 	if c.IPVS {
-		return ipvs.Serve(ctx, ipvs.Options{Service: c.virtual(), Servers: servers, Logger: n.log})
+		return ipvs.Serve(ctx, ipvs.Options{Service: c.virtual(), Servers: n.endpointServers, Logger: n.log})
 	}
-	return balance.Serve(ctx, balance.Options{Listen: c.Listen, Servers: servers, Logger: n.log})
+	return balance.Serve(ctx, balance.Options{Listen: c.Listen, Servers: n.endpointServers, Logger: n.log})
 }
 
 // InstallEndpoint keeps the configuration, runs the balancer as a unit, and waits until it takes connections.
@@ -222,6 +224,9 @@ UMask=0077
 		text += changingNetwork(sandboxing(0))
 	case sandbox:
 		text += sandboxing(0)
+	}
+	if sandbox {
+		text += "ReadWritePaths=" + quoteUnit(n.endpointDir()) + "\n"
 	}
 	return text + "\n[Install]\nWantedBy=multi-user.target\n"
 }

@@ -39,6 +39,7 @@ type Node struct {
 	initDir   string // of OpenRC's services; empty where the host boots with systemd
 	// The host's own docker.
 	dockerSocket, dockerCerts string
+	clusterCA, kubeletPEM     string
 	log                       *slog.Logger
 }
 
@@ -50,7 +51,9 @@ type Options struct {
 	InitDir string
 	// DockerSocket and DockerCerts are of the host's own docker. Default /var/run/docker.sock and /etc/docker/certs.d.
 	DockerSocket, DockerCerts string
-	Logger                    *slog.Logger // default: silent
+	// ClusterCA and KubeletPEM are what the host's kubelet has. Default as kubeadm makes them.
+	ClusterCA, KubeletPEM string
+	Logger                *slog.Logger // default: silent
 }
 
 // New is the node in a folder. Nothing is made until something is kept there.
@@ -74,6 +77,7 @@ func New(o Options) (*Node, error) {
 	n := &Node{
 		root: root, run: filepath.Join(root, "run"), unitDir: o.UnitDir, initDir: o.InitDir, log: o.Logger,
 		dockerSocket: cmp.Or(o.DockerSocket, dockerSocket), dockerCerts: cmp.Or(o.DockerCerts, dockerCerts),
+		clusterCA: cmp.Or(o.ClusterCA, clusterCA), kubeletPEM: cmp.Or(o.KubeletPEM, kubeletPEM),
 	}
 	if root == DefaultRoot {
 		n.run = DefaultRun
