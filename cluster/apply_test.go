@@ -461,13 +461,14 @@ func TestStatus_Drift(t *testing.T) {
 	w := newWorld(t, small)
 	require.NoError(t, w.apply())
 	here := w.opts.Image
+	var unreadable error
 	status := func(desired bool) []string {
 		t.Helper()
 		v, err := cluster.Open(t.Context(), cluster.ViewOptions{
 			Clusterfile: w.opts.Clusterfile, Dial: w.opts.Dial, Distributions: w.opts.Distributions, Desired: desired,
 			FindImage: func(_ context.Context, digest, name string) (*clusterimage.Image, error) {
 				require.True(t, (digest == "") == (name != ""), "by one of them")
-				return here, nil
+				return here, unreadable
 			},
 		})
 		require.NoError(t, err)
@@ -475,7 +476,14 @@ func TestStatus_Drift(t *testing.T) {
 		s, err := v.Status(t.Context())
 		require.NoError(t, err)
 		require.Empty(t, s.Unwell)
-		require.Equal(t, desired && here == nil, s.NotCompared != "", s.NotCompared)
+		switch {
+		case !desired || here != nil && unreadable == nil:
+			require.Empty(t, s.NotCompared)
+		case unreadable != nil:
+			require.Contains(t, s.NotCompared, "cannot be read on this machine: "+unreadable.Error())
+		default:
+			require.Contains(t, s.NotCompared, "is not on this machine (sealer pull registry.example.com/app:v1)")
+		}
 		return s.Drift
 	}
 	require.Empty(t, status(false))
@@ -512,6 +520,33 @@ func TestStatus_Drift(t *testing.T) {
 	require.Empty(t, status(false))
 	here = nil
 	require.Empty(t, status(true))
+	unreadable = errors.New("the store is broken")
+	require.Empty(t, status(true))
+}
+
+// What an apply refuses differs all the same, and where nobody says what the cluster was made from, that is said.
+func TestStatus_DriftAsApply(t *testing.T) {
+	w := newWorld(t, small)
+	require.NoError(t, w.apply())
+	status := func() *cluster.Status {
+		t.Helper()
+		v, err := cluster.Open(t.Context(), cluster.ViewOptions{
+			Clusterfile: w.opts.Clusterfile, Dial: w.opts.Dial, Distributions: w.opts.Distributions, Desired: true,
+			FindImage: func(context.Context, string, string) (*clusterimage.Image, error) { return w.opts.Image, nil },
+		})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, v.Close()) }()
+		s, err := v.Status(t.Context())
+		require.NoError(t, err)
+		return s
+	}
+	w.want(small + "---\napiVersion: sealer.io/v1\nkind: Plugin\nmetadata: {name: names}\nspec: {type: HOSTNAME, data: \"10.0.0.1 other\"}\n")
+	var refused *cluster.RefusedError
+	require.ErrorAs(t, w.apply(), &refused)
+	require.Contains(t, status().Drift, "10.0.0.1: the setting hostname is another")
+
+	w.hosts["10.0.0.1"].unreachable = errors.New("no route to host")
+	require.Equal(t, "settings, environment, configs and plugins: no control plane that was reached keeps what the cluster was made from", status().NotCompared)
 }
 
 // This machine is a cluster, too.

@@ -64,6 +64,7 @@ func (c comparison) settings(d runtime.Distribution) (list []Change, paths [][]s
 	for _, m := range c.want.Machines() {
 		was := c.before(m)
 		if h := c.member(m); h != nil && was.Role != "" && was.Hostname != m.Hostname && m.Hostname != "" {
+			list = append(list, Change{Op: OpChange, About: AboutSetting, Host: h.String(), Name: "hostname"})
 			refused = append(refused, h.String()+": its name: a node keeps the one that it has joined with")
 		}
 	}

@@ -207,7 +207,12 @@ func (v *View) ending(ctx context.Context, h *runtime.Host) (first time.Time, so
 // overDefaults has the Clusterfile go over the defaults of its image, as Apply does, and tells whether it could: they are on this machine,
 // or nowhere that Status would look.
 func (v *View) overDefaults(ctx context.Context, s *Status) (bool, error) {
-	if !v.desired || v.was == nil || v.findImage == nil {
+	if !v.desired || v.findImage == nil {
+		return false, nil
+	}
+	const not = "settings, environment, configs and plugins: "
+	if v.was == nil {
+		s.NotCompared = not + "no control plane that was reached keeps what the cluster was made from"
 		return false, nil
 	}
 	digest, name := s.ImageDigest, v.want.Image
@@ -215,12 +220,16 @@ func (v *View) overDefaults(ctx context.Context, s *Status) (bool, error) {
 		digest = ""
 	}
 	image, err := v.findImage(ctx, digest, name)
-	if err != nil {
-		return false, err
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
 	}
 	name = cmp.Or(name, s.Image)
+	if err != nil { // of the cluster all else can be said
+		s.NotCompared = fmt.Sprintf("%sthe image %s, whose own ones the Clusterfile goes over, cannot be read on this machine: %v", not, name, err)
+		return false, nil
+	}
 	if image == nil {
-		s.NotCompared = fmt.Sprintf("settings, environment, configs and plugins: the image %s, whose own ones the Clusterfile goes over, is not on this machine (sealer pull %s)", name, name)
+		s.NotCompared = fmt.Sprintf("%sthe image %s, whose own ones the Clusterfile goes over, is not on this machine (sealer pull %s)", not, name, name)
 		return false, nil
 	}
 	v.want, err = OverDefaults(v.want, image, name)
