@@ -50,7 +50,7 @@ func (e *NoContactError) Hint() string {
 	if e.look == "" {
 		return "see that the operator's machine reaches the control planes by SSH"
 	}
-	return "look at " + e.look + " on the control planes; a cluster that has lost the majority of its etcd for good goes on from a snapshot: sealer etcd restore --force"
+	return "look at " + e.look + " on the control planes; a cluster that has lost the majority of its etcd for good goes on from a snapshot, which a member that still runs can give: sealer etcd snapshot, sealer etcd restore --force"
 }
 
 // noContact is that none of d's control planes answers; d is nil where it is not known.

@@ -177,10 +177,22 @@ func Snapshot(ctx context.Context, o DatastoreOptions) (err error) {
 	if d.cluster.Contact, err = findContact(ctx, d.cluster, d.distribution); err != nil {
 		return err
 	}
-	if d.cluster.Contact == nil {
-		return noContact(d.cluster, d.distribution)
+	if d.cluster.Contact == nil { // a member that has lost the others still has what it had, which may be all that is left
+		failed := []error{noContact(d.cluster, d.distribution)}
+		for _, h := range d.cluster.Hosts {
+			err := d.save(ctx, h)
+			if err == nil || ctx.Err() != nil {
+				return err
+			}
+			failed = append(failed, err)
+		}
+		return errors.Join(failed...)
 	}
-	h := d.cluster.Contact
+	return d.save(ctx, d.cluster.Contact)
+}
+
+// save has the host save what its member of the datastore has, and prints where.
+func (d *datastore) save(ctx context.Context, h *runtime.Host) error {
 	file := path.Join(SnapshotDir, d.cluster.File.Name+"-"+time.Now().UTC().Format("20060102T150405Z")+".db")
 	steps := d.distribution.Snapshot(d.cluster, h, file)
 	if len(steps) == 0 {
@@ -197,7 +209,7 @@ func Snapshot(ctx context.Context, o DatastoreOptions) (err error) {
 	if err := d.do(ctx, "saving the cluster's data", h, steps); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(d.Out, where)
+	_, err := fmt.Fprintln(d.Out, where)
 	return err
 }
 
@@ -252,7 +264,8 @@ func Restore(ctx context.Context, o DatastoreOptions) (err error) {
 	if _, err = fmt.Fprintf(d.Out, "cluster %q has the data of %s\n", d.cluster.File.Name, d.File); err != nil || len(d.lost) == 0 {
 		return err
 	}
-	_, err = fmt.Fprintf(d.Out, "%s are no part of it any more: take them out of it, sealer delete --force --masters %s\n", strings.Join(d.lost, ", "), strings.Join(d.lost, ","))
+	_, err = fmt.Fprintf(d.Out, "%s are no part of it any more: take them out of it, sealer delete --force --masters %s --name %s\n",
+		strings.Join(d.lost, ", "), strings.Join(d.lost, ","), d.cluster.File.Name)
 	return err
 }
 
@@ -291,6 +304,9 @@ func (d *datastore) source() (*runtime.Host, string, []runtime.Step, error) {
 			if name := list[0]; name == h.String() || name == h.Facts.NodeName() {
 				return h, d.File[i+1:], nil, nil
 			}
+		}
+		if _, err := os.Stat(d.File); err != nil && slices.Contains(d.lost, list[0]) {
+			return nil, "", nil, fmt.Errorf("reading the snapshot %q: %s cannot be reached; name a snapshot of this machine or of another control plane", d.File, list[0])
 		}
 	}
 	b, err := program.Hash(d.File)

@@ -63,6 +63,23 @@ func TestSnapshot_BroughtHere(t *testing.T) {
 	require.NoFileExists(t, o.File)
 }
 
+// A cluster that has lost the majority of its control planes has no API server; what is left of its data is saved all the same.
+func TestSnapshot_WithoutMajority(t *testing.T) {
+	b := newBed(t, fourHosts)
+	o := datastoreOf(t, b)
+	b.hosts["10.0.0.1"].unreachable = &host.UnreachableError{Host: "10.0.0.1", Err: errors.New("no route to host")}
+	b.hosts["10.0.0.2"].On("^kubectl get --raw /readyz", hosttest.Answer{Code: 1})
+	require.NoError(t, cluster.Snapshot(t.Context(), o))
+	require.Regexp(t, "^10.0.0.2:"+cluster.SnapshotDir+"/prod-.*\\.db\n$", b.out.String())
+
+	b.hosts["10.0.0.2"].On("^dist .snapshot", hosttest.Answer{Stderr: "no etcd runs in a container", Code: 1})
+	err := cluster.Snapshot(t.Context(), o)
+	var contact *cluster.NoContactError
+	require.ErrorAs(t, err, &contact)
+	require.Equal(t, []string{"10.0.0.2"}, contact.Asked)
+	require.ErrorContains(t, err, "no etcd runs in a container")
+}
+
 func TestRestore(t *testing.T) {
 	b := newBed(t, fourHosts)
 	o := datastoreOf(t, b)
@@ -131,7 +148,9 @@ func TestRestore_Part(t *testing.T) {
 	require.NoError(t, cluster.Restore(t.Context(), o))
 	require.Contains(t, asked, "without 10.0.0.2, which must not come back as they are")
 	require.Contains(t, did()["10.0.0.1"], "dist restore")
-	require.Contains(t, b.out.String(), "sealer delete --force --masters 10.0.0.2")
+	require.Contains(t, b.out.String(), "sealer delete --force --masters 10.0.0.2 --name prod\n")
+	o.File = "10.0.0.2:/var/lib/sealer/snapshots/a.db"
+	require.ErrorContains(t, cluster.Restore(t.Context(), o), "10.0.0.2 cannot be reached; name a snapshot")
 
 	o.File = ""
 	require.NoError(t, cluster.Snapshot(t.Context(), o))
