@@ -53,6 +53,16 @@ func (b *bed) beforeLoss(t *testing.T) func() (back func()) {
 	// Pods of a node that is gone start elsewhere after minutes: what is looked at runs on a worker.
 	b.on(t, second, "patch", "deployment", "hello", "--patch", `{"spec":{"template":{"spec":{"nodeName":"`+worker.Name+`"}}}}`)
 	b.on(t, second, "rollout", "status", "deployment/hello", "--timeout", "120s")
+	// The worker's balancer has heard from the cluster itself which API servers there are.
+	require.NoError(t, lab.Poll(t.Context(), 2*time.Minute, func(ctx context.Context) error {
+		out, err := worker.Exec(ctx, "cat", "/var/lib/sealer/node/endpoint/followed.json")
+		for _, h := range b.h[:3] {
+			if err == nil && !strings.Contains(string(out), h.Address.String()+":6443") {
+				err = fmt.Errorf("%s is not in %s", h, out)
+			}
+		}
+		return err
+	}))
 	asked := b.askFrom(t, worker, 40)
 	return func() func() {
 		answers, failed := asked()
