@@ -74,7 +74,10 @@ func Run(ctx context.Context, o Options) (string, error) {
 	if err := cache.Make(ctx, b.dir, b.key, o.Messages, b.fill); err != nil {
 		return "", err
 	}
-	return b.dir, nil
+	if o.Out != "" {
+		return b.dir, nil
+	}
+	return b.dir, cache.Sweep(filepath.Dir(b.dir))
 }
 
 func newBuilder(ctx context.Context, o Options) (*builder, error) {

@@ -45,6 +45,9 @@ func Double(ctx context.Context, o Options, program, version string) (string, er
 			return err
 		}
 		fmt.Fprintln(o.Messages, "linking the doubles of k3s and k0s")
+		if err := cache.Sweep(root); err != nil {
+			return err
+		}
 		return b.toolchain.Build(ctx, recipe.Doubles(b.options.Source, b.arch, versions), dir)
 	}); err != nil {
 		return "", err

@@ -60,11 +60,62 @@ func Key(dir, without string, settings ...string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil))[:16], nil
 }
 
-// Has tells whether dir was made under the given key.
+// unused is how long Sweep keeps what nobody has asked for.
+const unused = 48 * time.Hour
+
+// Has tells whether dir was made under the given key, and notes for Sweep that it was asked for.
 func Has(dir, key string) bool {
-	content, err := os.ReadFile(filepath.Join(dir, keyFile))
-	return err == nil && strings.TrimSpace(string(content)) == key
+	path := filepath.Join(dir, keyFile)
+	content, err := os.ReadFile(path)
+	if err != nil || strings.TrimSpace(string(content)) != key {
+		return false
+	}
+	_ = os.Chtimes(path, time.Time{}, time.Now()) // another user's folder is good, too
+	return true
 }
+
+// Sweep removes those folders in parent that were made here and that nobody has asked for in the last two days: each
+// change of the sources leaves one. What is being made stays.
+func Sweep(parent string) error {
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return fmt.Errorf("removing what is not used any more: %w", err)
+	}
+	for _, e := range entries {
+		name, left := strings.CutSuffix(strings.TrimPrefix(e.Name(), "."), ".new") // left by a run that was killed
+		age := filepath.Join(parent, e.Name())
+		if !left {
+			age = filepath.Join(age, keyFile)
+		}
+		info, err := os.Stat(age)
+		if err != nil || !e.IsDir() || time.Since(info.ModTime()) < unused {
+			continue
+		}
+		if err := remove(parent, name, e.Name()); err != nil {
+			return fmt.Errorf("removing what is not used any more: %w", err)
+		}
+	}
+	return nil
+}
+
+// remove removes an entry of parent unless name, the folder that it is or was to be, is being made.
+func remove(parent, name, entry string) error {
+	f, err := os.OpenFile(lockFile(parent, name), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil
+	}
+	dir := filepath.Join(parent, entry)
+	if err := os.Remove(filepath.Join(dir, keyFile)); err != nil && !errors.Is(err, fs.ErrNotExist) { // first: half of it is not to be found
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
+func lockFile(parent, name string) string { return filepath.Join(parent, "."+name+".lock") }
 
 // Make fills dir by way of fill, unless it was made under the key before. fill gets an empty folder, which takes
 // the place of dir when fill has succeeded. A second process waits for the first, and then finds the work done;
@@ -74,7 +125,7 @@ func Make(ctx context.Context, dir, key string, messages io.Writer, fill func(co
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return fmt.Errorf("making %s: %w", dir, err)
 	}
-	unlock, err := lock(ctx, filepath.Join(parent, "."+filepath.Base(dir)+".lock"), messages)
+	unlock, err := lock(ctx, lockFile(parent, filepath.Base(dir)), messages)
 	if err != nil {
 		return err
 	}

@@ -152,3 +152,38 @@ func TestMake_WaitEndsWithContext(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestSweep(t *testing.T) {
+	parent := t.TempDir()
+	folder := func(name string) string { return filepath.Join(parent, name) }
+	for _, name := range []string{"old", "asked", "new", "made"} {
+		if err := Make(t.Context(), folder(name), "k", io.Discard, fill); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, folder("stranger/file"), "x") // has no key: not ours
+	write(t, folder(".killed.new/result"), "x")
+	past := time.Now().Add(-49 * time.Hour)
+	for _, name := range []string{"old/key", "asked/key", "made/key", "stranger", ".killed.new"} {
+		if err := os.Chtimes(folder(name), past, past); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !Has(folder("asked"), "k") {
+		t.Fatal("it was made")
+	}
+	unlock, err := lock(t.Context(), lockFile(parent, "made"), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+
+	if err := Sweep(parent); err != nil {
+		t.Fatal(err)
+	}
+	for name, stays := range map[string]bool{"old": false, ".killed.new": false, "asked": true, "new": true, "made": true, "stranger": true} {
+		if _, err := os.Stat(folder(name)); (err == nil) != stays {
+			t.Errorf("%s: stays is %t, want %t", name, err == nil, stays)
+		}
+	}
+}
