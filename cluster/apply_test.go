@@ -543,7 +543,7 @@ func TestStatus_DriftAsApply(t *testing.T) {
 	w.want(small + "---\napiVersion: sealer.io/v1\nkind: Plugin\nmetadata: {name: names}\nspec: {type: HOSTNAME, data: \"10.0.0.1 other\"}\n")
 	var refused *cluster.RefusedError
 	require.ErrorAs(t, w.apply(), &refused)
-	require.Contains(t, status().Drift, "10.0.0.1: the setting hostname is another")
+	require.Equal(t, []string{"10.0.0.1: the setting hostname is another"}, status().Drift)
 
 	w.hosts["10.0.0.1"].unreachable = errors.New("no route to host")
 	require.Equal(t, "settings, environment, configs and plugins: no control plane that was reached keeps what the cluster was made from", status().NotCompared)

@@ -279,9 +279,12 @@ func (v *View) hostStatus(h *runtime.Host, nodes []kube.Node, asked bool) HostSt
 	if h.Facts.State != nil {
 		s.Complete = h.Facts.State.Complete
 	}
-	i := slices.IndexFunc(nodes, func(n kube.Node) bool {
-		return n.Metadata.Name == s.Node || s.Node == "" && slices.ContainsFunc(n.Status.Addresses, func(a struct{ Type, Address string }) bool { return a.Address == h.Spec.Address })
-	})
+	i := slices.IndexFunc(nodes, func(n kube.Node) bool { return n.Metadata.Name == s.Node })
+	if i < 0 { // a host that cannot be asked, or that is called otherwise by now: its node keeps the name that it has joined with
+		i = slices.IndexFunc(nodes, func(n kube.Node) bool {
+			return slices.ContainsFunc(n.Status.Addresses, func(a struct{ Type, Address string }) bool { return a.Address == h.Spec.Address })
+		})
+	}
 	switch {
 	case i >= 0:
 		n := nodes[i]
