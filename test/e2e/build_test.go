@@ -24,6 +24,7 @@ import (
 // The same context gives the same digest: on another store, from another
 // folder, with other times on its files.
 func TestBuild_Reproducible(t *testing.T) {
+	dropAfter(t, "clean-one", "clean-two", "context-one", "context-two")
 	one, two := filepath.Join(shared.Dir, "context-one"), filepath.Join(shared.Dir, "context-two")
 	require.NoError(t, shared.WriteBase(one))
 	require.NoError(t, shared.WriteBase(two))
@@ -191,6 +192,7 @@ func processesWith(text string) []string {
 // A Ctrl-C in the middle of a RUN ends the build with 130 and leaves nothing.
 func TestBuild_Interrupted(t *testing.T) {
 	const root = "interrupted"
+	dropAfter(t, root)
 	context := filepath.Join(shared.Dir, "context-interrupted")
 	require.NoError(t, os.MkdirAll(context, 0o755))
 	require.NoError(t, os.WriteFile(filepath.Join(context, "Kubefile"), []byte("FROM scratch\nRUN echo begun && sleep 300\n"), 0o600))

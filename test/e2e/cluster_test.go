@@ -25,6 +25,7 @@ import (
 // nothing, look at the cluster from all sides, delete it.
 func TestCluster(t *testing.T) {
 	const operator, site = "operator", "site"
+	dropAfter(t, operator, site, "stranger")
 	_, err := shared.BuildBase(t.Context(), operator)
 	require.NoError(t, err)
 	built, err := shared.BuildApps(t.Context(), operator)

@@ -31,6 +31,7 @@ const docsRoot = "docs"
 // What the documents tell their readers to type works, in the order in which it
 // stands there; what they show as files is what sealer reads.
 func TestDocs(t *testing.T) {
+	dropAfter(t, docsRoot)
 	_, err := shared.BuildBase(t.Context(), docsRoot)
 	require.NoError(t, err)
 	sealer(t, docsRoot, "tag", shared.BaseImage(), shared.Registry+"/kubernetes:"+lab.KubernetesVersion)
@@ -57,7 +58,9 @@ func TestDocs(t *testing.T) {
 // contextFor is the folder that a reader of the page is in.
 func contextFor(t *testing.T, name string) string {
 	t.Helper()
-	dir := filepath.Join(shared.Dir, "docs-"+strings.ReplaceAll(name, "/", "-"))
+	root := "docs-" + strings.ReplaceAll(name, "/", "-")
+	dropAfter(t, root)
+	dir := filepath.Join(shared.Dir, root)
 	switch name {
 	case "rootfs-templates/kubernetes/README.md":
 		require.NoError(t, shared.WriteBase(dir))

@@ -76,6 +76,7 @@ systemctl enable --quiet --now apart`, "sh", h.Address.String(), apartLink)
 func TestHighAvailability(t *testing.T) {
 	l := fiveHosts(t)
 	const site = "ha"
+	dropAfter(t, site)
 	_, err := l.BuildBase(t.Context(), site)
 	require.NoError(t, err)
 	require.NoError(t, l.TrustHosts(site))

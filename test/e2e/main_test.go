@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -55,6 +56,17 @@ func TestMain(m *testing.M) {
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// dropAfter removes what sealer and the test have put into folders of the lab when the test ends: all tests' together
+// would fill a small disk.
+func dropAfter(t *testing.T, roots ...string) {
+	t.Helper()
+	t.Cleanup(func() {
+		for _, root := range roots {
+			require.NoError(t, os.RemoveAll(filepath.Join(shared.Dir, root)))
+		}
+	})
 }
 
 // sealer runs sealer in the lab and returns its stdout.

@@ -25,6 +25,7 @@ import (
 // The suite with a real Kubernetes by kubeadm.
 func TestNodes(t *testing.T) {
 	const site = "site"
+	dropAfter(t, site)
 	l := fiveHosts(t)
 	_, err := l.BuildBase(t.Context(), site)
 	require.NoError(t, err)
