@@ -63,11 +63,11 @@ func Isolate(ctx context.Context) (code int, done bool, err error) {
 
 	// BuildKit mounts below the folder for temporary files, and leaves mount points there. Nothing is mounted in this
 	// process' namespace: what is left is no more than that.
-	temporary, err := os.MkdirTemp("", "sealer-build-")
+	temporary, remove, err := temporaryFolder()
 	if err != nil {
 		return 0, true, fmt.Errorf("starting the isolated build: %w", err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(temporary)) }()
+	defer func() { err = errors.Join(err, remove()) }()
 
 	cmd := exec.Command(selfExecutable) //nolint:noctx // ctx cancels it by a signal, so that it can clean up
 	cmd.Args = append([]string{isolatedName}, os.Args[1:]...)
