@@ -77,6 +77,23 @@ EOF
 	}
 }
 
+// restoredAndUpgraded is with three control planes.
+func (b *sixth) restoredAndUpgraded(t *testing.T) {
+	t.Helper()
+	one := b.h[0]
+	b.on(t, one, "create", "configmap", "kept", "--from-literal", "a=b")
+	saved := b.sealer(t, b.args("etcd", "snapshot")...)
+	require.Regexp(t, `^\[fd[0-9a-f:]*\]:/`, saved)
+	b.on(t, one, "delete", "configmap", "kept")
+	b.sealer(t, b.args("etcd", "restore", saved, "--yes")...)
+	b.eventuallyReady(t, one, 3)
+	b.on(t, one, "get", "configmap", "kept")
+	b.members(t, b.h...)
+
+	b.sealer(t, b.args("upgrade", b.versions[1].image, "--yes")...)
+	b.status(t, b.versions[1].kubelet, 3)
+}
+
 // The life of a cluster of k3s: from one control plane and a worker to three control planes, over a jump host, and with names; applications,
 // a snapshot, an upgrade.
 func testSixK3s(t *testing.T, l *lab.Lab) {
@@ -123,17 +140,7 @@ func testSixK3s(t *testing.T, l *lab.Lab) {
 	}
 	b.sharesApplication(t, func() { b.servesOver(t, three, "docker.io/sealer-test/shared:v1", b.h...) })
 
-	b.on(t, one, "create", "configmap", "kept", "--from-literal", "a=b")
-	saved := b.sealer(t, b.args("etcd", "snapshot")...)
-	require.Regexp(t, `^\[fd[0-9a-f:]*\]:/`, saved)
-	b.on(t, one, "delete", "configmap", "kept")
-	b.sealer(t, b.args("etcd", "restore", saved, "--yes")...)
-	b.eventuallyReady(t, one, 3)
-	b.on(t, one, "get", "configmap", "kept")
-	b.members(t, b.h...)
-
-	b.sealer(t, b.args("upgrade", b.versions[1].image, "--yes")...)
-	b.status(t, b.versions[1].kubelet, 3)
+	b.restoredAndUpgraded(t)
 	b.sealer(t, b.args("delete", "--masters", b.addresses(three), "--yes")...)
 	b.ready(t, one, two)
 	b.members(t, one, two)
@@ -143,22 +150,26 @@ func testSixK3s(t *testing.T, l *lab.Lab) {
 	b.gone(t)
 }
 
-// Three control planes of k0s, which run pods as well.
+// Three control planes of k0s, which run pods as well: a snapshot, an upgrade.
 func testSixK0s(t *testing.T, l *lab.Lab) {
-	b := newSixth(t, l, "k0s", k0sSettings, lab.K0sVersion)
+	b := newSixth(t, l, "k0s", k0sSettings, lab.K0sPreviousVersion, lab.K0sVersion)
 	b.kubectl = []string{"/usr/local/bin/k0s", "kubectl", "--kubeconfig", "/var/lib/k0s/pki/admin.conf", "--cache-dir", "/tmp/kubectl"}
+	b.peers = strings.ReplaceAll(etcdPeers("/var/lib/k0s/pki", "etcd/ca.crt", "apiserver-etcd-client.crt", "apiserver-etcd-client.key"), "127.0.0.1", "localhost")
 	one, three := b.h[0], b.h[2]
 	b.sealer(t, "run", b.versions[0].image, "-f", b.file, "--pk", l.Hosts.KeyFile, "--masters", "["+b.addresses(one)+"]-"+b.addresses(three))
 	b.ready(t, b.h...)
 	b.status(t, b.versions[0].kubelet, 3)
-	double, err := l.Double(t.Context(), "k0s", lab.K0sVersion)
+	double, err := l.Double(t.Context(), "k0s", lab.K0sPreviousVersion)
 	require.NoError(t, err)
 	images, err := os.ReadFile(filepath.Join(double, "images.txt"))
 	require.NoError(t, err)
 	b.servesOver(t, one, strings.Fields(string(images))[0], b.h[1:]...)
+	b.restoredAndUpgraded(t)
 	b.sealer(t, b.args("delete", "--masters", b.addresses(three), "--yes")...)
 	b.ready(t, b.h[:2]...)
-	b.asFound(t, three)
+	b.members(t, b.h[:2]...)
 	b.wellAsked(t)
+	b.takeSnapshots(t)
+	b.asFound(t, three)
 	b.gone(t)
 }

@@ -70,6 +70,7 @@ nft add rule ip cut input ip saddr "$1" counter drop
 // IPv6, for nothing comes through by IPv4. First k3s and k0s without any IPv4 in the cluster, then Kubernetes by kubeadm with both families, IPv6
 // first.
 func TestIPv6(t *testing.T) {
+	dropAfter(t, "six", "six-kubernetes")
 	l, err := shared.With(t.Context(), lab.Options{Hosts: 3, Name: labName() + "-six", IPv6: true})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, l.Close(context.WithoutCancel(t.Context()))) })
