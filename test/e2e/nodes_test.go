@@ -136,7 +136,11 @@ func testRegistryLogin(t *testing.T, b *bed) {
 	require.NotEqual(t, string(text), changed)
 	require.NoError(t, os.WriteFile(b.file, []byte(changed), 0o600))
 
-	ends := []func() (pulls, failed int){b.pullsUntil(t, b.h[1]), b.pullsUntil(t, b.h[3])}
+	pulls := b.pullsUntil
+	if b.name != "kubernetes" { // the container runtimes of k3s and k0s start anew with them: their kubelets know when
+		pulls = b.podsUntil
+	}
+	ends := []func() (pulls, failed int){pulls(t, b.h[1]), pulls(t, b.h[3])}
 	args := b.runArgs(b.versions[0].image, b.h[:3], b.h[3:], "--progress", "none")
 	require.Greater(t, b.watched().killedAtSteps(t, eachName(), args...), 3)
 	for _, end := range ends {
@@ -168,19 +172,57 @@ done`
 	return func() (pulls, failed int) {
 		b.exec(t, h, "rm", "-f", "/run/pulling")
 		require.NoError(t, <-done, out.String())
-		for line := range strings.Lines(out.String()) {
-			switch strings.TrimSpace(line) {
-			case "yes":
-				pulls++
-			case "no":
-				failed++
-			}
-		}
-		if failed > 0 {
-			t.Log(out.String())
-		}
-		return pulls + failed, failed
+		return counted(t, out.String())
 	}
+}
+
+// podsUntil has a host's kubelet pull an image for one pod after the other, until the function that it returns is called.
+func (b *bed) podsUntil(t *testing.T, h hosts.Host) func() (pulls, failed int) {
+	t.Helper()
+	image := b.on(t, b.h[0], "get", "pods", "--all-namespaces", "-o", "jsonpath={.items[0].spec.containers[0].image}")
+	require.NotEmpty(t, image)
+	const script = `name=$1 image=$2 file=/run/pulling-$1; shift 2
+touch "$file"
+while [ -e "$file" ]; do
+	pod=asks-$name-$(date +%s%N)
+	"$@" run "$pod" --image="$image" --image-pull-policy=Always --overrides='{"spec":{"nodeName":"'"$name"'"}}' >/dev/null 2>&1 || continue
+	for i in $(seq 100); do
+		state=$("$@" get pod "$pod" -o 'jsonpath={.status.phase} {.status.containerStatuses[0].state.waiting}' 2>/dev/null)
+		case $state in
+		*ErrImagePull*|*ImagePullBackOff*) echo no; echo "$state"; break;;
+		Running*|Succeeded*) echo yes; break;;
+		esac
+		sleep 0.2
+	done
+	"$@" delete pod "$pod" --now >/dev/null 2>&1
+done`
+	var out bytes.Buffer
+	done := make(chan error, 1)
+	go func() {
+		done <- b.h[0].Pipe(t.Context(), strings.NewReader(""), &out, &out, append([]string{"sh", "-c", script, "sh", h.Name, image}, b.kubectl...)...)
+	}()
+	return func() (pulls, failed int) {
+		b.exec(t, b.h[0], "rm", "-f", "/run/pulling-"+h.Name)
+		require.NoError(t, <-done, out.String())
+		return counted(t, out.String())
+	}
+}
+
+// counted counts the lines that say yes or no.
+func counted(t *testing.T, text string) (all, failed int) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		switch strings.TrimSpace(line) {
+		case "yes":
+			all++
+		case "no":
+			all, failed = all+1, failed+1
+		}
+	}
+	if failed > 0 {
+		t.Log(text)
+	}
+	return all, failed
 }
 
 // push has skopeo push an image to the cluster's registry on a control plane.

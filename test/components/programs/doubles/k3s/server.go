@@ -297,8 +297,16 @@ func (s *server) memberFiles() datastore.Files {
 	}
 }
 
+// loopback is of the family of the services' network that comes first (Control.Loopback in k3s' pkg/daemons/config/types.go).
+func (s *server) loopback() string {
+	if first, _, _ := strings.Cut(strings.Join(s.list("service-cidr"), ","), ","); strings.Contains(first, ":") {
+		return "::1"
+	}
+	return "127.0.0.1"
+}
+
 func (s *server) member(existing string) datastore.Config {
-	return datastore.Config{Name: s.memberName(), Dir: s.etcd(), Listen: []string{"127.0.0.1", s.address}, Peer: s.address, Files: s.memberFiles(), Existing: existing}
+	return datastore.Config{Name: s.memberName(), Dir: s.etcd(), Listen: []string{s.loopback(), s.address}, Peer: s.address, Files: s.memberFiles(), Existing: existing}
 }
 
 // memberName is the node's name with a suffix that a member keeps.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -34,7 +35,7 @@ func (s *server) reset(ctx context.Context) error {
 	if path == "" && !datastore.Has(s.etcd()) {
 		return errors.New("etcd datastore is not initialized")
 	}
-	if host.Listening("127.0.0.1:2379") {
+	if host.Listening(net.JoinHostPort(s.loopback(), "2379")) {
 		return errors.New("cannot perform cluster-reset while server is running")
 	}
 	if path != "" {

@@ -32,7 +32,7 @@ func (s *server) makeAuthorities() error {
 }
 
 func (s *server) makeEtcdCerts() error {
-	names := []string{"localhost", s.name, s.address, "127.0.0.1"}
+	names := []string{"localhost", s.name, s.address, "127.0.0.1", "::1"}
 	for base, want := range map[string]pki.Want{
 		"etcd/server-client":      {Name: "etcd-server", Groups: []string{"etcd-server"}, Names: names, Server: true, Client: true},
 		"etcd/client":             {Name: "etcd-client", Groups: []string{"etcd-client"}, Client: true},
