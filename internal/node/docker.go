@@ -179,7 +179,7 @@ func (n *Node) bringImage(ctx context.Context, d *docker, notes *dockerNotes, a 
 	if err := n.keepDockerNotes(*notes); err != nil || image.is(have) {
 		return err
 	}
-	if err := d.pull(ctx, a, pulled); err != nil {
+	if err := d.pullNamed(ctx, a, pulled); err != nil {
 		return err
 	}
 	id, err := d.id(ctx, pulled)

@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/distribution/reference"
 )
@@ -118,6 +119,28 @@ func familiar(name string) string {
 		return name
 	}
 	return reference.FamiliarString(named)
+}
+
+const (
+	hostsAge   = 5 * time.Second // for so long docker, as all programs in Go, holds on to what it has read of /etc/hosts (cacheMaxAge in Go's net/hosts.go)
+	hostsRetry = 500 * time.Millisecond
+)
+
+// pullNamed is pull from a registry whose name may have been written to /etc/hosts a moment ago.
+func (d *docker) pullNamed(ctx context.Context, a DockerAccess, name string) error {
+	domain, _, _ := strings.Cut(a.Registry, ":")
+	for began := time.Now(); ; {
+		fresh := time.Since(began) > hostsAge
+		err := d.pull(ctx, a, name)
+		if err == nil || fresh || !strings.Contains(err.Error(), "lookup "+domain) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(hostsRetry):
+		}
+	}
 }
 
 // pull fetches what a name with a digest stands for. The login goes in a header.

@@ -30,11 +30,11 @@ import (
 	"github.com/sealerio/sealer/store"
 )
 
-// engine is a real docker daemon, whose /etc/docker is a folder of the test's.
+// engine is a real docker daemon, whose /etc/docker and /etc/hosts are the test's.
 type engine struct {
-	t           *testing.T
-	socket, etc string
-	client      *http.Client
+	t                  *testing.T
+	socket, etc, hosts string
+	client             *http.Client
 }
 
 func startDocker(t *testing.T) *engine {
@@ -46,10 +46,17 @@ func startDocker(t *testing.T) *engine {
 	require.NoError(t, err)
 	e := &engine{t: t, socket: filepath.Join(dir, "docker.sock"), etc: filepath.Join(dir, "etc")}
 	require.NoError(t, os.Mkdir(e.etc, 0o755))
+	e.hosts = filepath.Join(dir, "hosts")
+	require.NoError(t, os.WriteFile(e.hosts, []byte("127.0.0.1 localhost\n"), 0o644))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "resolv.conf"), []byte("nameserver 127.0.0.1\n"), 0o644)) // where nobody answers
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "daemon.json"), []byte("{}\n"), 0o600))
 	log, err := os.Create(filepath.Join(dir, "log"))
 	require.NoError(t, err)
-	cmd := exec.Command("unshare", "--mount", "sh", "-euc", `mkdir -p /etc/docker; mount --bind "$1" /etc/docker; shift; exec dockerd "$@"`, "sh", e.etc,
+	cmd := exec.Command("unshare", "--mount", "sh", "-euc", `mkdir -p /etc/docker
+mount --bind "$1/etc" /etc/docker
+for f in hosts resolv.conf; do mount --bind "$1/$f" "$(readlink -f "/etc/$f")"; done
+shift
+exec dockerd "$@"`, "sh", dir,
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"), "--pidfile", filepath.Join(dir, "pid"),
 		"--config-file", filepath.Join(dir, "daemon.json"), "--host", "unix://"+e.socket, "--storage-driver", "vfs",
 		"--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false")
@@ -177,6 +184,16 @@ func TestDocker(t *testing.T) {
 	require.Contains(t, r.err, "bringing docker.io/library/nginx:1.27 to docker: docker: ")
 	require.NotContains(t, r.err, "of nobody")
 	require.Equal(t, before, e.tags())
+
+	// The registry's name is written where docker looks for it, just after it has looked.
+	named := access
+	named.Registry, named.Images = "sea.hub:"+port, access.Images[1:2]
+	r = m.try(toJSON(named), "--docker-socket", e.socket, "--docker-certs", e.etc+"/certs.d", "docker", "bring")
+	require.Equal(t, 1, r.code)
+	require.Contains(t, r.err, "bringing registry.k8s.io/pause:3.10 to docker: docker: ")
+	require.Contains(t, r.err, "lookup sea.hub")
+	require.NoError(t, os.WriteFile(e.hosts, []byte("127.0.0.1 localhost sea.hub\n"), 0o644))
+	docker(named, "bring")
 
 	docker(access, "bring")
 	after := e.tags()
